@@ -1,0 +1,130 @@
+"""Which database a command works on: chosen, named without its secrets, opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import LLMBridgeError
+from . import output
+from .outcome import UserError
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from ..db import LLMDatabase
+
+VARIABLES = ("LLMBRIDGE_DATABASE_URL", "DATABASE_URL")
+DEFAULT = "~/.llmbridge/llmbridge.db"
+
+_ENV_FILE = ".env"
+_KEY = "_API_KEY"
+_BESIDE_A_KEY = ("_BASE_URL", "_ORG_ID")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Choice:
+    """The URL of a database, which may hold a password, and where it comes from."""
+
+    url: str
+    source: str
+
+    def masked(self) -> str:
+        """The URL without password and options."""
+        from ..storage.url import parse
+
+        with self.explained():
+            return str(parse(self.url)[0])
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """An error about the database says where that database was named."""
+        try:
+            yield
+        except LLMBridgeError as error:
+            error.add_note(f"the database from {self.source}")
+            raise
+
+
+def choose(given: str | None) -> Choice:
+    """The database of `--db`, else of the environment or ./.env, else the one in the home directory."""
+    if given is not None:
+        if not given:
+            raise UserError("--db is empty; write a URL such as sqlite:///calls.db")
+        return Choice(given, "--db")
+    for name in VARIABLES:
+        if url := os.environ.get(name):
+            return Choice(url, name)
+        if url := _env_file().get(name):
+            return Choice(url, f"{name} in ./{_ENV_FILE}")
+    return Choice(DEFAULT, "the default")
+
+
+def announce(settings: Settings) -> Choice:
+    """Choose the database and say which it is, and why."""
+    choice = choose(settings.db)
+    output.note(f"database: {output.clean(choice.masked())} (from {choice.source})")
+    return choice
+
+
+def books(settings: Settings, **options: Any) -> tuple[LLMDatabase, Choice]:
+    """The chosen database, announced and not yet opened."""
+    from ..db import LLMDatabase
+
+    choice = announce(settings)
+    with choice.explained():
+        return LLMDatabase(choice.url, plugin=settings.plugin, **options), choice
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[LLMDatabase]:
+    """The chosen database, open and migrated; says so when it was empty or had to be migrated."""
+    db, choice = books(settings)
+    try:
+        with choice.explained():
+            status = await db.schema_status()
+            await db.initialize()
+        if status is not None and status.pending:
+            done = f"migrated: {', '.join(status.pending)}" if status.current else "it is new: no calls in it yet"
+            output.note(f"database: {done}")
+        yield db
+    finally:
+        await db.close()
+
+
+@contextmanager
+def keys_from_env_file() -> Iterator[None]:
+    """For the time of a call, the vendors' settings that ./.env has and the environment has not.
+
+    Only `NAME_API_KEY`, `NAME_BASE_URL` and `NAME_ORG_ID` are taken, and nothing of a vendor whose key is in the
+    environment: a file in some directory must not send that key to an address of its own.
+    """
+    taken = {name: value for name, value in _vendor_settings(_env_file()).items() if name not in os.environ}
+    os.environ.update(taken)
+    try:
+        yield
+    finally:
+        for name in taken:
+            os.environ.pop(name, None)
+
+
+def _vendor_settings(values: Mapping[str, str]) -> dict[str, str]:
+    found = {}
+    for name, value in values.items():
+        vendor = next((name.removesuffix(end) for end in (_KEY, *_BESIDE_A_KEY) if name.endswith(end)), None)
+        if vendor and vendor + _KEY not in os.environ:
+            found[name] = value
+    return found
+
+
+def _env_file() -> Mapping[str, str]:
+    if not os.path.isfile(_ENV_FILE):
+        return {}
+    from dotenv import dotenv_values
+
+    try:
+        return {name: value for name, value in dotenv_values(_ENV_FILE).items() if value}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"./{_ENV_FILE} cannot be read ({type(error).__name__}); mend it, or give --db") from error

@@ -1,0 +1,52 @@
+"""The options that many commands have, wherever on the line they stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import typer
+
+Database = Annotated[
+    str | None,
+    typer.Option("--db", metavar="URL", help="Database, such as sqlite:///calls.db or a file.", show_default=False),
+]
+Json = Annotated[
+    bool, typer.Option("--json", metavar=" ", help="Print one JSON document instead of text.", show_default=False)
+]
+Zone = Annotated[str, typer.Option("--tz", metavar="ZONE", help="IANA time zone, such as Europe/Madrid.")]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME", help="From then on: 12h, 30d, 4w (back from now), 2026-01-31, an ISO 8601 time, or all."
+    ),
+]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Until then, itself not included.", show_default=False)]
+Users = Annotated[
+    list[str] | None,
+    typer.Option("--user", metavar="ID", help="Only this user (id_at_origin); '' for calls without one. Repeatable."),
+]
+Origins = Annotated[
+    list[str] | None, typer.Option("--origin", metavar="NAME", help="Only this application. Repeatable.")
+]
+Statuses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--status", metavar="STATUS", help="Only success, error, timeout, rate_limited or cancelled. Repeatable."
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What was asked for: which database, which form of output."""
+
+    db: str | None = None
+    json: bool = False
+    plugin: str | None = None
+
+
+def settings(context: typer.Context, db: str | None = None, json: bool = False) -> Settings:
+    """The options before the command together with those after it, which come first."""
+    found = context.find_object(Settings) or Settings()
+    return replace(found, db=found.db if db is None else db, json=found.json or json)

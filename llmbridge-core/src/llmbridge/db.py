@@ -1,0 +1,409 @@
+"""The books: prices and records calls, reads usage, over one storage backend."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Literal, Self, cast
+from uuid import UUID
+
+from . import usage
+from .entries import complete
+from .errors import (
+    PurgedDetailError,
+    UnsupportedOperationError,
+)
+from .journal import Journal
+from .plugins import create_backend
+from .pricing import PriceBook, load_bundled_prices
+from .records import redact
+from .registry import ModelRegistry
+from .schemas import CallRecord, LLMModel, RecordStatus, UsageStats
+from .session import Migrate, Session
+from .storage.base import StorageBackend
+from .storage.types import MAX_PAGE, CallPage, CallQuery, MigrationReport, ModelPrice, SchemaStatus, UsageRow
+from .usage import Accepted
+
+OnStorageError = Literal["spool", "log", "raise"]
+
+#: Purging asks for at least this many days to be kept, unless it is forced.
+LEAST_DAYS_KEPT = 7
+
+
+class LLMDatabase:
+    """The books over one store, opened and migrated at first use.
+
+    :param connection_string: URL or path of the store; None with no `backend` and no `db_manager`: no books are
+        kept, reads give None or []
+    :param backend: a backend made by hand, instead of a URL
+    :param db_manager: a host application's pgdbm manager, whose pool is used and left open, instead of a URL
+    :param schema: schema of the tables, where the store has schemas (None: the backend's default)
+    :param enable_monitoring: collect query statistics, where the backend can
+    :param plugin: distribution that serves the URL's scheme, where several claim it
+    :param migrate: `auto` migrates at first use, `check` raises SchemaOutdatedError instead
+    :param record_timeout: seconds within which recording a call must succeed
+    :param on_storage_error: `raise` makes an unreachable store an error at the start; otherwise it is tried again
+        by the next call
+    :param options: options of the backend
+    :raises InvalidStorageURLError, UnknownStorageError, PluginError: the URL or its plugin is wrong; nothing is
+        opened
+    """
+
+    def __init__(
+        self,
+        connection_string: str | None = None,
+        *,
+        backend: StorageBackend | None = None,
+        db_manager: Any = None,
+        schema: str | None = None,
+        enable_monitoring: bool = False,
+        plugin: str | None = None,
+        migrate: Migrate = "auto",
+        record_timeout: float = 5.0,
+        on_storage_error: OnStorageError = "spool",
+        **options: Any,
+    ) -> None:
+        if backend is None:
+            backend = create_backend(
+                connection_string,
+                plugin=plugin,
+                db_manager=db_manager,
+                schema=schema,
+                enable_monitoring=enable_monitoring or None,
+                **options,
+            )
+        elif connection_string or db_manager is not None:
+            raise ValueError("give a backend, a connection string or a db_manager, not two of them")
+        if on_storage_error not in ("spool", "log", "raise"):
+            raise ValueError(f"on_storage_error is {on_storage_error!r}; it must be 'spool', 'log' or 'raise'")
+        self.backend = backend
+        self.record_timeout = record_timeout
+        self.on_storage_error = on_storage_error
+        self._session = Session(backend, migrate=migrate, on_start=self._prepare) if backend is not None else None
+        self._registry = ModelRegistry(self._session) if self._session is not None else None
+        self._journal = (
+            Journal(self._session, self._registry, timeout=record_timeout) if self._session and self._registry else None
+        )
+        self._no_prices = PriceBook()
+
+    @classmethod
+    def from_manager(cls, db_manager: Any, schema: str | None = None, **options: Any) -> Self:
+        """The books in a host application's own database; its pool is used and left open."""
+        return cls(db_manager=db_manager, schema=schema, **options)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is a store."""
+        return self.backend is not None
+
+    @property
+    def prices(self) -> PriceBook:
+        """The prices that calls are charged by."""
+        return self._registry.prices if self._registry is not None else self._no_prices
+
+    async def initialize(self) -> None:
+        """Open and migrate the store. Done by the first use anyway; a failed start is tried again by the next.
+
+        :raises StorageError: it cannot be opened
+        """
+        if self._session is not None:
+            await self._session.start()
+
+    async def close(self) -> None:
+        """Write what waits, then close the store. Idempotent."""
+        if self._session is None or self._registry is None or self._journal is None:
+            return
+        await self._journal.close()
+        await self._registry.close()
+        await self._session.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.initialize()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    def check_owner(self) -> None:
+        """Raise WrongLoopError when another event loop or process opened the store."""
+        if self._session is not None:
+            self._session.check_owner()
+
+    # Calls
+
+    async def record_api_call(self, call: CallRecord | None = None, /, **fields: Any) -> UUID | None:
+        """Put a call on the books and return its id once it is committed (None: no books are kept).
+
+        Takes a CallRecord, or its fields and upstream's: `system_prompt` is hashed, parameters without a column
+        go to `metadata`. What is missing is filled in: id, total_tokens, called_at (now), and the cost from the
+        price in force, unless `estimated_cost` (dollars) or a `cost_reason` is given.
+
+        :raises RecordRejectedError: this call can never be stored
+        :raises StorageError: it is not known to be stored
+        """
+        if call is not None and fields:
+            raise TypeError("record_api_call() takes a CallRecord or fields, not both")
+        if self._journal is None:
+            return None
+        record = await self._journal.record(call.model_dump(exclude_unset=True) if call is not None else fields)
+        return record.id
+
+    async def keep(
+        self, fields: Mapping[str, Any], priced_as: str | None = None
+    ) -> tuple[CallRecord | None, RecordStatus | None]:
+        """Put a call on the books, whatever the store does: the priced record, and what became of it.
+
+        `priced_as` is the vendor whose price list applies, where it is not the one called. The record is None
+        where it can never be stored; its status is None where no books are kept.
+        """
+        if self._journal is not None:
+            return await self._journal.keep(fields, priced_as)
+        await load_bundled_prices()
+        return complete(fields, self.prices, priced_as), None
+
+    def start_soon(self) -> None:
+        """Begin to open the store without waiting for it."""
+        if self._session is not None:
+            self._session.start_soon()
+
+    async def get_call_record(self, call_id: UUID) -> CallRecord | None:
+        """The record of that id; None when there is none."""
+        page = await self.list_calls(CallQuery(ids=(call_id,), limit=1))
+        return page.calls[0] if page.calls else None
+
+    async def list_recent_calls(
+        self, origin: str | None = None, id_at_origin: str | None = None, limit: int = 100, offset: int = 0
+    ) -> list[CallRecord]:
+        """The most recent calls, newest first, without the first `offset`. None does not filter."""
+        if limit < 0 or offset < 0:
+            raise ValueError("limit and offset must not be negative")
+        chosen = usage.filters({"origin": origin, "id_at_origin": id_at_origin})
+        found: list[CallRecord] = []
+        after = None
+        while len(found) < offset + limit:
+            size = min(offset + limit - len(found), MAX_PAGE)
+            page = await self.list_calls(CallQuery(chosen, limit=size, after=after))
+            found += page.calls
+            after = page.next
+            if after is None:
+                break
+        return found[offset:]
+
+    async def list_calls(self, query: CallQuery) -> CallPage:
+        """One page of calls; `page.next` goes into the next query's `after`."""
+        if self._session is None:
+            return CallPage([], None)
+        await self._session.start()
+        async with self._session.guard():
+            return await self._session.backend.list_calls(query)
+
+    # Usage
+
+    async def usage(
+        self,
+        since: datetime | date | None = None,
+        until: datetime | date | None = None,
+        *,
+        group_by: str | Sequence[str] = (),
+        tz: str = "UTC",
+        origin: Accepted = None,
+        id_at_origin: Accepted = None,
+        provider: Accepted = None,
+        model_name: Accepted = None,
+        status: Accepted = None,
+        tags: Mapping[str, Accepted] | None = None,
+    ) -> list[UsageRow]:
+        """Exact sums over the calls from `since` (inclusive) to `until` (exclusive); None is unbounded.
+
+        `group_by` takes origin, id_at_origin, provider, model_name, status, error_type, `tag:NAME`, and one of
+        hour, day, week, month in the IANA zone `tz`, labelled in `row.key`: a day by its date, a week by that of
+        its Monday, a month by that of its first day, an hour by its local start. A calendar period needs `since`,
+        and its `until` is then now. A date stands for its first instant in `tz`.
+
+        A filter is one value or several; None does not filter, `(None,)` asks for calls without one. `tags` is
+        `{NAME: value}`, one entry of the calls' metadata.
+
+        :raises ValueError: an unknown field, zone or period, a naive time, an empty range
+        :raises PurgedDetailError: the answer needs detail of purged days
+        """
+        question = usage.ask(
+            since,
+            until,
+            group_by=group_by,
+            tz=tz,
+            fields={
+                "origin": origin,
+                "id_at_origin": id_at_origin,
+                "provider": provider,
+                "model_name": model_name,
+                "status": status,
+            },
+            tags=tags,
+        )
+        if self._session is None:
+            return []
+        await self._session.start()
+        async with self._session.guard():
+            return question.label(await self._session.backend.summarize_usage(question.query))
+
+    async def get_usage_stats(
+        self, origin: str | None, id_at_origin: str | None = None, days: int = 30
+    ) -> UsageStats | None:
+        """Statistics of the last `days` times 24 hours; None when nothing was recorded.
+
+        Where that starts inside a purged day it moves back to that UTC midnight; `since` says so.
+        """
+        if days < 1:
+            raise ValueError(f"days is {days}; it must be at least 1")
+        since = datetime.now(UTC) - timedelta(days=days)
+        try:
+            return await self._stats(since, origin, id_at_origin)
+        except PurgedDetailError:
+            return await self._stats(_midnight(since), origin, id_at_origin)
+
+    async def aggregate_daily_analytics(self, date: str | None = None) -> None:
+        """Nothing to do: sums are exact at every commit. Kept for code that calls it on a schedule."""
+
+    async def cleanup_old_data(
+        self, days_to_keep_calls: int = 90, days_to_keep_analytics: int | None = None, *, force: bool = False
+    ) -> int:
+        """Delete calls older than `days_to_keep_calls` days, rounded to a UTC day, and return how many; the sums over
+        them stay, for ever: `days_to_keep_analytics` is accepted and does nothing.
+
+        :raises ValueError: fewer than 7 days, unless `force`
+        :raises UnsupportedOperationError: the backend cannot purge
+        """
+        if days_to_keep_calls < LEAST_DAYS_KEPT and not force:
+            raise ValueError(
+                f"this would keep {days_to_keep_calls} days of calls; less than {LEAST_DAYS_KEPT} needs force"
+            )
+        if self._session is None:
+            return 0
+        before = _midnight(datetime.now(UTC) - timedelta(days=days_to_keep_calls))
+        await self._session.start()
+        async with self._session.guard():
+            return await self._session.backend.purge_calls(before)
+
+    # Models
+
+    async def add_model(self, model: LLMModel) -> int | None:
+        """Insert or replace a model and return its id (None: no books are kept). Rates that it has become its own
+        price from now on, where they differ from the one in force."""
+        await self.upsert_models([model])
+        found = await self.get_model(model.provider, model.model_name, active_only=False)
+        return found.id if found is not None else None
+
+    async def upsert_model(self, model: LLMModel) -> None:
+        """Insert or replace a model; as for `add_model`, rates that it has become its own price."""
+        await self.upsert_models([model])
+
+    async def upsert_models(self, models: Sequence[LLMModel]) -> tuple[int, int]:
+        """Insert or replace models; how many were new, and how many were replaced."""
+        if self._registry is None:
+            return 0, 0
+        result = await self._registry.upsert(models)
+        return result.inserted, result.updated
+
+    async def update_model_costs(
+        self,
+        provider: str,
+        model_name: str,
+        dollars_per_million_tokens_input: Decimal | float | str | None,
+        dollars_per_million_tokens_output: Decimal | float | str | None,
+    ) -> bool:
+        """Give a stored model new rates, which become its own price from now on; None leaves a rate as it is.
+        False when the model is not stored."""
+        if self._registry is None:
+            return False
+        return await self._registry.update_costs(
+            provider, model_name, dollars_per_million_tokens_input, dollars_per_million_tokens_output
+        )
+
+    async def retire_models(self, keys: Sequence[tuple[str, str]]) -> int:
+        """Mark models, by (provider, model_name), as no longer in use; return how many were."""
+        if self._registry is None:
+            return 0
+        return await self._registry.retire(keys)
+
+    async def set_prices(self, prices: Sequence[ModelPrice]) -> None:
+        """Set own prices; in other processes they are in force within a minute."""
+        if self._registry is not None:
+            await self._registry.set_prices(prices)
+
+    async def get_model(self, provider: str, model_name: str, active_only: bool = True) -> LLMModel | None:
+        """The model of that vendor and name; None when there is none."""
+        found = await self.list_models(provider, active_only=active_only, model_name=model_name)
+        return found[0] if found else None
+
+    async def list_models(
+        self, provider: str | None = None, active_only: bool = True, *, model_name: str | None = None
+    ) -> list[LLMModel]:
+        """Models in order of vendor and name; None does not filter."""
+        if self._registry is None:
+            return []
+        return await self._registry.list_models(provider, model_name, active_only)
+
+    # The store itself
+
+    async def apply_migrations(self) -> MigrationReport:
+        """Bring the store's schema up to date, also with `migrate="check"`."""
+        if self._session is None:
+            return MigrationReport([], [], 0)
+        return await self._session.migrate()
+
+    async def schema_status(self) -> SchemaStatus | None:
+        """How far the store is migrated; it is opened for this but not migrated. None: no books are kept."""
+        return await self._session.schema_status() if self._session is not None else None
+
+    async def health_check(self, timeout: float = 2.0) -> dict[str, Any]:
+        """Whether the store answers within `timeout` seconds; never raises.
+
+        `status` is healthy, unhealthy (with `error`) or disabled; `target` is the store, without secrets.
+        """
+        if self._session is None:
+            return {"status": "disabled"}
+        report: dict[str, Any] = {"status": "healthy", "target": self._session.backend.target}
+        try:
+            async with asyncio.timeout(timeout):
+                await self._session.start()
+                async with self._session.guard():
+                    await self._session.backend.ping()
+        except TimeoutError:
+            report |= {"status": "unhealthy", "error": f"no answer within {timeout:g} s"}
+        except Exception as error:
+            report |= {"status": "unhealthy", "error": f"{type(error).__name__}: {redact(str(error))}"}
+        return report
+
+    async def get_pool_stats(self) -> dict[str, Any]:
+        """Statistics of the backend's connections. UnsupportedOperationError without the capability `monitoring`."""
+        return cast("dict[str, Any]", await self._monitor("get_pool_stats"))
+
+    async def get_slow_queries(self, threshold_ms: int | None = None) -> list[dict[str, Any]]:
+        """Statements slower than `threshold_ms` (None: the backend's own bound). Needs `monitoring`."""
+        return cast("list[dict[str, Any]]", await self._monitor("get_slow_queries", threshold_ms))
+
+    async def get_query_metrics(self) -> dict[str, Any] | None:
+        """Counts and times of statements. Needs `monitoring`."""
+        return cast("dict[str, Any] | None", await self._monitor("get_query_metrics"))
+
+    async def _monitor(self, name: str, *args: Any) -> Any:
+        method = getattr(self.backend, name, None)
+        if self._session is None or method is None:
+            raise UnsupportedOperationError(f"{type(self.backend).__name__} has no monitoring")
+        await self._session.start()
+        async with self._session.guard():
+            return await method(*args)
+
+    async def _prepare(self) -> None:
+        if self._registry is not None:
+            await self._registry.prepare()
+
+    async def _stats(self, since: datetime, origin: str | None, id_at_origin: str | None) -> UsageStats | None:
+        rows = await self.usage(since, group_by=("provider", "model_name"), origin=origin, id_at_origin=id_at_origin)
+        return usage.stats(rows, since)
+
+
+def _midnight(at: datetime) -> datetime:
+    return at.replace(hour=0, minute=0, second=0, microsecond=0)

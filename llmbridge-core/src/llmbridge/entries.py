@@ -1,0 +1,79 @@
+"""From what a caller knows of a call to its complete record: id, time, total, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from .pricing import PriceBook
+from .records import build, check_amount, complete_in_place, hash_prompt, new_id
+from .schemas import CallRecord
+
+#: Parameters of upstream's `record_api_call` that have no column: they go to the metadata when set.
+_PARAMETERS = (
+    "top_p",
+    "stop_sequences",
+    "json_mode",
+    "response_format",
+    "seed",
+    "tool_choice",
+    "parallel_tool_calls",
+)
+_REFUSED = ("error", "rate_limited")
+
+
+def complete(given: Mapping[str, Any], prices: PriceBook, priced_as: str | None = None) -> CallRecord:
+    """The canonical record of the fields that the caller gave, with what is missing filled in.
+
+    A call without a cost and without a reason for that is priced; `priced_as` is the vendor whose list applies
+    (None: the call's own).
+
+    :raises TypeError: a field that neither CallRecord nor upstream's `record_api_call` has
+    :raises RecordRejectedError: it can never be stored
+    """
+    fields = _own_fields(given)
+    unknown = fields.keys() - CallRecord.model_fields.keys()
+    if unknown:
+        raise TypeError(f"record_api_call() has no parameter {', '.join(sorted(unknown))}")
+    fields.setdefault("id", new_id())
+    fields.setdefault("called_at", datetime.now(UTC))
+    prompt, completion = fields.get("prompt_tokens"), fields.get("completion_tokens")
+    fields.setdefault("usage_source", "none" if prompt is None and completion is None else "provider")
+    if isinstance(prompt, int) and isinstance(completion, int):
+        fields.setdefault("total_tokens", prompt + completion)
+    if fields.get("estimated_cost") is not None:
+        fields.setdefault("cost_source", "caller")
+        return build(fields)
+    record = build(fields)
+    if record.cost_reason is None:
+        complete_in_place(record, _charge(record, prices, priced_as))
+    return record
+
+
+def _own_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    fields = dict(given)
+    prompt = fields.pop("system_prompt", None)
+    if prompt is not None:
+        fields.setdefault("system_prompt_hash", hash_prompt(str(prompt)))
+    parameters = {name: value for name in _PARAMETERS if (value := fields.pop(name, None)) not in (None, False)}
+    if parameters:
+        fields["metadata"] = {**parameters, **(fields.get("metadata") or {})}
+    return fields
+
+
+def _charge(record: CallRecord, prices: PriceBook, priced_as: str | None) -> dict[str, Any]:
+    measured = record.prompt_tokens is not None or record.completion_tokens is not None
+    if record.usage_source == "synthetic":
+        return {"cost_reason": "synthetic"}
+    if not measured and record.status in _REFUSED:
+        return {"cost_reason": "not_billed"}
+    price = prices.price(record.provider, record.model_name, record, record.called_at, priced_as=priced_as)
+    return {
+        "estimated_cost": check_amount("estimated_cost", price.cost),
+        "cost_source": price.source,
+        "cost_reason": price.reason,
+        "dollars_per_million_tokens_input_used": check_amount("input rate", price.input_rate),
+        "dollars_per_million_tokens_output_used": check_amount("output rate", price.output_rate),
+        "price_version": price.version,
+    }

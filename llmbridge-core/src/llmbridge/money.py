@@ -1,0 +1,54 @@
+"""Dollars as integers of 1e-12 dollar, and back.
+
+Everything that is stored or summed is a whole number of *units* (1 unit = 1e-12 dollar), so no sum ever rounds.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+
+#: Units in one dollar.
+UNITS_PER_DOLLAR = 10**12
+
+#: One amount, a call's cost or a rate, is smaller than this in absolute value, so its units fit 64 bits.
+MAX_DOLLARS = Decimal(9_000_000)
+
+#: Of our own, so that a caller's `decimal.setcontext()` changes no cost.
+CONTEXT = Context(prec=60, rounding=ROUND_HALF_EVEN)
+
+_UNIT = Decimal("1E-12")
+
+
+def parse(value: Decimal | int | float | str) -> Decimal:
+    """`value` as exact dollars, rounded half-even to 1e-12; a float enters as `Decimal(repr(value))`.
+
+    Raises ValueError for what is no number, not finite, or not below 9,000,000 dollars in absolute value.
+    """
+    if isinstance(value, bool):
+        raise ValueError("a bool is no amount of dollars")
+    try:
+        amount = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+        if not amount.is_finite():
+            raise ValueError("an amount of dollars is finite")
+        rounded = amount.quantize(_UNIT, context=CONTEXT)
+    except (InvalidOperation, TypeError) as error:
+        raise ValueError("not an amount of dollars") from error
+    if abs(rounded) >= MAX_DOLLARS:
+        raise ValueError(f"an amount of dollars is below {MAX_DOLLARS:,}")
+    return rounded
+
+
+def to_units(dollars: Decimal) -> int:
+    """Whole units of 1e-12 dollar; rounds half-even what is finer."""
+    return int(dollars.scaleb(12, context=CONTEXT).to_integral_value(context=CONTEXT))
+
+
+def from_units(units: int) -> Decimal:
+    """The dollars of a number of units, always with 12 decimal places."""
+    return Decimal(units).scaleb(-12, context=CONTEXT)
+
+
+def text(dollars: Decimal) -> str:
+    """Plain notation without trailing zeros: `0.0000045`, `12`, never an exponent."""
+    plain = format(dollars, "f")
+    return plain.rstrip("0").rstrip(".") if "." in plain else plain

@@ -1,0 +1,134 @@
+"""Time zones and calendar periods -> UTC edges, so that no store needs to know either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from typing import Any
+from zoneinfo import ZoneInfo
+
+#: The calendar periods that usage can be asked by.
+UNITS = ("hour", "day", "week", "month")
+
+#: Most periods in one question.
+MAX_PERIODS = 20_000
+
+_DAY = timedelta(days=1)
+_HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Periods:
+    """Consecutive periods: interval i is [edges[i], edges[i + 1]) in UTC and is called labels[i].
+
+    A day is its date, a week the date of its Monday (ISO 8601), a month that of its first day, an hour the aware
+    local time of its start, with the UTC offset that it has. The first and the last period may be cut by the
+    question's range.
+    """
+
+    edges: tuple[datetime, ...]
+    labels: tuple[Any, ...]
+
+
+def zone(name: str) -> ZoneInfo:
+    """The IANA time zone of that name.
+
+    :raises ValueError: there is none
+    """
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, TypeError, OSError):
+        raise ValueError(f"{name!r} is no IANA time zone, such as UTC or Europe/Madrid") from None
+
+
+def to_utc(at: datetime | date, tz: ZoneInfo) -> datetime:
+    """An instant in UTC; a date is its first instant in `tz`.
+
+    :raises ValueError: a naive datetime
+    """
+    if not isinstance(at, datetime):
+        return start_of_day(at, tz)
+    if at.utcoffset() is None:
+        raise ValueError(f"{at.isoformat()} is naive; give it a time zone")
+    return at.astimezone(UTC)
+
+
+def split(since: datetime, until: datetime, unit: str, tz: ZoneInfo) -> Periods:
+    """The periods of `unit` in `tz` that [since, until) touches.
+
+    :raises ValueError: an unknown unit, an empty range, or more than MAX_PERIODS periods
+    """
+    if unit not in UNITS:
+        raise ValueError(f"{unit!r} is no period; known: {', '.join(UNITS)}")
+    if since >= until:
+        raise ValueError(f"since ({since.isoformat()}) must be before until ({until.isoformat()})")
+    edges, step = [since], _STEPS[unit]
+    labels: list[Any] = []
+    while edges[-1] < until:
+        if len(labels) == MAX_PERIODS:
+            raise ValueError(f"more than {MAX_PERIODS} periods; ask for a shorter range or a longer period")
+        label, end = step(edges[-1], tz)
+        labels.append(label)
+        edges.append(min(end, until))
+    return Periods(tuple(edges), tuple(labels))
+
+
+def start_of_day(day: date, tz: ZoneInfo) -> datetime:
+    """The first instant (UTC) at which it is `day` in `tz`, or later where the zone skipped that day."""
+    midnight = datetime.combine(day, time.min, tz)
+    instant = midnight.astimezone(UTC)
+    if instant.astimezone(tz).replace(tzinfo=None) == midnight.replace(tzinfo=None):
+        return instant
+    return _first(instant - 2 * _DAY, instant, lambda at: at.astimezone(tz).date() >= day)
+
+
+def _hour(at: datetime, tz: ZoneInfo) -> tuple[datetime, datetime]:
+    offset = at.astimezone(tz).utcoffset() or timedelta(0)
+    local = at.astimezone(timezone(offset))
+    start = local.replace(minute=0, second=0, microsecond=0)
+    end = at + _HOUR - (local - start)
+    if end.astimezone(tz).utcoffset() != offset:
+        end = _first(at, end, lambda later: later.astimezone(tz).utcoffset() != offset)
+    return start, end
+
+
+def _day(at: datetime, tz: ZoneInfo) -> tuple[date, datetime]:
+    day = _date(at, tz)
+    return day, start_of_day(day + _DAY, tz)
+
+
+def _week(at: datetime, tz: ZoneInfo) -> tuple[date, datetime]:
+    day = _date(at, tz)
+    monday = day - _DAY * day.weekday()
+    return monday, start_of_day(monday + 7 * _DAY, tz)
+
+
+def _month(at: datetime, tz: ZoneInfo) -> tuple[date, datetime]:
+    first = _date(at, tz).replace(day=1)
+    return first, start_of_day((first + 31 * _DAY).replace(day=1), tz)
+
+
+_STEPS: dict[str, Callable[[datetime, ZoneInfo], tuple[Any, datetime]]] = {
+    "hour": _hour,
+    "day": _day,
+    "week": _week,
+    "month": _month,
+}
+
+
+def _date(at: datetime, tz: ZoneInfo) -> date:
+    """The day whose [start, next start) holds `at`; a zone that sets its clock back over midnight stays in the
+    new day."""
+    day = at.astimezone(tz).date()
+    return day + _DAY if start_of_day(day + _DAY, tz) <= at else day
+
+
+def _first(before: datetime, after: datetime, holds: Callable[[datetime], bool]) -> datetime:
+    """The first whole second in (before, after] at which `holds`, which it does at `after`."""
+    low, high = 0, int((after - before).total_seconds())
+    origin = after - timedelta(seconds=high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(origin + timedelta(seconds=middle)) else (middle, high)
+    return origin + timedelta(seconds=high)

@@ -1,0 +1,169 @@
+"""From the tokens of a call and a rate card to its exact cost."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Protocol
+
+from . import rate_cards
+from .money import CONTEXT, from_units, to_units
+from .rate_cards import RateCard, Rates
+from .schemas import CostReason, CostSource
+from .storage.types import ModelPrice
+
+
+class Tokens(Protocol):
+    """Counts of tokens as in TokenUsage and CallRecord; None is not measured."""
+
+    @property
+    def prompt_tokens(self) -> int | None: ...
+    @property
+    def completion_tokens(self) -> int | None: ...
+    @property
+    def cache_read_tokens(self) -> int | None: ...
+    @property
+    def cache_write_tokens(self) -> int | None: ...
+    @property
+    def reasoning_tokens(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a call costs, in dollars rounded half-even to 1e-12, or None with the `reason`.
+
+    The rates are the dollars per million tokens that were used for uncached input and for output. `version` is
+    the edition of the price data, or for an own price the time from which it is in force.
+    """
+
+    cost: Decimal | None = None
+    source: CostSource | None = None
+    reason: CostReason | None = None
+    input_rate: Decimal | None = None
+    output_rate: Decimal | None = None
+    version: str | None = None
+
+
+_UNMEASURED = Price(reason="unmeasured_usage")
+_UNKNOWN = Price(reason="unknown_model")
+_MISSING = Price(reason="missing_rate")
+
+_ZERO = Decimal(0)
+
+
+class PriceBook:
+    """The prices that calls are charged at: own ones first, then those of genai-prices.
+
+    An own price belongs to exactly one provider and model name and is in force from its `effective_from`,
+    inclusive, until that of the next one. Of two with the same key the last given wins.
+    """
+
+    def __init__(self, own: Iterable[ModelPrice] = ()) -> None:
+        self.replace_own(own)
+
+    def replace_own(self, prices: Iterable[ModelPrice]) -> None:
+        """Forget the own prices there are and take these."""
+        by_model: dict[tuple[str, str], dict[datetime, RateCard]] = {}
+        for price in prices:
+            by_model.setdefault((price.provider, price.model_name), {})[price.effective_from] = _own_card(price)
+        self._own = {model: _Dated(cards) for model, cards in by_model.items()}
+
+    def price(
+        self,
+        provider: str,
+        model_name: str,
+        usage: Tokens | None,
+        at: datetime,
+        *,
+        priced_as: str | None = None,
+    ) -> Price:
+        """The cost of a call made at `at` (an aware time).
+
+        `priced_as` is the vendor whose list applies where there is no own price (None: `provider` itself).
+        Usage is unmeasured when input or output is, and when its counts contradict each other: one is negative,
+        or the subsets are more than the whole. Tokens of a kind that did not occur need no rate.
+        """
+        if usage is None:
+            return _UNMEASURED
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        if prompt is None or completion is None:
+            return _UNMEASURED
+        read = usage.cache_read_tokens or 0
+        written = usage.cache_write_tokens or 0
+        reasoning = usage.reasoning_tokens or 0
+        fresh = prompt - read - written
+        answer = completion - reasoning
+        if fresh < 0 or answer < 0 or read < 0 or written < 0 or reasoning < 0:
+            return _UNMEASURED
+
+        card = self.rates(provider, model_name, at, priced_as=priced_as)
+        if card is None:
+            return _UNKNOWN
+        rates = card.rates(prompt)
+        cost = _cost(rates, (fresh, answer, read, written, reasoning))
+        if cost is None:
+            return _MISSING
+        return Price(cost, card.source, None, rates.input, rates.output, card.version)
+
+    def rates(self, provider: str, model_name: str, at: datetime, *, priced_as: str | None = None) -> RateCard | None:
+        """The rate card in force at `at` (an aware time); None when the model is unknown."""
+        if at.tzinfo is not UTC:
+            if at.utcoffset() is None:
+                raise ValueError(f"{at!r} has no time zone")
+            at = at.astimezone(UTC)
+        own = self._own.get((provider, model_name))
+        card = own.card(at) if own is not None else None
+        if card is not None:
+            return card
+        return rate_cards.bundled().get(priced_as or provider, model_name, at)
+
+
+async def load_bundled_prices() -> None:
+    """Read the bundled price data, some hundred milliseconds of work, without holding up the event loop."""
+    if not rate_cards.bundled.cache_info().currsize:
+        await asyncio.to_thread(rate_cards.bundled)
+
+
+class _Dated:
+    """The own prices of one model in order of time."""
+
+    def __init__(self, cards: dict[datetime, RateCard]) -> None:
+        self._starts = sorted(cards)
+        self._cards = [cards[start] for start in self._starts]
+
+    def card(self, at: datetime) -> RateCard | None:
+        begun = bisect_right(self._starts, at)
+        return self._cards[begun - 1] if begun else None
+
+
+def _own_card(price: ModelPrice) -> RateCard:
+    rates = Rates(
+        input=price.input,
+        output=price.output,
+        cache_read=price.cache_read,
+        cache_write=price.cache_write,
+        reasoning=price.output,
+    )
+    return RateCard("own_prices", price.effective_from.astimezone(UTC).isoformat(), (rates,))
+
+
+def _cost(rates: Rates, counts: tuple[int, int, int, int, int]) -> Decimal | None:
+    """Dollars for so many tokens: fresh input, answer, cache reads, cache writes, reasoning.
+
+    None when a rate that is needed is not known.
+    """
+    if rates.input is None and rates.output is None:
+        return None
+    rate_of_each = (rates.input, rates.output, rates.cache_read, rates.cache_write, rates.reasoning)
+    millionths = _ZERO
+    for tokens, rate in zip(counts, rate_of_each, strict=True):
+        if tokens:
+            if rate is None:
+                return None
+            millionths = CONTEXT.fma(tokens, rate, millionths)
+    exact = CONTEXT.add(CONTEXT.scaleb(millionths, -6), rates.request)
+    return from_units(to_units(exact))

@@ -1,0 +1,48 @@
+"""What a vendor must do to be called."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from ..schemas import LLMRequest, TokenUsage
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A vendor's answer in the field's common form.
+
+    `tool_calls` are in OpenAI's form. `model` is the name that the vendor reports. `usage` None: not reported.
+    `cost` is in dollars, as a vendor or gateway reported it itself (None: it did not).
+    """
+
+    content: str
+    model: str
+    tool_calls: list[dict[str, Any]] | None = None
+    finish_reason: str | None = None
+    usage: TokenUsage | None = None
+    response_id: str | None = None
+    cost: Any = None
+
+
+class BaseLLMProvider(ABC):
+    """One vendor, or one endpoint that speaks a vendor's protocol.
+
+    `api_key` None means the vendor's usual environment variable, `base_url` None the vendor's own address.
+    """
+
+    def __init__(self, api_key: str | None = None, base_url: str | None = None) -> None:
+        self.api_key = api_key
+        self.base_url = base_url
+
+    @abstractmethod
+    async def complete(self, request: LLMRequest, model: str, *, timeout: float) -> Completion:
+        """Send one request, once: no retry. `model` is the name without prefix, `timeout` is in seconds.
+
+        :raises ProviderError: the vendor refused or failed
+        :raises ModelNotFoundError: the vendor does not have the model; nothing else leaves this method
+        """
+
+    async def close(self) -> None:
+        """Release connections. Idempotent."""

@@ -1,0 +1,56 @@
+"""`echo:`, the offline provider: it answers with what it was asked. No network, no key, no model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..schemas import LLMRequest, Message, TokenUsage
+from .base import BaseLLMProvider, Completion
+from .hookspecs import ProviderPlugin, hookimpl
+
+
+class EchoProvider(BaseLLMProvider):
+    """Answers `echo: <text>`, the text of the last user message; asked for JSON, `{"echo": "<text>"}`.
+
+    Any model name is accepted. Usage is synthetic: a token is a word between white space, so `prompt_tokens` are
+    the words of all messages and `completion_tokens` those of the answer.
+    """
+
+    async def complete(self, request: LLMRequest, model: str, *, timeout: float) -> Completion:
+        asked = next((_text(message) for message in reversed(request.messages) if message.role == "user"), "")
+        answer = json.dumps({"echo": asked}, ensure_ascii=False) if _wants_json(request) else f"echo: {asked}"
+        return Completion(
+            content=answer,
+            model=model,
+            finish_reason="stop",
+            usage=TokenUsage(
+                prompt_tokens=sum(len(_text(message).split()) for message in request.messages),
+                completion_tokens=len(answer.split()),
+                source="synthetic",
+            ),
+        )
+
+
+def _text(message: Message) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    parts = message.content if isinstance(message.content, list) else []
+    return " ".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
+
+
+def _wants_json(request: LLMRequest) -> bool:
+    if request.response_format is not None:
+        return request.response_format.get("type") in ("json_object", "json_schema")
+    return bool(request.json_response)
+
+
+def _create(prefix: str, options: Mapping[str, Any]) -> BaseLLMProvider:
+    return EchoProvider(**options)
+
+
+@hookimpl
+def llmbridge_provider() -> ProviderPlugin:
+    """`echo:anything`."""
+    return ProviderPlugin(name="echo", prefixes=("echo",), api_version=1, create=_create)

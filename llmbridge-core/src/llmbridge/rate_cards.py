@@ -1,0 +1,209 @@
+"""Rate cards: what a vendor asks for tokens at one time, made from the data that genai-prices ships."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from .money import CONTEXT
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo, Provider, TieredPrices
+    from genai_prices.types import ModelPrice as GenaiPrice
+
+#: Vendors that genai-prices lists under another id than the one they are called by. Its own loose matching is not
+#: used: it would take any name with "openai" in it for OpenAI.
+VENDOR_IDS = {
+    "azure-openai": "azure",
+    "azure-responses": "azure",
+    "bedrock": "aws",
+    "bedrock-mantle": "aws",
+    "gemini": "google",
+    "google-cloud": "google",
+    "google-gla": "google",
+    "google-vertex": "google",
+    "grok": "x-ai",
+    "mistralai": "mistral",
+    "moonshot": "moonshotai",
+    "openai-chat": "openai",
+    "openai-responses": "openai",
+    "together-ai": "together",
+    "together_ai": "together",
+    "vertex": "google",
+    "voyage": "voyageai",
+    "xai": "x-ai",
+}
+
+#: Models looked up that are remembered; names come from callers, so there may be any number of them.
+_MOST_MODELS = 4096
+
+_FREE = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Dollars per million tokens of each kind, and dollars per request. A rate of None is not known."""
+
+    input: Decimal | None = None
+    output: Decimal | None = None
+    cache_read: Decimal | None = None
+    cache_write: Decimal | None = None
+    reasoning: Decimal | None = None
+    request: Decimal = _FREE
+
+
+@dataclass(frozen=True, slots=True)
+class RateCard:
+    """The rates of one model at one time.
+
+    `bands` are by size of the prompt: a call pays all its tokens at `bands[i]`, i being how many of `thresholds`
+    (tokens, rising) its prompt is longer than. `version` says which data or which own price this is.
+    """
+
+    source: Literal["prices", "own_prices"]
+    version: str
+    bands: tuple[Rates, ...]
+    thresholds: tuple[int, ...] = ()
+
+    def rates(self, prompt_tokens: int = 0) -> Rates:
+        """The rates for a prompt of that many tokens, cached ones included."""
+        return self.bands[bisect_left(self.thresholds, prompt_tokens)] if self.thresholds else self.bands[0]
+
+
+class RateCards:
+    """The rate cards of one edition of genai-prices' data, each made once per model and price period."""
+
+    def __init__(self, providers: Iterable[Provider], version: str) -> None:
+        self._providers = list(providers)
+        self._by_id = {provider.id: provider for provider in self._providers}
+        self._version = version
+        self._models: dict[tuple[str, str], _PricedModel | None] = {}
+
+    def get(self, vendor: str, model_name: str, at: datetime) -> RateCard | None:
+        """The card in force at `at` (UTC); None for a vendor or model that the data does not have.
+
+        Only the vendor's own list is searched, and those that the data names as resold by it (Azure: OpenAI).
+        """
+        key = (vendor, model_name)
+        try:
+            model = self._models[key]
+        except KeyError:
+            model = self._find(vendor, model_name)
+            if len(self._models) >= _MOST_MODELS:
+                self._models.clear()
+            self._models[key] = model
+        return None if model is None else model.card(at)
+
+    def _find(self, vendor: str, model_name: str) -> _PricedModel | None:
+        name = vendor.lower()
+        provider = self._by_id.get(VENDOR_IDS.get(name, name))
+        if provider is None:
+            return None
+        found = provider.find_model(model_name, all_providers=self._providers)
+        if found is None or found.prices == []:
+            return None
+        return _PricedModel(found, self._version)
+
+
+class _PricedModel:
+    """One model and its price periods, cut at the UTC dates and times of day where its prices may change."""
+
+    def __init__(self, model: ModelInfo, version: str) -> None:
+        from genai_prices.types import StartDateConstraint, TimeOfDateConstraint
+
+        self._model = model
+        self._version = version
+        self._dates: list[date] = []
+        self._times: list[time] = []
+        self._known_periods = True
+        self._cards: dict[tuple[int, int], RateCard] = {}
+        conditions: list[object] = (
+            [price.constraint for price in model.prices] if isinstance(model.prices, list) else []
+        )
+        for constraint in conditions:
+            if isinstance(constraint, StartDateConstraint):
+                self._dates.append(constraint.start_date)
+            elif isinstance(constraint, TimeOfDateConstraint):
+                self._times += [_utc(constraint.start_time), _utc(constraint.end_time)]
+            elif constraint is not None:
+                self._known_periods = False
+        self._dates.sort()
+        self._times.sort()
+
+    def card(self, at: datetime) -> RateCard:
+        if not self._known_periods:
+            return _card(self._model.get_prices(at), self._version)
+        dates, times = self._dates, self._times
+        period = (
+            bisect_right(dates, at.date()) if dates else 0,
+            bisect_right(times, at.time()) if times else 0,
+        )
+        card = self._cards.get(period)
+        if card is None:
+            card = self._cards[period] = _card(self._model.get_prices(at), self._version)
+        return card
+
+
+@cache
+def bundled() -> RateCards:
+    """The cards of the installed genai-prices. The first call takes up to a second; nothing is ever fetched."""
+    from importlib.metadata import version
+
+    from genai_prices.data import providers
+
+    return RateCards(providers, f"genai-prices {version('genai-prices')}")
+
+
+def _utc(at: time) -> time:
+    """A time of day as genai-prices reads it: in UTC unless it has an offset."""
+    if at.tzinfo is None:
+        return at
+    return datetime.combine(date(1970, 1, 1), at).astimezone(UTC).time()
+
+
+def _card(price: GenaiPrice, version: str) -> RateCard:
+    from genai_prices.types import TieredPrices
+
+    tiered = (rate for rate in vars(price).values() if isinstance(rate, TieredPrices))
+    steps = {tier.start for rate in tiered for tier in rate.tiers}
+    thresholds = tuple(sorted(steps))
+    prompts = (0, *(threshold + 1 for threshold in thresholds))
+    return RateCard("prices", version, tuple(_rates(price, prompt) for prompt in prompts), thresholds)
+
+
+def _rates(price: GenaiPrice, prompt_tokens: int) -> Rates:
+    """The rates for one size of prompt, with genai-prices' rules for what a price does not list.
+
+    Tokens without a rate of their own are paid as the kind they belong to, and a kind that is not listed is not
+    charged; but where only other things are charged (hours of audio, pages), tokens say nothing about the cost.
+    """
+    listed = {name for name, rate in vars(price).items() if rate is not None}
+    if listed and not any(name.endswith("_mtok") or name == "requests_kcount" for name in listed):
+        return Rates()
+
+    def rate(name: str, otherwise: Decimal) -> Decimal:
+        value = getattr(price, name)
+        return otherwise if value is None else _at(value, prompt_tokens)
+
+    input_rate = rate("input_mtok", _FREE)
+    output_rate = rate("output_mtok", _FREE)
+    return Rates(
+        input=input_rate,
+        output=output_rate,
+        cache_read=rate("cache_read_mtok", input_rate),
+        cache_write=rate("cache_write_mtok", input_rate),
+        reasoning=rate("output_reasoning_mtok", output_rate),
+        request=rate("requests_kcount", _FREE).scaleb(-3, context=CONTEXT),
+    )
+
+
+def _at(rate: Decimal | TieredPrices, prompt_tokens: int) -> Decimal:
+    if isinstance(rate, Decimal):
+        return rate
+    reached = [tier.price for tier in rate.tiers if prompt_tokens > tier.start]
+    return reached[-1] if reached else rate.base

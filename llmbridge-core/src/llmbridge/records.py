@@ -1,0 +1,276 @@
+"""Records of calls in canonical form: what a store may be given, whoever made it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from operator import attrgetter
+from typing import Any
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from . import money
+from .errors import RecordRejectedError
+from .schemas import CallRecord, LLMModel
+
+#: Most characters in an origin, an id_at_origin, and the names of a vendor and a model.
+MAX_NAME = 255
+#: Most characters in an error message; longer ones are cut.
+MAX_ERROR_MESSAGE = 2000
+#: Most bytes of a call's metadata as compact JSON in UTF-8.
+MAX_METADATA_BYTES = 8 * 1024
+
+_INT64 = 2**63
+_LATEST = datetime.max.replace(tzinfo=UTC)
+_NAMES = ("origin", "provider", "model_name")
+_SHORT_TEXTS = ("requested_model", "price_version", "finish_reason", "response_id", "system_prompt_hash", "error_type")
+_NATURALS = (
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "response_time_ms",
+    "time_to_first_token_ms",
+)
+_AMOUNTS = (
+    "estimated_cost",
+    "dollars_per_million_tokens_input_used",
+    "dollars_per_million_tokens_output_used",
+    "previous_cost",
+)
+_get_texts = attrgetter(*_NAMES, "id_at_origin", *_SHORT_TEXTS)
+_get_naturals = attrgetter(*_NATURALS)
+_get_amounts = attrgetter(*_AMOUNTS)
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_SECRETS = re.compile(
+    r"""(?ix)
+    (?P<before> \bbearer\s+ | ://[^\s/:@]*: | \b(?:api[-_]?key|key|token|password|secret)["']?\s*[=:]\s*["']? )
+    (?P<secret> [^\s"'@,&]+ )
+    | \b(?: sk | pk | rk | gsk | xai )-[\w-]{8,} | \bAIza[\w-]{10,}
+    """
+)
+
+
+def new_id() -> UUID:
+    """A UUIDv7 (RFC 9562, section 5.7): Unix milliseconds, then 74 random bits."""
+    stamp = time.time_ns() // 1_000_000
+    noise = int.from_bytes(os.urandom(10))
+    return UUID(int=stamp << 80 | 0x7 << 76 | (noise >> 68) << 64 | 0x2 << 62 | noise & (1 << 62) - 1)
+
+
+def hash_prompt(system_prompt: str) -> str:
+    """SHA-256 of a system prompt, in hex. The prompt itself is never kept."""
+    return hashlib.sha256(system_prompt.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def redact(message: str) -> str:
+    """`message` without anything that looks like a key or a password."""
+    return _SECRETS.sub(lambda match: f"{match['before'] or ''}***", message)
+
+
+def build(fields: Mapping[str, Any]) -> CallRecord:
+    """The canonical record of these fields of CallRecord.
+
+    :raises RecordRejectedError: a field is missing, of the wrong type, or can never be stored
+    """
+    try:
+        record = CallRecord(**fields)
+    except ValidationError as error:
+        raise RecordRejectedError(f"this call cannot be recorded: {_what_is_wrong(error)}") from None
+    complete_in_place(record, _changes(record))
+    return record
+
+
+def complete_in_place(record: CallRecord, changes: Mapping[str, Any]) -> None:
+    """Change a frozen record that nobody else has seen yet; a copy would cost more than all the rest."""
+    vars(record).update(changes)
+
+
+def canonical(call: CallRecord) -> CallRecord:
+    """`call` as every store will give it back: UTC, money to 1e-12, storable text, free text cut.
+
+    :raises RecordRejectedError: naive or unstorable times, amounts, integers, floats, names or metadata
+    """
+    return call.model_copy(update=_changes(call))
+
+
+def canonical_model(model: LLMModel, *, id: int, now: datetime) -> LLMModel:  # noqa: A002
+    """`model` as every store will give it back, with its id and times.
+
+    :raises RecordRejectedError: a name, rate, size or time that can never be stored
+    """
+    changes: dict[str, Any] = {"id": id, "created_at": now, "updated_at": now}
+    for name in ("provider", "model_name"):
+        changes[name] = check_name(name, getattr(model, name))
+    for name in ("display_name", "description", "tool_call_format", "source"):
+        changes[name] = _text(getattr(model, name), MAX_ERROR_MESSAGE)
+    for name in ("max_context", "max_output_tokens"):
+        _check_integer(name, getattr(model, name), least=0)
+    for name in ("dollars_per_million_tokens_input", "dollars_per_million_tokens_output"):
+        changes[name] = check_rate(name, getattr(model, name))
+    changes["inactive_from"] = _utc("inactive_from", model.inactive_from)
+    return model.model_copy(update=changes)
+
+
+def check_name(field: str, name: str) -> str:
+    """A required name in storable form.
+
+    :raises RecordRejectedError: it is no text, empty, or longer than 255 characters
+    """
+    if not isinstance(name, str):
+        raise RecordRejectedError(f"{field} must be text, not {type(name).__name__}")
+    if not name:
+        raise RecordRejectedError(f"{field} is empty")
+    if len(name) > MAX_NAME:
+        raise RecordRejectedError(f"{field} has {len(name)} characters; at most {MAX_NAME}")
+    return _storable(name)
+
+
+def check_user(id_at_origin: str | None) -> str | None:
+    """An id_at_origin in storable form; an empty one is None.
+
+    :raises RecordRejectedError: it is no text, or longer than 255 characters
+    """
+    return check_name("id_at_origin", id_at_origin) if id_at_origin not in (None, "") else None
+
+
+def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Metadata in storable form.
+
+    :raises RecordRejectedError: keys that are no text, values that are no JSON, more than 8 KiB
+    """
+    if metadata is None:
+        return None
+    if not isinstance(metadata, dict):
+        raise RecordRejectedError(f"metadata must be a dict, not {type(metadata).__name__}")
+    try:
+        clean: dict[str, Any] = _json_value(metadata)
+        size = len(json.dumps(clean, ensure_ascii=False, separators=(",", ":")).encode())
+    except RecursionError:
+        raise RecordRejectedError("metadata is nested too deeply") from None
+    if size > MAX_METADATA_BYTES:
+        raise RecordRejectedError(f"metadata takes {size} bytes as JSON; at most {MAX_METADATA_BYTES}")
+    return clean
+
+
+def check_amount(field: str, amount: Decimal | float | str | None) -> Decimal | None:
+    """An amount of dollars, exact to 1e-12; None stays None.
+
+    :raises RecordRejectedError: no number, not finite, or not below 9,000,000 dollars in absolute value
+    """
+    if amount is None:
+        return None
+    try:
+        return money.parse(amount)
+    except ValueError as error:
+        raise RecordRejectedError(f"{field}: {error}") from None
+
+
+def check_rate(field: str, rate: Decimal | float | str | None) -> Decimal | None:
+    """A rate in dollars per million tokens, exact to 1e-12; None stays None.
+
+    :raises RecordRejectedError: it is negative, or no amount that can be stored
+    """
+    amount = check_amount(field, rate)
+    if amount is not None and amount < 0:
+        raise RecordRejectedError(f"{field} is negative")
+    return amount
+
+
+def _changes(call: CallRecord) -> dict[str, Any]:
+    """What has to change in `call` for its canonical form."""
+    changes: dict[str, Any] = {}
+    texts = [text for text in _get_texts(call) if text is not None]
+    if not all(texts) or max(map(len, texts)) > MAX_NAME or not _is_plain("".join(texts)):
+        for name in _NAMES:
+            changes[name] = check_name(name, getattr(call, name))
+        changes["id_at_origin"] = check_user(call.id_at_origin)
+        for name in _SHORT_TEXTS:
+            changes[name] = _text(getattr(call, name), MAX_NAME)
+    for name, number in zip(_NATURALS, _get_naturals(call), strict=True):
+        if number is not None and not 0 <= number < _INT64:
+            _check_integer(name, number, least=0)
+    _check_integer("attempt", call.attempt, least=1)
+    _check_integer("max_tokens", call.max_tokens, least=-_INT64)
+    for name, amount in zip(_AMOUNTS, _get_amounts(call), strict=True):
+        if amount is not None:
+            changes[name] = check_amount(name, amount)
+    if call.temperature is not None and not math.isfinite(call.temperature):
+        raise RecordRejectedError(f"temperature is {call.temperature}; it must be finite")
+    if call.tools_used is not None:
+        changes["tools_used"] = [_text(tool, MAX_NAME) for tool in call.tools_used]
+    if call.error_message is not None:
+        changes["error_message"] = _text(redact(call.error_message), MAX_ERROR_MESSAGE)
+    if call.metadata is not None:
+        changes["metadata"] = check_metadata(call.metadata)
+    changes["called_at"] = _utc("called_at", call.called_at)
+    if call.repriced_at is not None:
+        changes["repriced_at"] = _utc("repriced_at", call.repriced_at)
+    return changes
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and "\0" not in text
+
+
+def _storable(text: str) -> str:
+    return text if _is_plain(text) else _UNSTORABLE.sub("\ufffd", text)
+
+
+def _text(text: str | None, longest: int) -> str | None:
+    return None if text is None else _storable(text[:longest] if len(text) > longest else text)
+
+
+def _check_integer(field: str, number: int | None, *, least: int) -> None:
+    if number is not None and not least <= number < _INT64:
+        raise RecordRejectedError(f"{field} is {number}; it must be from {least} to {_INT64 - 1}")
+
+
+def _utc(field: str, at: datetime | None) -> datetime | None:
+    if at is None or at.tzinfo is UTC:
+        moment = at
+    elif at.utcoffset() is None:
+        raise RecordRejectedError(f"{field} is naive; give it a time zone")
+    else:
+        try:
+            moment = at.astimezone(UTC)
+        except OverflowError:
+            raise RecordRejectedError(f"{field} lies outside the years 1 to 9999 in UTC") from None
+    if moment is not None and moment >= _LATEST:
+        raise RecordRejectedError(f"{field} is the end of time")
+    return moment
+
+
+def _json_value(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _storable(str(value))
+    if isinstance(value, int):
+        _check_integer("a number in metadata", value, least=-_INT64)
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise RecordRejectedError(f"metadata holds {value}; numbers must be finite")
+        return float(value)
+    if isinstance(value, list | tuple):
+        return [_json_value(item) for item in value]
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise RecordRejectedError("the keys of metadata must be text")
+        return {_storable(str(key)): _json_value(item) for key, item in value.items()}
+    raise RecordRejectedError(f"metadata holds a {type(value).__name__}, which is no JSON")
+
+
+def _what_is_wrong(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))

@@ -1,0 +1,139 @@
+"""One open store: started once, by one event loop of one process, and started again after a failed start."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Literal
+
+from .errors import (
+    LLMBridgeError,
+    SchemaOutdatedError,
+    SchemaTooNewError,
+    StorageError,
+    WrongLoopError,
+)
+from .storage.base import StorageBackend
+from .storage.types import MigrationReport, SchemaStatus
+
+Migrate = Literal["auto", "check"]
+
+
+class Session:
+    """The way from core to a backend: who may use it, when it is opened, what may come out of it."""
+
+    def __init__(self, backend: StorageBackend, *, migrate: Migrate, on_start: Callable[[], Awaitable[None]]) -> None:
+        if migrate not in ("auto", "check"):
+            raise ValueError(f"migrate is {migrate!r}; it must be 'auto' or 'check'")
+        self.backend = backend
+        self._migrate = migrate
+        self._on_start = on_start
+        self._started = False
+        self._starting: asyncio.Task[None] | None = None
+        self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether the store is open, migrated and ready."""
+        return self._started
+
+    async def start(self) -> None:
+        """Open and migrate the store once, however many ask at the same time; after a failure the next call tries
+        again."""
+        starting = self.start_soon()
+        if starting is not None:
+            await asyncio.shield(starting)
+
+    def start_soon(self) -> asyncio.Task[None] | None:
+        """Begin to open the store without waiting for it; None: it is open."""
+        self.check_owner()
+        if self._started:
+            return None
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start(), name="llmbridge-start")
+            self._starting.add_done_callback(self._after_start)
+        return self._starting
+
+    async def migrate(self) -> MigrationReport:
+        """Open the store and bring its schema up to date, whatever `migrate` says of the start."""
+        self.check_owner()
+        async with self.guard():
+            await self.backend.connect()
+            return await self.backend.apply_migrations()
+
+    async def schema_status(self) -> SchemaStatus:
+        """Open the store, without migrating it, and ask how far it is."""
+        self.check_owner()
+        async with self.guard():
+            await self.backend.connect()
+            return await self.backend.schema_status()
+
+    async def stop(self) -> None:
+        """Close the store. It can be started again, then also by another event loop."""
+        if self._owner is None:
+            return
+        self.check_owner()
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
+        self._started = False
+        async with self.guard():
+            await self.backend.disconnect()
+        self._owner = None
+
+    def check_owner(self) -> None:
+        """Bind to the running loop at first use.
+
+        :raises WrongLoopError: another loop or another process opened this store
+        """
+        here = (os.getpid(), asyncio.get_running_loop())
+        if self._owner is None:
+            self._owner = here
+        elif self._owner != here:
+            what = "process" if self._owner[0] != here[0] else "event loop"
+            raise WrongLoopError(
+                f"these books were opened in another {what}; make an LLMBridge of its own for this one"
+            )
+
+    @asynccontextmanager
+    async def guard(self) -> AsyncIterator[None]:
+        """Let nothing but llmbridge's own errors out of a backend."""
+        try:
+            yield
+        except LLMBridgeError:
+            raise
+        except Exception as error:
+            distribution = type(self.backend).__module__.partition(".")[0].replace("_", "-")
+            raise StorageError(
+                f"{distribution} let a {type(error).__name__} through; please report it there"
+            ) from error
+
+    async def _start(self) -> None:
+        async with self.guard():
+            await self.backend.connect()
+            try:
+                await self._bring_schema_up_to_date()
+                await self._on_start()
+            except BaseException:
+                await self.backend.disconnect()
+                raise
+        self._started = True
+
+    async def _bring_schema_up_to_date(self) -> None:
+        status = await self.backend.schema_status()
+        if not status.writable:
+            raise SchemaTooNewError(
+                f"the store is at {status.current}, which this release (head {status.head}) may not write; upgrade it"
+            )
+        if status.pending and self._migrate == "check":
+            raise SchemaOutdatedError(
+                f"the store lacks {', '.join(status.pending)}; run: llmbridge storage migrate --db URL"
+            )
+        if status.pending:
+            await self.backend.apply_migrations()
+
+    def _after_start(self, starting: asyncio.Task[None]) -> None:
+        self._starting = None
+        if starting.cancelled() or starting.exception() is not None:
+            self._owner = None

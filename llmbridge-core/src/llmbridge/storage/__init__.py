@@ -1,0 +1,94 @@
+"""Everything that the author of a storage backend needs."""
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import (
+    MigrationError,
+    PurgedDetailError,
+    RecordRejectedError,
+    SchemaOutdatedError,
+    SchemaTooNewError,
+    StorageClosedError,
+    StorageError,
+    StorageRefusedError,
+    StorageUnavailableError,
+    UnsupportedOperationError,
+    WrongLoopError,
+)
+from ..schemas import CallRecord, LLMModel
+from .base import SQLAccess, StorageBackend
+from .types import (
+    EARLIEST,
+    FILTER_FIELDS,
+    GROUP_FIELDS,
+    LATEST,
+    MAX_BATCH,
+    MAX_PAGE,
+    TAG_PREFIX,
+    CallPage,
+    CallQuery,
+    CostChange,
+    MigrationReport,
+    ModelPrice,
+    RecordResult,
+    SchemaStatus,
+    TotalsPage,
+    TotalsReport,
+    TotalsRow,
+    UpsertResult,
+    UsageQuery,
+    UsageRow,
+)
+from .url import StorageURL
+
+if TYPE_CHECKING:
+    from .hookspecs import StoragePlugin, hookimpl
+
+__all__ = [
+    "EARLIEST",
+    "FILTER_FIELDS",
+    "GROUP_FIELDS",
+    "LATEST",
+    "MAX_BATCH",
+    "MAX_PAGE",
+    "TAG_PREFIX",
+    "CallPage",
+    "CallQuery",
+    "CallRecord",
+    "CostChange",
+    "LLMModel",
+    "MigrationError",
+    "MigrationReport",
+    "ModelPrice",
+    "PurgedDetailError",
+    "RecordRejectedError",
+    "RecordResult",
+    "SQLAccess",
+    "SchemaOutdatedError",
+    "SchemaStatus",
+    "SchemaTooNewError",
+    "StorageBackend",
+    "StorageClosedError",
+    "StorageError",
+    "StoragePlugin",
+    "StorageRefusedError",
+    "StorageURL",
+    "StorageUnavailableError",
+    "TotalsPage",
+    "TotalsReport",
+    "TotalsRow",
+    "UnsupportedOperationError",
+    "UpsertResult",
+    "UsageQuery",
+    "UsageRow",
+    "WrongLoopError",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import hookspecs  # brings pluggy, which callers of a store do not need
+
+    return getattr(hookspecs, name)

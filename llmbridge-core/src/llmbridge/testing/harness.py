@@ -1,0 +1,181 @@
+"""How the tests of the kit come by a backend, and what is watched while they use it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import pytest_asyncio
+
+from ..errors import LLMBridgeError, UnsupportedOperationError
+from ..plugins import create_backend, storage_plugins
+from ..storage.base import SQLAccess, StorageBackend
+from ..storage.types import CostChange
+from ..storage.url import parse
+from .records import EPOCH, make_call, make_totals
+
+#: How `needs` calls the methods of a capability that is not there.
+_ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "purge_calls": (EPOCH,),
+    "reprice_calls": ([CostChange(make_call().id, None, None, "missing_rate", None, EPOCH)],),
+    "read_totals": (),
+    "write_totals": (make_totals([make_call()]), EPOCH),
+    "erase_user": ("kit", "user-1"),
+}
+
+_PROMISED = frozenset(
+    name
+    for contract in (StorageBackend, SQLAccess)
+    for name, member in vars(contract).items()
+    if inspect.iscoroutinefunction(member)
+)
+
+
+class Watch:
+    """A backend whose every exception is looked at: a driver's own may not come out, nor any password.
+
+    It stands in for the backend; core's errors, a plain ValueError and a cancellation pass through.
+    """
+
+    def __init__(self, watched: StorageBackend, secrets: frozenset[str]) -> None:
+        self.watched = watched
+        self._secrets = secrets
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self.watched, name)
+        return self._watching(attribute, name) if name in _PROMISED else attribute
+
+    async def __aenter__(self) -> Watch:
+        await self._watching(self.watched.__aenter__, "__aenter__")()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._watching(self.watched.__aexit__, "__aexit__")(kind, error, traceback)
+
+    def _watching(self, method: Callable[..., Awaitable[Any]], name: str) -> Callable[..., Awaitable[Any]]:
+        @functools.wraps(method)
+        async def call(*args: Any, **options: Any) -> Any:
+            try:
+                return await method(*args, **options)
+            except Exception as error:
+                where = f"{type(self.watched).__name__}.{name}"
+                if any(secret in text for secret in self._secrets for text in _texts(error)):
+                    raise AssertionError(f"{where} shows the password in a {type(error).__name__}") from None
+                if not isinstance(error, LLMBridgeError) and type(error) is not ValueError:
+                    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+                    raise AssertionError(f"{where} let out a {kind}, which is no error of the contract") from error
+                raise
+
+        return call
+
+
+class Store:
+    """The one store of a test, on which any number of backends can be made."""
+
+    def __init__(self, url: str, make: Callable[[str], StorageBackend], capabilities: frozenset[str]) -> None:
+        self.url = url
+        self.capabilities = capabilities
+        password = urlsplit(url).password or ""
+        self.secrets = frozenset({password, unquote(password)} - {""})
+        self._make = make
+
+    def backend(self) -> StorageBackend:
+        """A new backend on the store, watched, not connected."""
+        return cast("StorageBackend", Watch(self._make(self.url), self.secrets))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several backend objects see the same store."""
+        return not self.capabilities.isdisjoint({"persistent", "multiprocess"})
+
+
+def _texts(error: BaseException | None) -> Iterator[str]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield f"{error} {error!r}"
+        error = error.__cause__ or error.__context__
+
+
+def bare(backend: StorageBackend) -> StorageBackend:
+    """The backend itself, as its plugin made it."""
+    return cast("Watch", backend).watched
+
+
+def needs(capability: str, *methods: str) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., Awaitable[None]]]:
+    """Mark a test of a capability. Where the plugin does not declare it, the test is another one: each of its
+    `methods` raises UnsupportedOperationError."""
+
+    def decorate(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        @functools.wraps(test)
+        async def run(self: Any, store: Store, backend: StorageBackend, **fixtures: Any) -> None:
+            if capability in store.capabilities:
+                await test(self, store, backend, **fixtures)
+                return
+            for method in methods:
+                with pytest.raises(UnsupportedOperationError):
+                    await getattr(backend, method)(*_ARGUMENTS[method])
+
+        return run
+
+    return decorate
+
+
+@functools.cache
+def _declared(scheme: str) -> frozenset[str]:
+    usable = [plugin for plugin in storage_plugins() if plugin.name == scheme and plugin.error is None]
+    assert len(usable) == 1, f"{len(usable)} usable plugins answer for {scheme}://; the kit needs one"
+    return frozenset(usable[0].capabilities)
+
+
+async def spin(steps: int) -> None:
+    """Let the event loop take so many steps."""
+    for _ in range(steps):
+        await asyncio.sleep(0)
+
+
+class Harness:
+    """The fixtures of the kit. Tests are coroutines on a loop of their own, whatever the mode of pytest-asyncio."""
+
+    pytestmark = pytest.mark.asyncio(loop_scope="function")
+
+    @pytest.fixture
+    def storage_url(self) -> str:
+        """The URL of a new, empty store; a subclass defines it."""
+        raise NotImplementedError(f"{type(self).__name__} must define the fixture storage_url (llmbridge.testing)")
+
+    @pytest.fixture
+    def storage_outage(self) -> AbstractContextManager[Any] | None:
+        """A context manager that makes the store unreachable; None: outages are not proven."""
+        return None
+
+    def make_backend(self, url: str) -> StorageBackend:
+        """A backend on the store. Override it to pass options."""
+        backend = create_backend(url)
+        assert backend is not None
+        return backend
+
+    def capabilities(self, url: str) -> frozenset[str]:
+        """What the plugin of the URL declares."""
+        return _declared(parse(url)[0].scheme)
+
+    @pytest.fixture
+    def store(self, storage_url: str) -> Store:
+        """The store of this test."""
+        return Store(storage_url, self.make_backend, self.capabilities(storage_url))
+
+    @pytest_asyncio.fixture(loop_scope="function")
+    async def backend(self, store: Store) -> AsyncIterator[StorageBackend]:
+        """A backend on the store, connected and migrated."""
+        async with store.backend() as backend:
+            await backend.apply_migrations()
+            yield backend

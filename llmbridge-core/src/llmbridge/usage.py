@@ -1,0 +1,116 @@
+"""Questions about usage: from what people ask to what a store sums, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+from . import periods
+from .money import CONTEXT
+from .schemas import UsageStats
+from .storage.types import EARLIEST, LATEST, TAG_PREFIX, Filters, UsageQuery, UsageRow
+
+#: What a filter takes: one value or several, where None inside a tuple means "calls without one".
+Accepted = str | Iterable[str | None] | None
+
+_UNIT = Decimal("1E-12")
+_RATE = Decimal("0.0001")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A query for the store, and how to name the periods of its answer."""
+
+    query: UsageQuery
+    unit: str = ""
+    labels: tuple[Any, ...] = ()
+
+    def label(self, rows: Iterable[UsageRow]) -> list[UsageRow]:
+        """The store's answer with each row's period in its key, where the question named it."""
+        if not self.unit:
+            return list(rows)
+        return [replace(row, key=self._key(row)) for row in rows]
+
+    def _key(self, row: UsageRow) -> dict[str, Any]:
+        labelled = {**row.key, "period": self.labels[row.period or 0]}
+        return {self.unit if name == "period" else name: labelled[name] for name in self.query.group_by}
+
+
+def ask(
+    since: datetime | date | None,
+    until: datetime | date | None,
+    *,
+    group_by: str | Sequence[str],
+    tz: str,
+    fields: Mapping[str, Accepted],
+    tags: Mapping[str, Accepted] | None,
+) -> Question:
+    """The question in a store's terms.
+
+    :raises ValueError: an unknown zone, field or period, a naive time, or an empty range
+    """
+    zone = periods.zone(tz)
+    start = EARLIEST if since is None else periods.to_utc(since, zone)
+    groups = (group_by,) if isinstance(group_by, str) else tuple(group_by)
+    if "period" in groups:
+        raise ValueError(f"group_by names its period: one of {', '.join(periods.UNITS)}")
+    units = [name for name in groups if name in periods.UNITS]
+    if len(units) > 1:
+        raise ValueError(f"group_by takes one period, not {', '.join(units)}")
+    if units and since is None:
+        raise ValueError(f"group_by {units[0]} needs since")
+    end = datetime.now(UTC) if until is None and units else LATEST if until is None else periods.to_utc(until, zone)
+    if start >= end:
+        raise ValueError(f"since ({start.isoformat()}) must be before until ({end.isoformat()})")
+    chosen = filters(fields, tags)
+    if not units:
+        return Question(UsageQuery(chosen, groups, (start, end)))
+    split = periods.split(start, end, units[0], zone)
+    names = tuple("period" if name in units else name for name in groups)
+    return Question(UsageQuery(chosen, names, split.edges), units[0], split.labels)
+
+
+def filters(fields: Mapping[str, Accepted], tags: Mapping[str, Accepted] | None = None) -> Filters:
+    """Filters in a store's terms: what is None does not filter."""
+    named = {**fields, **{TAG_PREFIX + name: accepted for name, accepted in (tags or {}).items()}}
+    return {name: _accepted(name, values) for name, values in named.items() if values is not None}
+
+
+def _accepted(name: str, values: Accepted) -> tuple[str | None, ...]:
+    accepted = (values,) if isinstance(values, str) or not isinstance(values, Iterable) else tuple(values)
+    for value in accepted:
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"the filter {name} takes text or None, not {type(value).__name__}")
+    return accepted
+
+
+def stats(rows: Sequence[UsageRow], since: datetime) -> UsageStats | None:
+    """Statistics over rows grouped by provider and model_name; None when there are none."""
+    if not rows:
+        return None
+    calls = sum(row.calls for row in rows)
+    unpriced = sum(row.unpriced_calls for row in rows)
+    cost = Decimal(0)
+    for row in rows:
+        cost = CONTEXT.add(cost, row.cost)
+    timed = sum(row.response_time_ms_count for row in rows)
+    successes = sum(row.by_status.get("success", 0) for row in rows)
+    busiest = min(rows, key=lambda row: (-row.calls, row.key["provider"], row.key["model_name"]))
+    return UsageStats(
+        since=since,
+        total_calls=calls,
+        total_requests=sum(row.requests for row in rows),
+        total_tokens=sum(row.total_tokens for row in rows),
+        total_cost=cost,
+        unpriced_calls=unpriced,
+        unmeasured_calls=sum(row.unmeasured_calls for row in rows),
+        avg_cost_per_call=CONTEXT.divide(cost, calls - unpriced).quantize(_UNIT, context=CONTEXT)
+        if calls > unpriced
+        else None,
+        most_used_model=busiest.key["model_name"],
+        success_rate=CONTEXT.divide(successes, calls).quantize(_RATE, context=CONTEXT),
+        avg_response_time_ms=round(sum(row.response_time_ms_sum for row in rows) / timed) if timed else None,
+    )

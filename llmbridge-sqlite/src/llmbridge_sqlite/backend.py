@@ -1,0 +1,220 @@
+"""The SQLite backend: who may call, on which connection, in which transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from llmbridge.errors import InvalidStorageURLError, StorageClosedError, StorageRefusedError, WrongLoopError
+from llmbridge.storage import (
+    MAX_BATCH,
+    CallPage,
+    CallQuery,
+    CallRecord,
+    LLMModel,
+    MigrationReport,
+    ModelPrice,
+    RecordResult,
+    SchemaStatus,
+    SQLAccess,
+    StorageBackend,
+    UpsertResult,
+    UsageQuery,
+    UsageRow,
+)
+
+from . import access, schema, usage
+from . import calls as call_rows
+from . import models as model_rows
+from .connection import Channel, Session, switch_to_wal
+from .inspection import inspect
+from .location import Location
+
+logger = logging.getLogger("llmbridge.sqlite")
+
+T = TypeVar("T")
+
+_SYNCHRONOUS = {"full": "PRAGMA synchronous = FULL", "normal": "PRAGMA synchronous = NORMAL"}
+
+
+class SQLiteBackend(StorageBackend, SQLAccess):
+    """The books in a SQLite file, or in memory with the path `:memory:`.
+
+    `~` in `path` is home. `synchronous="full"` survives a loss of power with every commit; `"normal"` may lose the
+    last ones then, never the file. Writes share one connection and wait for those of other processes up to 30
+    seconds; reads have a read-only connection of their own. Raises InvalidStorageURLError for other values.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, synchronous: str = "full") -> None:
+        if synchronous not in _SYNCHRONOUS:
+            raise InvalidStorageURLError(f"synchronous is {synchronous!r}; it must be full or normal")
+        self._location = Location.of(path)
+        self._where = str(self._location)
+        self._synchronous = synchronous
+        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._writer: Channel | None = None
+        self._reader: Channel | None = None
+        self._has_warned = False
+
+    def __repr__(self) -> str:
+        return f"SQLiteBackend({self._where!r})"
+
+    async def connect(self) -> None:
+        self._check_home()
+        while self._closing is not None:
+            await asyncio.shield(self._closing)
+        if self._opening is None:
+            self._home = (os.getpid(), asyncio.get_running_loop())
+            self._opening = asyncio.create_task(self._open())
+        await asyncio.shield(self._opening)
+
+    async def disconnect(self) -> None:
+        self._check_home()
+        if self._opening is None:
+            return
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(self._opening))
+        await asyncio.shield(self._closing)
+
+    async def _open(self) -> None:
+        opened: list[Channel] = []
+        try:
+            opened.append(await Channel.open(self._location, "rw", self._prepare_writer))
+            if self._location.path is not None:
+                opened.append(await Channel.open(self._location, "ro", lambda _: None))
+            await self._warn_of_upstream(opened[0])
+        except BaseException:
+            self._opening = self._home = None
+            for channel in reversed(opened):
+                await channel.close()
+            raise
+        self._writer, self._reader = opened[0], opened[-1]
+
+    async def _close(self, opening: asyncio.Task[None]) -> None:
+        with suppress(Exception):  # whoever awaits the opening is told
+            await opening
+        reader, writer = self._reader, self._writer
+        self._reader = self._writer = None
+        try:
+            if reader is not None and reader is not writer:
+                await reader.close()
+        finally:
+            # The last to close folds the write-ahead log into the file, which takes a connection that may write.
+            try:
+                if writer is not None:
+                    await writer.close()
+            finally:
+                self._opening = self._closing = self._home = None
+
+    def _prepare_writer(self, session: Session) -> None:
+        session.execute("PRAGMA foreign_keys = ON")
+        session.execute(_SYNCHRONOUS[self._synchronous])
+        if schema.status(session, schema.shipped(), self._where).writable and not switch_to_wal(session):
+            raise StorageRefusedError(
+                f"the SQLite database {self._where} cannot have a write-ahead log on its file system; "
+                "put it on a local disk"
+            )
+
+    async def _warn_of_upstream(self, writer: Channel) -> None:
+        found = await writer.run(partial(inspect, where=self._where))
+        if found.upstream and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "%s has the tables models and api_calls of llmbridge-py 0.2; they stay as they are, and new calls "
+                "go into tables of their own beside them",
+                self._where,
+            )
+
+    def _check_home(self) -> None:
+        if self._home is None:
+            return
+        process, loop = self._home
+        if process != os.getpid() or loop is not asyncio.get_running_loop():
+            raise WrongLoopError(
+                f"the SQLite database {self._where} was opened by another event loop or process; "
+                "make a backend for each of them"
+            )
+
+    def _open_channel(self, channel: Channel | None) -> Channel:
+        if channel is None:
+            raise StorageClosedError(f"the SQLite database {self._where} is not connected; await connect() first")
+        self._check_home()
+        return channel
+
+    async def _write(self, work: Callable[[Session], T]) -> T:
+        def checked(session: Session) -> T:
+            schema.check_writable(session, schema.shipped(), self._where)
+            return work(session)
+
+        return await self._open_channel(self._writer).write(checked)
+
+    async def _read(self, work: Callable[[Session], T]) -> T:
+        return await self._open_channel(self._reader).read(work)
+
+    async def apply_migrations(self, path: str | os.PathLike[str] | None = None) -> MigrationReport:
+        """As the contract says; `path` is accepted and ignored, the migrations are those of this distribution."""
+        channel = self._open_channel(self._writer)
+        return await channel.run(partial(schema.apply, migrations=schema.shipped(), where=self._where))
+
+    async def schema_status(self) -> SchemaStatus:
+        return await self._read(partial(schema.status, migrations=schema.shipped(), where=self._where))
+
+    async def upsert_models(self, models: Sequence[LLMModel]) -> UpsertResult:
+        return await self._write(partial(model_rows.upsert_models, models=models))
+
+    async def list_models(
+        self, provider: str | None = None, model_name: str | None = None, active_only: bool = True
+    ) -> list[LLMModel]:
+        return await self._read(
+            partial(model_rows.list_models, provider=provider, model_name=model_name, active_only=active_only)
+        )
+
+    async def retire_models(self, keys: Sequence[tuple[str, str]], at: datetime) -> int:
+        return await self._write(partial(model_rows.retire_models, keys=keys, at=at))
+
+    async def set_prices(self, prices: Sequence[ModelPrice]) -> None:
+        await self._write(partial(model_rows.set_prices, prices=prices))
+
+    async def list_prices(self, provider: str | None = None, model_name: str | None = None) -> list[ModelPrice]:
+        return await self._read(partial(model_rows.list_prices, provider=provider, model_name=model_name))
+
+    async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
+        if len(calls) > MAX_BATCH:
+            raise ValueError(f"{len(calls)} calls in one batch; at most {MAX_BATCH}")
+        return await self._write(partial(call_rows.insert, calls=calls, where=self._where))
+
+    async def list_calls(self, query: CallQuery) -> CallPage:
+        return await self._read(partial(call_rows.select, query=query))
+
+    async def summarize_usage(self, query: UsageQuery) -> list[UsageRow]:
+        return await self._read(partial(usage.summarize, query=query))
+
+    async def ping(self) -> None:
+        await self._read(lambda session: session.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())
+
+    async def execute(self, query: str, *args: Any) -> None:
+        await self._run_statement(query, args, access.nothing)
+
+    async def fetch_one(self, query: str, *args: Any) -> dict[str, Any] | None:
+        return await self._run_statement(query, args, access.first)
+
+    async def fetch_all(self, query: str, *args: Any) -> list[dict[str, Any]]:
+        return await self._run_statement(query, args, access.every)
+
+    async def fetch_value(self, query: str, *args: Any) -> Any:
+        return await self._run_statement(query, args, access.value)
+
+    async def execute_and_return_id(self, query: str, *args: Any) -> int:
+        return await self._run_statement(query, args, access.new_id)
+
+    async def _run_statement(self, query: str, args: tuple[Any, ...], read: Callable[[Any], T]) -> T:
+        channel = self._open_channel(self._writer)
+        return await channel.run(partial(access.run, query=query, args=args, read=read))

@@ -1,0 +1,81 @@
+"""Calls: stored by batch, listed by page."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from llmbridge.storage import CallPage, CallQuery, CallRecord, RecordRejectedError, RecordResult
+
+from .codec import CALL_COLUMNS, CALL_FIELDS, decode_call, encode_call, to_micros
+from .faults import translate
+from .filters import conditions, define_tag
+
+_INSERT = " ".join(
+    (
+        "INSERT INTO llmbridge_calls (",
+        ", ".join(CALL_COLUMNS),
+        ") VALUES (",
+        ", ".join("?" * len(CALL_COLUMNS)),
+        ") ON CONFLICT (id) DO NOTHING",
+    )
+)
+_SELECT = " ".join(("SELECT", ", ".join(CALL_FIELDS), "FROM llmbridge_calls"))
+
+
+class _Rows:
+    """The rows of calls, one after the other, and the call that is being stored."""
+
+    def __init__(self, calls: Sequence[CallRecord]) -> None:
+        self._calls = calls
+        self.current: CallRecord | None = None
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        for call in self._calls:
+            self.current = call
+            yield encode_call(call)
+
+
+def insert(connection: sqlite3.Connection, calls: Sequence[CallRecord], where: str) -> RecordResult:
+    """Store those whose id is new."""
+    before = connection.total_changes
+    rows = _Rows(calls)
+    try:
+        connection.executemany(_INSERT, rows)
+    except (sqlite3.Error, ArithmeticError, UnicodeError, TypeError, ValueError) as error:
+        raise _blame(error, rows.current, where) from error
+    inserted = connection.total_changes - before
+    return RecordResult(inserted, len(calls) - inserted)
+
+
+def _blame(error: Exception, call: CallRecord | None, where: str) -> Exception:
+    fault = translate(error, where) if isinstance(error, sqlite3.Error) else None
+    if call is None or not (fault is None or isinstance(fault, RecordRejectedError)):
+        return error
+    return RecordRejectedError(f"call {call.id} has a value that SQLite cannot hold: {error}", ids=(call.id,))
+
+
+def select(connection: sqlite3.Connection, query: CallQuery) -> CallPage:
+    """The page of a query. One call more than asked for tells whether there is a next one."""
+    define_tag(connection)
+    parameters: dict[str, Any] = {"limit": query.limit + 1}
+    wanted = conditions(query.filters, parameters)
+    if query.since is not None:
+        wanted.append("called_at >= :since")
+        parameters["since"] = to_micros(query.since)
+    if query.until is not None:
+        wanted.append("called_at < :until")
+        parameters["until"] = to_micros(query.until)
+    if query.after is not None:
+        wanted.append("(called_at, id) < (:after_at, :after_id)")
+        parameters["after_at"], parameters["after_id"] = to_micros(query.after[0]), query.after[1].bytes
+    if query.ids is not None:
+        names = [f"id_{number}" for number in range(len(query.ids))]
+        wanted.append("".join(("id IN (", ", ".join(f":{name}" for name in names), ")")))
+        parameters.update(zip(names, (id_.bytes for id_ in query.ids), strict=True))
+    where = "".join(("WHERE ", " AND ".join(wanted))) if wanted else ""
+    statement = " ".join((_SELECT, where, "ORDER BY called_at DESC, id DESC LIMIT :limit"))
+    calls = [decode_call(row) for row in connection.execute(statement, parameters).fetchall()]
+    page = calls[: query.limit]
+    return CallPage(page, (page[-1].called_at, page[-1].id) if len(calls) > query.limit else None)

@@ -1,0 +1,46 @@
+"""The filters of a question as conditions of SQL."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from llmbridge.storage import FILTER_FIELDS, GROUP_FIELDS, TAG_PREFIX
+from llmbridge.storage.reference import tag_value
+from llmbridge.storage.types import Filters
+
+#: What a field of a question is in a row of `llmbridge_calls`, an allow-list of identifiers.
+_COLUMNS = {name: name for name in (*FILTER_FIELDS, *GROUP_FIELDS)}
+
+
+def expression(field: str, parameters: dict[str, Any], parameter: str) -> str:
+    """SQL for `field`; the name of a tag goes into `parameters` under `parameter`."""
+    if not field.startswith(TAG_PREFIX):
+        return _COLUMNS[field]
+    parameters[parameter] = field.removeprefix(TAG_PREFIX)
+    return f"llmbridge_tag(metadata, :{parameter})"
+
+
+def conditions(filters: Filters, parameters: dict[str, Any]) -> list[str]:
+    """One condition per filter; accepted values go into `parameters`, each filter's as one JSON array."""
+    made = []
+    for number, (field, accepted) in enumerate(filters.items()):
+        column = expression(field, parameters, "filter_tag")
+        parameters[f"accepted_{number}"] = json.dumps([value for value in accepted if value is not None])
+        condition = f"{column} IN (SELECT value FROM json_each(:accepted_{number}))"  # noqa: S608  allow-listed
+        made.append(f"({condition} OR {column} IS NULL)" if None in accepted else condition)
+    return made
+
+
+def define_tag(connection: sqlite3.Connection) -> None:
+    """Give the connection the function that `expression` uses for tags."""
+    connection.create_function("llmbridge_tag", 2, _tag, deterministic=True)
+
+
+@lru_cache(maxsize=1024)
+def _tag(metadata: str | None, name: str) -> str | None:
+    entries: Mapping[str, Any] | None = None if metadata is None else json.loads(metadata)
+    return tag_value(entries, name)

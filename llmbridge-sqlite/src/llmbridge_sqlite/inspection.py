@@ -1,0 +1,60 @@
+"""What a database already holds, read before anything is written to it."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from llmbridge.errors import StorageRefusedError
+
+HISTORY = "migration_history"
+
+#: Tables, views and indexes of ours. The first three are public, the rest are ours to change.
+NAMES = frozenset(
+    {
+        HISTORY,
+        "usage_summary",
+        "call_log",
+        "llmbridge_calls",
+        "llmbridge_calls_by_time",
+        "llmbridge_calls_by_user",
+        "llmbridge_models",
+        "llmbridge_prices",
+    }
+)
+
+_HISTORY_COLUMNS = {"id", "name", "checksum", "writable_from", "applied_at"}
+_UPSTREAM_COLUMNS = {"id_at_origin", "model_id", "estimated_cost", "called_at"}
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """`migrated`: the database has our history. `upstream`: it has the tables of llmbridge-py 0.2."""
+
+    migrated: bool
+    upstream: bool
+
+
+def inspect(connection: sqlite3.Connection, where: str) -> Findings:
+    """Read what is there.
+
+    :raises StorageRefusedError: something that is not ours bears one of our names
+    :raises sqlite3.DatabaseError: the file is no database, or damaged
+    """
+    kinds = {name.lower(): kind for name, kind in connection.execute("SELECT name, type FROM sqlite_master")}
+    migrated = _columns(connection, HISTORY) >= _HISTORY_COLUMNS and kinds.get(HISTORY) == "table"
+    taken = sorted(NAMES & kinds.keys())
+    if taken and not migrated:
+        raise StorageRefusedError(
+            f"the SQLite database {where} has {', '.join(taken)}, which llmbridge did not make; nothing was written. "
+            "Give the books a file of their own, or rename what is there"
+        )
+    if migrated:
+        for table in ("llmbridge_calls", "llmbridge_models", "llmbridge_prices"):
+            if kinds.get(table) == "table":
+                connection.execute(f"SELECT 1 FROM {table} NOT INDEXED LIMIT 1").fetchall()  # noqa: S608  a name of ours
+    return Findings(migrated, "models" in kinds and _columns(connection, "api_calls") >= _UPSTREAM_COLUMNS)
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}

@@ -1,0 +1,191 @@
+-- writable-from: 1
+--
+-- The books. Money is whole units of 1e-12 dollar, time whole microseconds since 1970 in UTC, an id the 16 bytes
+-- of its UUID. Views are for people; they use nothing but what every SQLite has.
+
+CREATE TABLE llmbridge_calls (
+    id BLOB NOT NULL PRIMARY KEY,
+    called_at INTEGER NOT NULL,
+    origin TEXT NOT NULL,
+    id_at_origin TEXT,
+    provider TEXT NOT NULL,
+    model_name TEXT NOT NULL,
+    status TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    prompt_tokens INTEGER,
+    completion_tokens INTEGER,
+    total_tokens INTEGER,
+    cache_read_tokens INTEGER,
+    cache_write_tokens INTEGER,
+    reasoning_tokens INTEGER,
+    estimated_cost INTEGER,
+    cost_reason TEXT,
+    response_time_ms INTEGER,
+    time_to_first_token_ms INTEGER,
+    -- Buckets of successful calls, so that summing them takes no logarithm.
+    response_bucket INTEGER,
+    first_token_bucket INTEGER,
+    error_type TEXT,
+    requested_model TEXT,
+    usage_source TEXT NOT NULL,
+    cost_source TEXT,
+    dollars_per_million_tokens_input_used INTEGER,
+    dollars_per_million_tokens_output_used INTEGER,
+    price_version TEXT,
+    previous_cost INTEGER,
+    previous_cost_reason TEXT,
+    repriced_at INTEGER,
+    stream INTEGER NOT NULL,
+    finish_reason TEXT,
+    response_id TEXT,
+    group_id BLOB,
+    temperature REAL,
+    max_tokens INTEGER,
+    tools_used TEXT,
+    system_prompt_hash TEXT,
+    metadata TEXT,
+    error_message TEXT
+) STRICT;
+
+CREATE INDEX llmbridge_calls_by_time ON llmbridge_calls (called_at, id);
+
+CREATE INDEX llmbridge_calls_by_user ON llmbridge_calls (origin, id_at_origin, called_at);
+
+CREATE TABLE llmbridge_models (
+    provider TEXT NOT NULL,
+    model_name TEXT NOT NULL,
+    id INTEGER,
+    display_name TEXT,
+    description TEXT,
+    max_context INTEGER,
+    max_output_tokens INTEGER,
+    supports_vision INTEGER NOT NULL,
+    supports_function_calling INTEGER NOT NULL,
+    supports_json_mode INTEGER NOT NULL,
+    supports_parallel_tool_calls INTEGER NOT NULL,
+    tool_call_format TEXT,
+    dollars_per_million_tokens_input INTEGER,
+    dollars_per_million_tokens_output INTEGER,
+    source TEXT NOT NULL,
+    inactive_from INTEGER,
+    created_at INTEGER,
+    updated_at INTEGER,
+    PRIMARY KEY (provider, model_name)
+) STRICT;
+
+CREATE TABLE llmbridge_prices (
+    provider TEXT NOT NULL,
+    model_name TEXT NOT NULL,
+    effective_from INTEGER NOT NULL,
+    input INTEGER,
+    output INTEGER,
+    cache_read INTEGER,
+    cache_write INTEGER,
+    PRIMARY KEY (provider, model_name, effective_from)
+) STRICT;
+
+CREATE VIEW call_log AS
+WITH readable AS (
+    SELECT
+        *,
+        lower(hex(id)) AS id_digits,
+        lower(hex(group_id)) AS group_digits,
+        ((called_at % 1000000) + 1000000) % 1000000 AS microseconds
+    FROM llmbridge_calls
+)
+SELECT
+    strftime('%Y-%m-%dT%H:%M:%S', (called_at - microseconds) / 1000000, 'unixepoch')
+        || printf('.%06dZ', microseconds) AS called_at,
+    substr(id_digits, 1, 8) || '-' || substr(id_digits, 9, 4) || '-' || substr(id_digits, 13, 4) || '-'
+        || substr(id_digits, 17, 4) || '-' || substr(id_digits, 21) AS id,
+    origin,
+    id_at_origin,
+    provider,
+    model_name,
+    requested_model,
+    status,
+    prompt_tokens,
+    completion_tokens,
+    total_tokens,
+    cache_read_tokens,
+    cache_write_tokens,
+    reasoning_tokens,
+    usage_source,
+    CASE WHEN estimated_cost < 0 THEN '-' ELSE '' END
+        || rtrim(rtrim((abs(estimated_cost) / 1000000000000) || '.'
+        || printf('%012d', abs(estimated_cost) % 1000000000000), '0'), '.') AS estimated_cost,
+    cost_source,
+    cost_reason,
+    response_time_ms,
+    time_to_first_token_ms,
+    stream,
+    finish_reason,
+    response_id,
+    attempt,
+    CASE WHEN group_id IS NOT NULL THEN
+        substr(group_digits, 1, 8) || '-' || substr(group_digits, 9, 4) || '-' || substr(group_digits, 13, 4) || '-'
+        || substr(group_digits, 17, 4) || '-' || substr(group_digits, 21)
+    END AS group_id,
+    temperature,
+    max_tokens,
+    tools_used,
+    error_type,
+    error_message,
+    metadata
+FROM readable;
+
+-- Sums are made in parts that cannot overflow and put together as decimal text: cost from dollars, millionths of a
+-- dollar and units, each carried into the next by division that rounds down, so that credits are exact as well.
+CREATE VIEW usage_summary AS
+WITH parts AS (
+    SELECT
+        origin,
+        id_at_origin,
+        provider,
+        model_name,
+        date((called_at - ((called_at % 86400000000) + 86400000000) % 86400000000) / 1000000, 'unixepoch') AS date,
+        COUNT(*) AS call_count,
+        SUM(total_tokens / 1000000000) + SUM(total_tokens % 1000000000) / 1000000000 AS tokens_billions,
+        SUM(total_tokens % 1000000000) % 1000000000 AS tokens_rest,
+        SUM(estimated_cost / 1000000000000) AS dollars,
+        SUM(estimated_cost / 1000000 % 1000000) AS millionths,
+        SUM(estimated_cost % 1000000) AS units,
+        AVG(response_time_ms) AS avg_response_time
+    FROM llmbridge_calls
+    WHERE status = 'success'
+    GROUP BY origin, id_at_origin, provider, model_name, 5
+),
+carried_units AS (
+    SELECT *, ((units % 1000000) + 1000000) % 1000000 AS units_kept FROM parts
+),
+carried_millionths AS (
+    SELECT *, millionths + (units - units_kept) / 1000000 AS millionths_made FROM carried_units
+),
+kept AS (
+    SELECT *, ((millionths_made % 1000000) + 1000000) % 1000000 AS millionths_kept FROM carried_millionths
+),
+carried AS (
+    SELECT
+        *,
+        dollars + (millionths_made - millionths_kept) / 1000000 AS whole,
+        millionths_kept * 1000000 + units_kept AS fraction
+    FROM kept
+)
+SELECT
+    origin,
+    id_at_origin,
+    provider,
+    model_name,
+    call_count,
+    CASE
+        WHEN tokens_billions BETWEEN -9000000000 AND 9000000000 THEN tokens_billions * 1000000000 + tokens_rest
+        ELSE tokens_billions || printf('%09d', tokens_rest)
+    END AS total_tokens,
+    CASE
+        WHEN whole < 0 AND fraction > 0
+            THEN '-' || rtrim((-whole - 1) || '.' || printf('%012d', 1000000000000 - fraction), '0')
+        ELSE rtrim(rtrim(whole || '.' || printf('%012d', fraction), '0'), '.')
+    END AS total_cost,
+    avg_response_time,
+    date
+FROM carried;

@@ -1,0 +1,87 @@
+"""Which database a command takes, and what it says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Command = Callable[..., Any]
+SECRET = "s3cr3t-w0rd"
+
+
+def said(result: Any) -> str:
+    return next(line for line in result.err.splitlines() if line.startswith("database: "))
+
+
+def test_the_nearest_source_wins(cli: Command, own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = ("storage", "status")
+    home = f"sqlite:///{Path.home()}/.llmbridge/llmbridge.db"
+    assert said(cli(*status)) == f"database: {home} (from the default)"
+
+    env_file = own_directory / ".env"
+    env_file.write_text("DATABASE_URL=sqlite:///d.db\n")
+    assert said(cli(*status)) == "database: sqlite:///d.db (from DATABASE_URL in ./.env)"
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///c.db")
+    assert said(cli(*status)) == "database: sqlite:///c.db (from DATABASE_URL)"
+    env_file.write_text("DATABASE_URL=sqlite:///d.db\nexport LLMBRIDGE_DATABASE_URL='sqlite:///b.db' # ours\n")
+    assert said(cli(*status)) == "database: sqlite:///b.db (from LLMBRIDGE_DATABASE_URL in ./.env)"
+    monkeypatch.setenv("LLMBRIDGE_DATABASE_URL", "sqlite:///a.db")
+    assert said(cli(*status)) == "database: sqlite:///a.db (from LLMBRIDGE_DATABASE_URL)"
+    assert said(cli("--db", "before.db", *status)) == "database: sqlite:///before.db (from --db)"
+    assert said(cli("--db", "before.db", *status, "--db", "after.db")) == "database: sqlite:///after.db (from --db)"
+
+
+def test_an_empty_variable_is_none(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMBRIDGE_DATABASE_URL", "")
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///c.db")
+    assert "(from DATABASE_URL)" in said(cli("storage", "status"))
+
+
+def test_the_default_says_what_to_install(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMBRIDGE_PLUGINS", "")
+    result = cli("usage")
+    assert result.code == 2
+    assert "the database from the default: " in result.err
+
+
+def test_json_has_the_database_on_stderr_only(cli: Command, books: str) -> None:
+    result = cli("usage", "--json")
+    assert "rows" in result.document
+    assert "database: sqlite:///" in result.err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["usage", "--db", f"postgresql://ann:{SECRET}@localhost:1/books"],
+        ["health", "--db", f"postgresql://ann:{SECRET}@localhost:1/books", "--json"],
+        ["calls", "--db", f"postgresql+asyncpg://ann:{SECRET}@localhost:1/books"],
+        ["usage", "--db", f"postgresql://ann:{SECRET}@localhost:99999/books"],
+        ["usage", "--db", f"nonsense://ann:{SECRET}@localhost:1/books"],
+        ["usage", "--db", f"sqlite:///new.db?password={SECRET}"],
+        ["usage", f"postgresql://ann:{SECRET}@localhost:1/books"],
+        [f"postgresql://ann:{SECRET}@localhost:1/books"],
+    ],
+)
+def test_a_password_is_never_shown(cli: Command, args: list[str]) -> None:
+    result = cli(*args)
+    assert result.code in (1, 2)
+    assert SECRET not in result.out + result.err
+
+
+def test_a_wrong_variable_is_named(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "mysql://localhost/books")
+    result = cli("usage")
+    assert result.code == 2
+    assert "the database from DATABASE_URL: " in result.err
+
+
+def test_an_env_file_that_is_no_text_is_a_mistake(cli: Command, own_directory: Path) -> None:
+    (own_directory / ".env").write_bytes(b"DATABASE_URL=\xff\xfe\n")
+    result = cli("usage")
+    assert result.code == 2
+    assert "./.env cannot be read" in result.err
+    assert cli("usage", "--db", "new.db").code == 0

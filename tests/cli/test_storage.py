@@ -1,0 +1,98 @@
+"""`init-db`, `health` and `llmbridge storage`: making a store, asking how it is, migrating it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbridge import LLMDatabase
+from llmbridge.plugins import storage_plugins
+
+Command = Callable[..., Any]
+
+
+def test_init_db_creates_migrates_and_fills(cli: Command, tmp_path: Path) -> None:
+    first = cli("init-db", "--db", "sqlite:///new.db")
+    assert first.code == 0
+    assert (tmp_path / "new.db").is_file()
+    assert first.out.splitlines()[0] == "created"
+    again = cli("init-db", "--db", "sqlite:///new.db", "--json").document
+    assert (again["created"], again["applied"], again["models_added"]) == (False, [], 0)
+    assert again["models"] > 10
+    assert again["database"] == "sqlite:///new.db"
+
+
+def test_status_migrates_nothing(cli: Command) -> None:
+    for _ in range(2):
+        status = cli("storage", "status", "--db", "sqlite:///new.db", "--json")
+        assert status.code == 0
+        assert (status.document["current"], status.document["writable"]) == (None, True)
+        assert status.document["pending"]
+    assert "none: the store is empty" in cli("storage", "status", "--db", "sqlite:///new.db").out
+
+
+def test_migrate_says_what_it_applied(cli: Command) -> None:
+    applied = cli("storage", "migrate", "--db", "new.db", "--json").document["applied"]
+    assert applied
+    assert cli("storage", "migrate", "--db", "new.db").out.splitlines() == [
+        "applied: none",
+        f"there already: {', '.join(applied)}",
+    ]
+    status = cli("storage", "status", "--db", "new.db", "--json").document
+    assert status["pending"] == []
+    assert status["target"].endswith("/new.db")
+
+
+def test_plugins_lists_what_is_installed(cli: Command) -> None:
+    found = cli("storage", "plugins", "--json").document["plugins"]
+    assert [plugin["name"] for plugin in found] == [plugin.name for plugin in storage_plugins()]
+    assert {"memory", "sqlite"} <= {plugin["name"] for plugin in found}
+    assert "llmbridge-sqlite" in cli("storage", "plugins").out
+
+
+def test_plugins_shows_why_one_cannot_be_used(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMBRIDGE_DISABLE_PLUGINS", "llmbridge-sqlite")
+    result = cli("storage", "plugins")
+    assert result.code == 0
+    assert "switched off" in result.out
+
+
+def test_a_healthy_store_is_0(cli: Command, books: str) -> None:
+    assert (cli("health").code, cli("health").out) == (0, "healthy\n")
+    assert cli("health", "--json").document["status"] == "healthy"
+
+
+def test_an_unhealthy_store_is_1(cli: Command, tmp_path: Path) -> None:
+    (tmp_path / "no.db").write_text("this is no database, whatever its name says")
+    result = cli("health", "--db", "sqlite:///no.db")
+    assert result.code == 1
+    assert result.out.startswith("unhealthy: ")
+    told = cli("health", "--db", "sqlite:///no.db", "--json")
+    assert (told.code, told.document["status"]) == (1, "unhealthy")
+
+
+def test_a_reader_says_that_the_store_is_new(cli: Command) -> None:
+    assert "it is new" in cli("usage", "--db", "new.db").err
+    assert "it is new" not in cli("usage", "--db", "new.db").err
+
+
+def test_a_store_in_memory_lives_for_one_command(cli: Command) -> None:
+    assert cli("chat", "hi", "-m", "echo:demo", "--db", "memory://").code == 0
+    assert cli("calls", "--db", "memory://", "--json").document["calls"] == []
+    assert "in memory" in cli("storage", "status", "--db", "memory://").out
+
+
+def test_a_name_cannot_steer_the_terminal(cli: Command) -> None:
+    async def fill() -> None:
+        async with LLMDatabase("sqlite:///new.db") as db:
+            await db.record_api_call(origin="o", id_at_origin="\x1b[2Jx\ny", provider="p", model_name="[red]m")
+
+    asyncio.run(fill())
+    out = cli("calls", "--db", "new.db").out
+    assert "\x1b" not in out
+    assert "o/\N{REPLACEMENT CHARACTER}[2Jx y" in out
+    assert "p:[red]m" in out

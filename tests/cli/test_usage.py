@@ -1,0 +1,96 @@
+"""`llmbridge usage`: sums by what is asked, exact, and honest about what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+ALL = ("usage", "--since", "2026-03-01")
+Command = Callable[..., Any]
+
+
+def cells(out: str) -> list[list[str]]:
+    return [line.replace("≥ ", "≥").split() for line in out.splitlines()]
+
+
+def test_the_default_groups_by_provider_and_model(cli: Command, books: str) -> None:
+    header, *rows = cells(cli(*ALL).out)
+    assert " ".join(header) == "provider model calls requests tokens cost $ unpriced unmeasured success mean ms"
+    assert rows == [
+        ["openai", "gpt-4o", "5", "5", "3,702", "≥1234567.500004500001", "1", "1", "60.0%", "40"],
+        ["openai", "mystery", "1", "1", "1,234", "unknown", "1", "0", "100.0%", "40"],
+        ["total", "6", "6", "4,936", "≥1234567.500004500001", "2", "1", "66.7%", "40"],
+    ]
+
+
+def test_the_default_is_the_last_30_days(cli: Command, books: str) -> None:
+    assert cells(cli("usage").out)[1:] == [["total", "0", "0", "0", "0", "0", "0", "-", "-"]]
+    assert cli("usage", "--since", "all", "--json").document["total"]["calls"] == 6
+
+
+@pytest.mark.parametrize(
+    ("by", "keys"),
+    [
+        (["user"], [{"id_at_origin": None}, {"id_at_origin": "ann"}, {"id_at_origin": "bob"}]),
+        (["tag:team"], [{"tag:team": None}, {"tag:team": "ads"}, {"tag:team": "search"}]),
+        (["vendor,status"], [{"provider": "openai", "status": s} for s in ("rate_limited", "success", "timeout")]),
+        (["origin", "day"], [{"origin": "back-office", "day": "2026-03-02"}, {"origin": "shop", "day": "2026-03-01"}]),
+        (["week"], [{"week": "2026-02-23"}, {"week": "2026-03-02"}]),
+        (["month"], [{"month": "2026-03-01"}]),
+        (["none"], [{}]),
+    ],
+)
+def test_calls_are_grouped_by_what_is_asked(cli: Command, books: str, by: list[str], keys: list[Any]) -> None:
+    options = [word for name in by for word in ("--by", name)]
+    rows = cli(*ALL, "--json", *options).document["rows"]
+    assert [row["key"] for row in rows if row["key"] != {"origin": "shop", "day": "2026-03-02"}] == keys
+
+
+def test_none_in_a_key_is_shown_as_a_dash(cli: Command, books: str) -> None:
+    assert [row[0] for row in cells(cli(*ALL, "--by", "user").out)] == ["user", "-", "ann", "bob", "total"]
+
+
+def test_days_are_those_of_the_zone_asked_for(cli: Command, books: str) -> None:
+    found = cli(*ALL, "--by", "day", "--tz", "Europe/Madrid", "--json").document
+    assert [(row["key"]["day"], row["calls"]) for row in found["rows"]] == [("2026-03-02", 6)]
+    assert found["since"] == "2026-02-28T23:00:00Z"
+    hours = cli(*ALL, "--by", "hour", "--tz", "Asia/Kathmandu", "--json").document["rows"]
+    assert [row["key"]["hour"] for row in hours] == ["2026-03-02T05:00:00+05:45", "2026-03-02T06:00:00+05:45"]
+
+
+@pytest.mark.parametrize(
+    ("options", "calls"),
+    [
+        (["--user", "ann"], 2),
+        (["--user", "ann", "--user", "bob"], 4),
+        (["--user", ""], 2),
+        (["--origin", "back-office"], 1),
+        (["--provider", "openai"], 6),
+        (["--model", "mystery"], 1),
+        (["--status", "timeout", "--status", "rate_limited"], 2),
+        (["--tag", "team=search"], 1),
+        (["--tag", "team=search", "--tag", "team=ads"], 2),
+        (["--tag", "team="], 4),
+        (["--until", "2026-03-02"], 3),
+        (["--since", "2026-03-01T23:40:00Z"], 5),
+        (["--since", "2026-03-02T00:40:00", "--tz", "Europe/Madrid"], 5),
+        (["--since", "520w"], 6),
+    ],
+)
+def test_filters_choose_the_calls(cli: Command, books: str, options: list[str], calls: int) -> None:
+    assert cli(*ALL, *options, "--json").document["total"]["calls"] == calls
+
+
+def test_json_has_exact_money_as_text_and_percentiles(cli: Command, books: str) -> None:
+    total = cli(*ALL, "--by", "user", "--json").document["total"]
+    assert total["cost"] == "1234567.500004500001"
+    assert total["by_status"] == {"success": 4, "timeout": 1, "rate_limited": 1}
+    assert (total["unpriced_calls"], total["unmeasured_calls"], total["success_rate"]) == (2, 1, 0.666667)
+    assert [total[f"response_time_{name}_ms"] for name in ("mean", "p50", "p95", "p99")] == [40, 40, 40, 40]
+    assert total["first_token_p50_ms"] is None
+
+
+def test_a_sum_without_unpriced_calls_is_not_marked(cli: Command, books: str) -> None:
+    assert cells(cli(*ALL, "--user", "ann").out)[-1][4] == "1234567.000004500001"

@@ -1,0 +1,110 @@
+"""Calendar periods of any zone become UTC edges that cover the range once."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmbridge import periods
+
+ZONES = [
+    "UTC",
+    "Europe/Madrid",
+    "America/New_York",
+    "America/Sao_Paulo",
+    "America/St_Johns",
+    "Asia/Kathmandu",
+    "Asia/Beirut",
+    "Australia/Lord_Howe",
+    "Pacific/Apia",
+    "Pacific/Kiritimati",
+    "Africa/Cairo",
+    "Pacific/Chatham",
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(ZONES),
+    st.sampled_from(periods.UNITS),
+    st.datetimes(datetime(1990, 1, 1), datetime(2037, 1, 1)),
+    st.timedeltas(timedelta(microseconds=1), timedelta(days=70)),
+)
+def test_periods_cover_the_range_once_and_carry_distinct_labels(
+    zone: str, unit: str, start: datetime, length: timedelta
+) -> None:
+    tz, since = ZoneInfo(zone), start.replace(tzinfo=UTC)
+    split = periods.split(since, since + length, unit, tz)
+    assert split.edges[0] == since
+    assert split.edges[-1] == since + length
+    assert all(a < b for a, b in pairwise(split.edges))
+    assert len(split.labels) == len(split.edges) - 1
+    names = [label.isoformat() if isinstance(label, datetime) else label for label in split.labels]
+    assert len(set(names)) == len(names)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["UTC", "Europe/Madrid", "Asia/Kathmandu", "Australia/Lord_Howe"]), st.integers(0, 40_000 * 24))
+def test_an_hour_label_is_the_local_hour_of_every_instant_in_it(zone: str, hours: int) -> None:
+    tz = ZoneInfo(zone)
+    since = datetime(1995, 1, 1, tzinfo=UTC) + timedelta(hours=hours / 3)
+    split = periods.split(since, since + timedelta(hours=5), "hour", tz)
+    for label, (a, b) in zip(split.labels, pairwise(split.edges), strict=True):
+        for instant in (a, a + (b - a) / 2, b - timedelta(microseconds=1)):
+            local = instant.astimezone(tz)
+            assert (local.date(), local.hour, local.utcoffset()) == (label.date(), label.hour, label.utcoffset())
+
+
+def test_a_day_of_daylight_saving_has_23_and_25_hours() -> None:
+    tz = ZoneInfo("Europe/Madrid")
+
+    def length(day: date) -> timedelta:
+        return periods.start_of_day(day + timedelta(days=1), tz) - periods.start_of_day(day, tz)
+
+    assert length(date(2026, 3, 29)) == timedelta(hours=23)
+    assert length(date(2026, 10, 25)) == timedelta(hours=25)
+    assert length(date(2026, 10, 26)) == timedelta(hours=24)
+
+
+def test_a_midnight_that_does_not_exist_is_the_first_instant_of_its_day() -> None:
+    tz = ZoneInfo("America/Sao_Paulo")
+    start = periods.start_of_day(date(2018, 11, 4), tz)
+    assert start.astimezone(tz).isoformat() == "2018-11-04T01:00:00-02:00"
+
+
+def test_a_day_that_the_zone_skipped_has_no_period() -> None:
+    tz = ZoneInfo("Pacific/Apia")
+    since = periods.start_of_day(date(2011, 12, 29), tz)
+    labels = periods.split(since, since + timedelta(days=2), "day", tz).labels
+    assert labels == (date(2011, 12, 29), date(2011, 12, 31))
+
+
+def test_weeks_begin_on_monday_and_months_on_the_first() -> None:
+    tz = ZoneInfo("Asia/Kathmandu")
+    since = datetime(2026, 1, 1, tzinfo=UTC)
+    weeks = periods.split(since, since + timedelta(days=20), "week", tz).labels
+    assert weeks == (date(2025, 12, 29), date(2026, 1, 5), date(2026, 1, 12), date(2026, 1, 19))
+    months = periods.split(since, since + timedelta(days=40), "month", tz)
+    assert months.labels == (date(2026, 1, 1), date(2026, 2, 1))
+    assert months.edges[1] == datetime(2026, 1, 31, 18, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("name", ["Mars/Olympus", "", "../etc/passwd", "Europe"])
+def test_an_unknown_zone_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match="time zone"):
+        periods.zone(name)
+
+
+def test_a_range_of_too_many_periods_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="periods"):
+        periods.split(datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC), "hour", ZoneInfo("UTC"))
+
+
+def test_a_naive_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="naive"):
+        periods.to_utc(datetime(2026, 1, 1), ZoneInfo("UTC"))

@@ -1,0 +1,159 @@
+"""Every record that reaches a store is in canonical form, or is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from llmbridge import records
+from llmbridge.errors import RecordRejectedError
+from llmbridge.schemas import CallRecord, LLMModel
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def fields(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": records.new_id(),
+        "origin": "app",
+        "provider": "openai",
+        "model_name": "gpt-4o",
+        "called_at": NOON,
+        **changes,
+    }
+
+
+def test_a_canonical_record_stays_as_it_is() -> None:
+    record = records.build(fields(prompt_tokens=1, estimated_cost="0.000001", metadata={"a": [1, "x", None, 0.5]}))
+    assert records.canonical(record) == record
+
+
+def test_ids_are_uuid7_and_rise_with_time() -> None:
+    ids = [records.new_id() for _ in range(100)]
+    assert {i.version for i in ids} == {7}
+    assert len(set(ids)) == 100
+    assert abs((ids[0].int >> 80) / 1000 - datetime.now(UTC).timestamp()) < 5
+
+
+def test_time_becomes_utc() -> None:
+    local = datetime(2026, 3, 1, 14, tzinfo=timezone(timedelta(hours=2)))
+    assert records.build(fields(called_at=local)).called_at == NOON
+    assert records.build(fields(called_at=local)).called_at.tzinfo is UTC
+
+
+def test_unstorable_characters_become_replacement_characters() -> None:
+    record = records.build(
+        fields(id_at_origin="a\0b", error_message="x\ud800y", metadata={"k\0": ["\udfff"]}, tools_used=["t\0"])
+    )
+    assert record.id_at_origin == "a\ufffdb"
+    assert record.error_message == "x\ufffdy"
+    assert record.metadata == {"k\ufffd": ["\ufffd"]}
+    assert record.tools_used == ["t\ufffd"]
+
+
+def test_free_text_is_cut() -> None:
+    record = records.build(fields(error_message="e" * 5000, finish_reason="f" * 300, error_type="E" * 300))
+    assert len(record.error_message or "") == records.MAX_ERROR_MESSAGE
+    assert len(record.finish_reason or "") == len(record.error_type or "") == records.MAX_NAME
+
+
+def test_an_empty_user_is_nobody() -> None:
+    assert records.build(fields(id_at_origin="")).id_at_origin is None
+
+
+def test_a_float_of_money_enters_by_its_digits() -> None:
+    assert records.build(fields(estimated_cost=0.1)).estimated_cost == Decimal("0.1")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"called_at": datetime(2026, 3, 1)},
+        {"called_at": datetime.max.replace(tzinfo=UTC)},
+        {"called_at": datetime.max.replace(tzinfo=timezone(timedelta(hours=-5)))},
+        {"origin": ""},
+        {"origin": "o" * 256},
+        {"id_at_origin": "u" * 256},
+        {"provider": ""},
+        {"model_name": "m" * 256},
+        {"id": None},
+        {"id": ""},
+        {"prompt_tokens": -1},
+        {"prompt_tokens": 2**63},
+        {"total_tokens": "many"},
+        {"attempt": 0},
+        {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"estimated_cost": float("nan")},
+        {"estimated_cost": Decimal("Infinity")},
+        {"estimated_cost": 9_000_000},
+        {"status": "fine"},
+        {"metadata": {1: "x"}},
+        {"metadata": {"x": float("nan")}},
+        {"metadata": {"x": 2**63}},
+        {"metadata": {"x": object()}},
+        {"metadata": {"x": "y" * records.MAX_METADATA_BYTES}},
+        {"metadata": ["x"]},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_what_can_never_be_stored_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(RecordRejectedError):
+        records.build(fields(**wrong))
+
+
+def test_deeply_nested_metadata_is_refused() -> None:
+    nested: Any = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(RecordRejectedError):
+        records.check_metadata({"x": nested})
+
+
+def test_metadata_of_exactly_8_kib_is_taken() -> None:
+    just = {"x": "y" * (records.MAX_METADATA_BYTES - len('{"x":""}'))}
+    assert records.check_metadata(just) == just
+
+
+def test_a_refusal_does_not_quote_what_was_given() -> None:
+    with pytest.raises(RecordRejectedError) as refused:
+        records.build(fields(total_tokens="secret-prompt"))
+    assert "secret-prompt" not in str(refused.value)
+    assert "total_tokens" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Incorrect API key provided: sk-proj-abcdefgh12345678",
+        "cannot open postgresql://user:sk-proj-abcdefgh12345678@host/db",
+        "Authorization: Bearer sk-proj-abcdefgh12345678",
+        'body {"api_key": "sk-proj-abcdefgh12345678"}',
+    ],
+)
+def test_error_messages_lose_their_keys(text: str) -> None:
+    message = records.build(fields(error_message=text)).error_message
+    assert message is not None
+    assert "abcdefgh12345678" not in message
+
+
+def test_a_record_made_by_hand_is_brought_into_form() -> None:
+    call = CallRecord(**fields(called_at=NOON.astimezone(timezone(timedelta(hours=5))), id_at_origin=""))
+    assert records.canonical(call).called_at.tzinfo is UTC
+    assert records.canonical(call).id_at_origin is None
+
+
+def test_a_model_gets_its_id_and_times() -> None:
+    model = records.canonical_model(
+        LLMModel(provider="acme", model_name="m", dollars_per_million_tokens_input=Decimal("0.1")), id=7, now=NOON
+    )
+    assert (model.id, model.created_at, model.updated_at) == (7, NOON, NOON)
+    assert model.dollars_per_million_tokens_input == Decimal("0.1")
+
+
+def test_a_negative_rate_is_refused() -> None:
+    with pytest.raises(RecordRejectedError):
+        records.check_rate("input", -1)

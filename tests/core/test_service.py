@@ -1,0 +1,401 @@
+"""One call: routed, timed, and on the books however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from llmbridge import LLMBridge, LLMRequest, Message
+from llmbridge.errors import (
+    AuthenticationError,
+    InvalidRequestError,
+    InvalidResponseError,
+    InvalidStorageURLError,
+    ModelNotFoundError,
+    ProviderNotFoundError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitError,
+    RecordRejectedError,
+    StorageRefusedError,
+    StorageUnavailableError,
+    WrongLoopError,
+)
+from llmbridge.providers.base import BaseLLMProvider, Completion
+from llmbridge.schemas import CallRecord, TokenUsage
+from llmbridge.storage import MAX_BATCH, RecordResult
+from llmbridge.storage.memory import MemoryBackend
+
+PRICED = TokenUsage(prompt_tokens=1000, completion_tokens=100)
+
+
+class Vendor(BaseLLMProvider):
+    """A vendor in this process: answers, fails, or never answers."""
+
+    def __init__(self, outcome: Completion | Exception | None) -> None:
+        super().__init__()
+        self.outcome = outcome
+        self.asked = asyncio.Event()
+        self.requests: list[LLMRequest] = []
+
+    async def complete(self, request: LLMRequest, model: str, *, timeout: float) -> Completion:
+        self.requests.append(request)
+        self.asked.set()
+        if self.outcome is None:
+            await asyncio.Event().wait()
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        assert self.outcome is not None
+        return self.outcome
+
+
+def answer(**changes: Any) -> Completion:
+    return Completion(**{"content": "Hello", "model": "gpt-4o-mini-2024-07-18", "usage": PRICED, **changes})
+
+
+def ask(text: str = "Hi", **changes: Any) -> LLMRequest:
+    return LLMRequest(**{"model": "acme:gpt-4o-mini", "messages": [Message(role="user", content=text)], **changes})
+
+
+@pytest.fixture
+async def bridge() -> AsyncIterator[LLMBridge]:
+    async with LLMBridge("memory://", origin="app", timeout=5) as opened:
+        yield opened
+
+
+def serve(bridge: LLMBridge, outcome: Completion | Exception | None) -> Vendor:
+    vendor = Vendor(outcome)
+    bridge.register_provider("acme", vendor, priced_as="openai")
+    return vendor
+
+
+async def only_call(bridge: LLMBridge) -> CallRecord:
+    (call,) = await bridge.list_recent_calls()
+    return call
+
+
+async def test_an_answered_call_is_on_the_books_with_its_exact_cost(bridge: LLMBridge) -> None:
+    serve(bridge, answer(finish_reason="stop", response_id="r-1"))
+    response = await bridge.chat(ask(metadata={"team": "search"}, temperature=0, max_tokens=9), id_at_origin="user-1")
+    by_hand = (1000 * Decimal("0.15") + 100 * Decimal("0.60")) / 1_000_000
+    assert response.content == "Hello"
+    assert response.cost == by_hand
+    assert response.usage == {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100, "cost": by_hand}
+    assert response.record_status == "committed"
+    call = await only_call(bridge)
+    assert call.id == response.call_id
+    assert (call.origin, call.id_at_origin, call.provider, call.model_name) == ("app", "user-1", "acme", "gpt-4o-mini")
+    assert (call.status, call.estimated_cost, call.cost_source) == ("success", by_hand, "prices")
+    assert (call.prompt_tokens, call.completion_tokens, call.total_tokens) == (1000, 100, 1100)
+    assert (call.temperature, call.max_tokens, call.metadata) == (0, 9, {"team": "search"})
+    assert (call.finish_reason, call.response_id, call.requested_model) == ("stop", "r-1", "acme:gpt-4o-mini")
+    assert call.dollars_per_million_tokens_input_used == Decimal("0.15")
+    assert (call.attempt, call.group_id) == (1, call.id)
+    assert call.response_time_ms is not None
+
+
+async def test_nothing_of_what_was_said_is_kept(bridge: LLMBridge) -> None:
+    serve(bridge, answer(content="the secret answer", tool_calls=[{"function": {"arguments": "secret argument"}}]))
+    await bridge.chat(
+        ask(
+            "the secret question",
+            messages=[
+                Message(role="system", content="the secret system prompt"),
+                Message(role="user", content="the secret question"),
+            ],
+            tools=[{"type": "function", "function": {"name": "look_up", "description": "secret"}}],
+        )
+    )
+    call = await only_call(bridge)
+    assert "secret" not in repr(call)
+    assert call.tools_used == ["look_up"]
+    assert len(call.system_prompt_hash or "") == 64
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (RateLimitError("slow down", retry_after=1, status_code=429), "rate_limited", "not_billed"),
+        (AuthenticationError("no key"), "error", "not_billed"),
+        (InvalidRequestError("no such thing"), "error", "not_billed"),
+        (ModelNotFoundError("no such model"), "error", "not_billed"),
+        (ProviderUnavailableError("broken", status_code=500), "error", "not_billed"),
+        (ProviderUnavailableError("connection lost"), "error", "unmeasured_usage"),
+        (ProviderTimeoutError("too slow"), "timeout", "unmeasured_usage"),
+        (InvalidResponseError("garbage"), "error", "unmeasured_usage"),
+        (ZeroDivisionError("foreign text that may quote the prompt"), "error", "unmeasured_usage"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+@pytest.mark.parametrize("user", ["user-1", None])
+async def test_a_failed_call_is_on_the_books_and_raises_what_it_raised(
+    bridge: LLMBridge, error: Exception, status: str, reason: str, user: str | None
+) -> None:
+    serve(bridge, error)
+    with pytest.raises(type(error)) as raised:
+        await bridge.chat(ask(), id_at_origin=user)
+    assert raised.value is error
+    call = await only_call(bridge)
+    assert (call.status, call.cost_reason, call.error_type) == (status, reason, type(error).__name__)
+    assert (call.id_at_origin, call.estimated_cost, call.total_tokens) == (user, None, None)
+    assert "quote the prompt" not in repr(call)
+
+
+async def test_a_vendor_that_never_answers_is_a_timeout(bridge: LLMBridge) -> None:
+    serve(bridge, None)
+    with pytest.raises(ProviderTimeoutError, match=r"0\.05 s"):
+        await bridge.chat(ask(timeout=0.05))
+    assert (await only_call(bridge)).status == "timeout"
+
+
+async def test_a_cancelled_call_is_on_the_books(bridge: LLMBridge) -> None:
+    vendor = serve(bridge, None)
+    asking = asyncio.create_task(bridge.chat(ask(), id_at_origin="user-1"))
+    await vendor.asked.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    call = await only_call(bridge)
+    assert (call.status, call.cost_reason, call.id_at_origin) == ("cancelled", "unmeasured_usage", "user-1")
+
+
+async def test_unreported_usage_is_unknown_and_never_zero(bridge: LLMBridge) -> None:
+    serve(bridge, answer(usage=None))
+    response = await bridge.chat(ask())
+    assert (response.usage, response.cost, response.cost_reason) == (None, None, "unmeasured_usage")
+    call = await only_call(bridge)
+    assert (call.prompt_tokens, call.usage_source) == (None, "none")
+    (row,) = await bridge.usage()
+    assert (row.unpriced_calls, row.unmeasured_calls) == (1, 1)
+
+
+async def test_a_cost_that_the_vendor_reports_is_taken(bridge: LLMBridge) -> None:
+    serve(bridge, answer(cost=0.25))
+    assert (await bridge.chat(ask())).cost == Decimal("0.25")
+    assert (await only_call(bridge)).cost_source == "provider"
+
+
+async def test_an_unknown_model_is_unpriced_and_says_so(bridge: LLMBridge) -> None:
+    serve(bridge, answer())
+    response = await bridge.chat(ask(model="acme:nobody-knows"))
+    assert (response.cost, response.cost_reason) == (None, "unknown_model")
+    assert response.usage is not None
+    assert "cost" not in response.usage
+
+
+@pytest.mark.parametrize(
+    ("request_", "user", "error"),
+    [
+        (ask(), "u" * 256, RecordRejectedError),
+        (ask(metadata={"x": "y" * 9000}), None, RecordRejectedError),
+        (ask(metadata={"x": float("nan")}), None, RecordRejectedError),
+        (ask(model="acme:" + "m" * 256), None, RecordRejectedError),
+        (ask(model=None), None, ModelNotFoundError),
+        (ask(model="nobody-knows-this"), None, ModelNotFoundError),
+        (ask(model="acmee:gpt-4o"), None, ProviderNotFoundError),
+        (ask(tools=[{}]), None, InvalidRequestError),
+    ],
+)
+async def test_what_cannot_be_recorded_or_routed_is_refused_before_the_vendor_is_asked(
+    bridge: LLMBridge, request_: LLMRequest, user: str | None, error: type[Exception]
+) -> None:
+    vendor = serve(bridge, answer())
+    with pytest.raises(error):
+        await bridge.chat(request_, id_at_origin=user)
+    assert vendor.requests == []
+    assert await bridge.list_recent_calls() == []
+
+
+async def test_without_a_database_calls_are_answered_and_priced() -> None:
+    bridge = LLMBridge()
+    vendor = Vendor(answer())
+    bridge.register_provider("acme", vendor, priced_as="openai")
+    response = await bridge.chat(ask())
+    assert response.cost == Decimal("0.00021")
+    assert (response.record_status, response.call_id) == (None, None)
+    assert bridge.db is None
+    assert bridge.enable_db_logging is False
+    assert await bridge.get_usage_stats("user-1") is None
+    assert await bridge.list_recent_calls() == []
+    assert await bridge.get_models_from_db() == []
+    assert await bridge.get_model_from_db("openai", "gpt-4o") is None
+    assert await bridge.usage() == []
+    assert await bridge.health_check() == {"status": "disabled"}
+    await bridge.close()
+
+
+def test_logging_switched_off_opens_no_database() -> None:
+    assert LLMBridge("memory://", enable_db_logging=False).db is None
+
+
+def test_a_wrong_url_is_told_by_the_constructor() -> None:
+    with pytest.raises(InvalidStorageURLError):
+        LLMBridge("not a database")
+
+
+def test_another_event_loop_is_told_so() -> None:
+    bridge = LLMBridge("memory://")
+    bridge.register_provider("acme", Vendor(answer()))
+    asyncio.run(bridge.chat(ask()))
+    with pytest.raises(WrongLoopError):
+        asyncio.run(bridge.chat(ask()))
+
+
+async def test_a_closed_bridge_can_be_used_by_another_loop() -> None:
+    bridge = LLMBridge("memory://")
+
+    async def use() -> None:
+        bridge.register_provider("acme", Vendor(answer()))
+        async with bridge:
+            assert (await bridge.chat(ask())).record_status == "committed"
+
+    await asyncio.to_thread(asyncio.run, use())
+    await use()
+
+
+async def test_statistics_are_of_one_user_or_of_the_whole_origin(bridge: LLMBridge) -> None:
+    serve(bridge, answer())
+    for user in ("user-1", "user-1", "user-2"):
+        await bridge.chat(ask(), id_at_origin=user)
+    stats = await bridge.get_usage_stats("user-1", days=30)
+    assert stats is not None
+    assert (stats.total_calls, stats["total_calls"], stats.total_tokens) == (2, 2, 2200)
+    assert (stats.total_cost, stats.avg_cost_per_call) == (Decimal("0.00042"), Decimal("0.00021"))
+    assert (stats.most_used_model, stats.success_rate) == ("gpt-4o-mini", 1)
+    everyone = await bridge.get_usage_stats()
+    assert everyone is not None
+    assert everyone.total_calls == 3
+    assert await bridge.get_usage_stats("nobody") is None
+    with pytest.raises(KeyError):
+        stats["nothing"]
+
+
+async def test_usage_keeps_to_its_own_origin_unless_given_one(bridge: LLMBridge) -> None:
+    assert bridge.db is not None
+    await bridge.db.record_api_call(origin="other", provider="p", model_name="m", estimated_cost=0)
+    (own,) = await bridge.usage()
+    (other,) = await bridge.usage(origin="other")
+    assert (own.calls, other.calls) == (0, 1)
+
+
+class Faulty(MemoryBackend):
+    """A store whose methods fail as the test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_connect: Callable[[], None] = lambda: None
+        self.on_write: Callable[[], None] = lambda: None
+        self.connects = 0
+
+    async def connect(self) -> None:
+        self.connects += 1
+        await asyncio.sleep(0)
+        self.on_connect()
+        await super().connect()
+
+    async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
+        assert len(calls) <= MAX_BATCH
+        self.on_write()
+        return await super().record_calls(calls)
+
+
+def bridge_over(backend: MemoryBackend, **options: Any) -> LLMBridge:
+    from llmbridge.db import LLMDatabase
+
+    bridge = LLMBridge(**options)
+    bridge._books = LLMDatabase(backend=backend, record_timeout=0.2, **options)
+    bridge.register_provider("acme", Vendor(answer()))
+    return bridge
+
+
+def fail(error: Exception) -> Callable[[], None]:
+    def raise_it() -> None:
+        raise error
+
+    return raise_it
+
+
+async def test_ten_first_calls_at_once_start_the_store_once() -> None:
+    store = Faulty()
+    bridge = bridge_over(store)
+    responses = await asyncio.gather(*(bridge.chat(ask()) for _ in range(10)))
+    assert {response.record_status for response in responses} == {"committed"}
+    assert store.connects == 1
+    await bridge.close()
+
+
+async def test_a_failed_start_is_tried_again_by_the_next_call(caplog: pytest.LogCaptureFixture) -> None:
+    store = Faulty()
+    store.on_connect = fail(StorageUnavailableError("away"))
+    bridge = bridge_over(store)
+    assert (await bridge.chat(ask())).record_status == "lost"
+    store.on_connect = lambda: None
+    assert (await bridge.chat(ask())).record_status == "committed"
+    assert "away" in caplog.text
+    await bridge.close()
+
+
+@pytest.mark.parametrize(
+    "error", [StorageUnavailableError("away"), StorageRefusedError("not ours"), ZeroDivisionError("a bug")]
+)
+async def test_a_database_failure_never_costs_the_caller_the_response(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Faulty()
+    store.on_write = fail(error)
+    bridge = bridge_over(store)
+    with caplog.at_level(logging.ERROR):
+        response = await bridge.chat(ask())
+    assert (response.content, response.record_status) == ("Hello", "lost")
+    assert str(response.call_id) in caplog.text
+    await bridge.close()
+
+
+async def test_an_unreachable_store_does_not_stop_a_service_from_starting(caplog: pytest.LogCaptureFixture) -> None:
+    store = Faulty()
+    store.on_connect = fail(StorageUnavailableError("away"))
+    async with bridge_over(store):
+        assert "away" in caplog.text
+
+
+@pytest.mark.parametrize("error", [StorageUnavailableError("away"), StorageRefusedError("not ours")])
+async def test_a_service_that_insists_on_its_books_does_not_start_without_them(error: Exception) -> None:
+    store = Faulty()
+    store.on_connect = fail(error)
+    bridge = bridge_over(store, on_storage_error="raise")
+    with pytest.raises(type(error)):
+        await bridge.__aenter__()
+    with pytest.raises(type(error)):
+        await bridge.chat(ask())
+
+
+async def test_a_refused_store_stops_a_service_from_starting() -> None:
+    store = Faulty()
+    store.on_connect = fail(StorageRefusedError("not ours"))
+    with pytest.raises(StorageRefusedError):
+        await bridge_over(store).__aenter__()
+
+
+async def test_a_request_for_a_cache_warns_once_and_is_answered(bridge: LLMBridge) -> None:
+    serve(bridge, answer())
+    with pytest.warns(UserWarning, match="cache"):
+        await bridge.chat(ask(cache={"enabled": True}))
+    await bridge.chat(ask(cache={"enabled": True}))
+
+
+async def test_json_that_was_asked_for_is_parsed(bridge: LLMBridge) -> None:
+    serve(bridge, answer(content='{"a": 1}'))
+    assert (await bridge.chat(ask(json_response=True))).parsed == {"a": 1}
+    assert (await bridge.chat(ask(response_format={"type": "json_object"}))).parsed == {"a": 1}
+    assert (await bridge.chat(ask())).parsed is None
+
+
+def test_retries_that_do_not_exist_are_not_promised() -> None:
+    LLMBridge(max_retries=0)
+    with pytest.raises(ValueError, match="max_retries"):
+        LLMBridge(max_retries=2)

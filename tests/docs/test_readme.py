@@ -1,0 +1,163 @@
+"""The README says nothing that does not run."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from llmbridge import LLMBridge
+from llmbridge.storage import StoragePlugin
+from llmbridge.testing import StorageContract
+
+from ..providers.fake_vendor import FakeVendor, running
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+SHELL = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+CONSOLE = re.findall(r"^```console\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def snippet(part: str) -> str:
+    """The one Python snippet that contains `part`."""
+    [found] = [text for text in PYTHON if part in text]
+    return found
+
+
+def shape(line: str) -> list[str]:
+    """The words of a line, without times, paths and widths."""
+    return re.sub(r"\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d)?|sqlite:\S+|\b[\d,]+(?=\s*$|\s+success$)", "*", line).split()
+
+
+async def run(text: str) -> dict[str, Any]:
+    """Run a snippet as its reader does, at the top level of a coroutine, and return its names."""
+    names: dict[str, Any] = {"__name__": "readme"}
+    waiting = eval(compile(text, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+    if inspect.iscoroutine(waiting):
+        await waiting
+    return names
+
+
+@pytest.fixture(autouse=True)
+def new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+async def vendor(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeVendor]:
+    """A stand-in that the environment points `openai:` and the snippet's own vendor to."""
+    with running() as server:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-reader")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("ACME_API_KEY", "acme-reader")
+        monkeypatch.setenv("ACME_BASE_URL", server.url)
+        yield server
+
+
+def test_every_snippet_is_run_here() -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+    parts = re.findall(r"snippet\(\"(.*?)\"\)", source)
+    assert sorted(snippet(part) for part in parts) == sorted(PYTHON)
+
+
+async def test_the_first_snippet_calls_a_vendor_and_reads_the_books(
+    vendor: FakeVendor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await run(snippet("get_usage_stats"))
+    assert [request.headers["authorization"] for request in vendor.requests] == ["Bearer sk-reader"]
+    assert capsys.readouterr().out == "echo: Hi\n$0.000006 committed\n1 calls, 19 tokens, $0.000006\n"
+
+
+async def test_an_endpoint_of_one_s_own_is_called_by_its_name(
+    vendor: FakeVendor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await run(snippet("register_provider"))
+    [request] = vendor.requests
+    assert (request.headers["authorization"], request.body["model"]) == ("Bearer acme-reader", "large-1")
+    assert capsys.readouterr().out == "echo: Hi\n"
+
+
+async def test_a_fastapi_application_shares_one_bridge() -> None:
+    app = (await run(snippet("FastAPI")))["app"]
+    async with app.router.lifespan_context(app):
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app")
+        async with client:
+            answers = [await client.post("/ask", params={"text": text, "user": "user-1"}) for text in ("Hi", "Bye")]
+    assert [answer.json() for answer in answers] == [{"answer": "echo: Hi"}, {"answer": "echo: Bye"}]
+    async with LLMBridge("sqlite:///calls.db", origin="shop") as bridge:
+        stats = await bridge.get_usage_stats("user-1")
+    assert stats is not None
+    assert stats.total_calls == 2
+
+
+async def test_usage_is_read_by_day_and_model(capsys: pytest.CaptureFixture[str]) -> None:
+    async with LLMBridge("sqlite:///calls.db", origin="shop") as bridge:
+        assert bridge.db is not None
+        for team in ("search", "search", "ads"):
+            await bridge.db.record_api_call(
+                origin="shop",
+                id_at_origin="user-1",
+                provider="openai",
+                model_name="gpt-4o-mini",
+                prompt_tokens=1000,
+                completion_tokens=0,
+                metadata={"team": team},
+            )
+    await run(snippet("group_by"))
+    by_day, by_user, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d gpt-4o-mini 3 calls \$0\.00045(0*) unpriced: 0", by_day)
+    assert re.fullmatch(r"user-1 2 calls \$0\.0003(0*)", by_user)
+    assert re.fullmatch(r".+ openai gpt-4o-mini success 0\.00015(0*)", last)
+
+
+async def test_a_plugin_describes_its_backend() -> None:
+    names = await run(snippet("@hookimpl"))
+    plugin = names["llmbridge_storage"]()
+    assert isinstance(plugin, StoragePlugin)
+    assert plugin.schemes == ("mystore",)
+
+
+async def test_a_backend_is_proven_by_a_subclass() -> None:
+    names = await run(snippet("StorageContract"))
+    assert issubclass(names["TestMyStore"], StorageContract)
+
+
+def test_the_command_line_prints_what_is_shown(vendor: FakeVendor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMBRIDGE_DATABASE_URL", "sqlite:///calls.db")
+    monkeypatch.setenv("COLUMNS", "120")
+    [session] = CONSOLE
+    commands = re.findall(r"^\$ llmbridge (.*)\n((?:[^$].*\n)+)", session, re.MULTILINE)
+    assert len(commands) == session.count("$ llmbridge")
+    for command, shown in commands:
+        command_line = [sys.executable, "-m", "llmbridge.cli", *shlex.split(command)]
+        done = subprocess.run(command_line, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert [shape(line) for line in done.stdout.splitlines()] == [shape(line) for line in shown.splitlines()]
+
+
+def test_the_command_of_the_tests_is_the_one_that_runs_on_every_change() -> None:
+    [command] = [text for text in SHELL if "nox" in text]
+    assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_commands_of_the_set_up_come_first() -> None:
+    assert "--model echo:" in SHELL[0]
+    assert "nox" in SHELL[1]
+
+
+def test_every_file_that_is_linked_is_there() -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", README)
+    assert [link for link in links if not (ROOT / link).exists()] == []

@@ -1,0 +1,138 @@
+"""What becomes of the answers that `openai:` gets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from llmbridge.errors import InvalidResponseError
+from llmbridge.providers import BaseLLMProvider, Completion
+from llmbridge.schemas import LLMRequest, Message, TokenUsage
+
+from .fake_vendor import FakeVendor, Reply, completion
+
+HI = LLMRequest(messages=[Message(role="user", content="hi")])
+TOOL = {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}
+
+
+async def test_an_answer_in_full(openai: BaseLLMProvider) -> None:
+    assert await openai.complete(HI, "gpt-4o", timeout=20.0) == Completion(
+        content="echo: hi",
+        model="gpt-4o",
+        finish_reason="stop",
+        usage=TokenUsage(prompt_tokens=12, completion_tokens=7, cache_read_tokens=0, reasoning_tokens=0),
+        response_id="chatcmpl-fake",
+    )
+
+
+async def test_tool_calls_come_in_openais_form(openai: BaseLLMProvider) -> None:
+    answer = await openai.complete(HI.model_copy(update={"tools": [TOOL]}), "gpt-4o", timeout=20.0)
+    assert (answer.content, answer.finish_reason) == ("", "tool_calls")
+    assert answer.tool_calls == [
+        {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Lima"}'}}
+    ]
+
+
+async def test_an_answer_in_json(openai: BaseLLMProvider) -> None:
+    answer = await openai.complete(HI.model_copy(update={"json_response": True}), "gpt-4o", timeout=20.0)
+    assert json.loads(answer.content) == {"echo": "hi"}
+
+
+async def test_a_cut_answer_says_so(openai: BaseLLMProvider) -> None:
+    assert (await openai.complete(HI, "gpt-4o--length", timeout=20.0)).finish_reason == "length"
+
+
+async def test_cached_written_and_reasoning_tokens_are_subsets(openai: BaseLLMProvider) -> None:
+    assert (await openai.complete(HI, "gpt-4o--rich_usage", timeout=20.0)).usage == TokenUsage(
+        prompt_tokens=100, completion_tokens=20, cache_read_tokens=40, cache_write_tokens=25, reasoning_tokens=5
+    )
+
+
+@pytest.mark.parametrize(
+    ("reported", "expected"),
+    [
+        (None, None),
+        ({}, None),
+        ("12 tokens", None),
+        ({"prompt_tokens": None, "completion_tokens": "7"}, None),
+        ({"prompt_tokens": 12}, TokenUsage(prompt_tokens=12)),
+        ({"prompt_tokens": 12, "completion_tokens": 7}, TokenUsage(prompt_tokens=12, completion_tokens=7)),
+        (
+            {"prompt_tokens": 12, "completion_tokens": 0, "prompt_tokens_details": None},
+            TokenUsage(prompt_tokens=12, completion_tokens=0),
+        ),
+        (
+            {"prompt_tokens": 12, "completion_tokens": 7, "completion_tokens_details": {"reasoning_tokens": -1}},
+            TokenUsage(prompt_tokens=12, completion_tokens=7),
+        ),
+    ],
+)
+async def test_what_was_not_measured_is_none(
+    openai: BaseLLMProvider, vendor: FakeVendor, reported: Any, expected: TokenUsage | None
+) -> None:
+    good = completion({"model": "gpt-4o", "messages": []}, text="fine")
+    vendor.reply = Reply(body={**good, "usage": reported})
+    answer = await openai.complete(HI, "gpt-4o", timeout=20.0)
+    assert (answer.content, answer.usage) == ("fine", expected)
+
+
+async def test_an_answer_without_usage_is_an_answer(openai: BaseLLMProvider) -> None:
+    answer = await openai.complete(HI, "gpt-4o--no_usage", timeout=20.0)
+    assert (answer.content, answer.usage) == ("echo: hi", None)
+
+
+async def test_an_answer_without_text_tool_call_and_usage_is_none(openai: BaseLLMProvider) -> None:
+    with pytest.raises(InvalidResponseError):
+        await openai.complete(HI, "gpt-4o--silent", timeout=20.0)
+
+
+async def test_an_empty_answer_that_was_measured_is_an_answer(openai: BaseLLMProvider, vendor: FakeVendor) -> None:
+    vendor.reply = Reply(body=completion({"model": "gpt-4o", "messages": []}, text="", finish_reason="content_filter"))
+    answer = await openai.complete(HI, "gpt-4o", timeout=20.0)
+    assert (answer.content, answer.finish_reason) == ("", "content_filter")
+
+
+async def test_a_refusal_is_the_answer(openai: BaseLLMProvider, vendor: FakeVendor) -> None:
+    good = completion({"model": "gpt-4o", "messages": []})
+    good["choices"][0]["message"] = {"role": "assistant", "content": None, "refusal": "I cannot help with that."}
+    vendor.reply = Reply(body=good)
+    answer = await openai.complete(HI, "gpt-4o", timeout=20.0)
+    assert (answer.content, answer.finish_reason) == ("I cannot help with that.", "content_filter")
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == 12
+
+
+async def test_the_model_is_the_one_that_the_vendor_reports(openai: BaseLLMProvider, vendor: FakeVendor) -> None:
+    vendor.reply = Reply(body=completion({"model": "gpt-4o-2024-08-06", "messages": []}))
+    assert (await openai.complete(HI, "gpt-4o", timeout=20.0)).model == "gpt-4o-2024-08-06"
+
+
+async def test_a_slow_answer_arrives(openai: BaseLLMProvider, vendor: FakeVendor) -> None:
+    call = asyncio.create_task(openai.complete(HI, "gpt-4o--slow", timeout=20.0))
+    assert await asyncio.to_thread(vendor.arrived.wait, 20)
+    assert not call.done()
+    vendor.resume.set()
+    assert (await call).content == "echo: hi"
+
+
+async def test_many_calls_at_once_share_one_provider(openai: BaseLLMProvider, vendor: FakeVendor) -> None:
+    answers = await asyncio.gather(*(openai.complete(HI, "gpt-4o", timeout=20.0) for _ in range(20)))
+    assert {answer.content for answer in answers} == {"echo: hi"}
+    assert len(vendor.requests) == 20
+
+
+async def test_closing_twice_is_fine_and_a_later_call_opens_again(openai: BaseLLMProvider) -> None:
+    await openai.complete(HI, "gpt-4o", timeout=20.0)
+    await openai.close()
+    await openai.close()
+    assert (await openai.complete(HI, "gpt-4o", timeout=20.0)).content == "echo: hi"
+
+
+async def test_what_a_model_thinks_aloud_is_not_part_of_the_content(
+    openai: BaseLLMProvider, vendor: FakeVendor
+) -> None:
+    vendor.reply = Reply(body=completion({"model": "r1", "messages": []}, text="<think>hm</think>fine"))
+    assert (await openai.complete(HI, "r1", timeout=20.0)).content == "fine"

@@ -1,0 +1,245 @@
+"""How the calls of `openai:` fail: which exception, with which facts, and what it never says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from llmbridge.errors import (
+    AuthenticationError,
+    ContentFilterError,
+    ContextLengthError,
+    InvalidRequestError,
+    InvalidResponseError,
+    LLMBridgeError,
+    ModelNotFoundError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitError,
+)
+from llmbridge.providers import BaseLLMProvider
+from llmbridge.providers.vendors import OpenAIProvider
+from llmbridge.schemas import LLMRequest, Message
+
+from .conftest import KEY
+from .fake_vendor import FakeVendor, Reply
+
+PROMPT = "the launch code is CANARY-0815 and nobody may read it"
+REQUEST = LLMRequest(
+    messages=[
+        Message(role="system", content="short"),
+        Message(role="user", content=PROMPT),
+        Message(
+            role="assistant", tool_calls=[{"id": "a", "name": "look_up", "arguments": {"name": "CANARY-4242 Ltd"}}]
+        ),
+        Message(role="tool", tool_call_id="a", content="nothing"),
+    ]
+)
+
+FAULTS = {
+    "rate_limit": (RateLimitError, {"status_code": 429, "retry_after": 3.0, "status": "rate_limited"}),
+    "quota": (RateLimitError, {"status_code": 429, "retry_after": None, "status": "rate_limited"}),
+    "auth": (AuthenticationError, {"status_code": 401, "status": "error"}),
+    "forbidden": (AuthenticationError, {"status_code": 403}),
+    "not_found": (ModelNotFoundError, {}),
+    "bad_request": (InvalidRequestError, {"status_code": 400}),
+    "context_length": (ContextLengthError, {"status_code": 400}),
+    "content_filter": (ContentFilterError, {"status_code": 400}),
+    "too_large": (InvalidRequestError, {"status_code": 413}),
+    "server_error": (ProviderUnavailableError, {"status_code": 500}),
+    "html502": (ProviderUnavailableError, {"status_code": 502}),
+    "unavailable": (ProviderUnavailableError, {"status_code": 503}),
+    "overloaded": (ProviderUnavailableError, {"status_code": 529}),
+    "html200": (InvalidResponseError, {"status_code": 200}),
+    "malformed": (InvalidResponseError, {"status_code": 200}),
+    "empty": (InvalidResponseError, {"status_code": 200}),
+    "wrong_shape": (InvalidResponseError, {"status_code": 200}),
+    "no_choices": (InvalidResponseError, {}),
+    "silent": (InvalidResponseError, {"status_code": 200}),
+    "hang": (ProviderTimeoutError, {"status_code": None, "status": "timeout"}),
+    "reset": (ProviderUnavailableError, {"status_code": None}),
+    "reset_mid": (ProviderUnavailableError, {"status_code": None}),
+}
+
+
+async def failure_of(provider: BaseLLMProvider, model: str = "gpt-4o", timeout: float = 20.0) -> LLMBridgeError:
+    with pytest.raises(LLMBridgeError) as caught:
+        await provider.complete(REQUEST, model, timeout=timeout)
+    return caught.value
+
+
+@pytest.fixture
+async def opened(openai: BaseLLMProvider, vendor: FakeVendor) -> BaseLLMProvider:
+    """The provider after a first call, so that a short timeout is not spent on a connection."""
+    await openai.complete(REQUEST, "gpt-4o", timeout=20.0)
+    vendor.requests.clear()
+    vendor.arrived.clear()
+    return openai
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_fault_becomes_the_one_exception_for_it_after_a_single_request(
+    opened: BaseLLMProvider, vendor: FakeVendor, fault: str
+) -> None:
+    kind, facts = FAULTS[fault]
+    error = await failure_of(opened, f"gpt-4o--{fault}", timeout=0.3 if fault == "hang" else 20.0)
+    assert type(error) is kind
+    assert {name: getattr(error, name) for name in facts} == facts
+    if kind is not ModelNotFoundError:
+        assert (error.provider, error.model) == ("openai", f"gpt-4o--{fault}")
+    assert f"gpt-4o--{fault}" in str(error) or "127.0.0.1" in str(error)
+    assert len(vendor.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (Reply(402, {"error": {"message": "Insufficient balance"}}), RateLimitError),
+        (Reply(404, {"detail": "Not Found"}), InvalidRequestError),
+        (Reply(404, {"error": {"message": 'model "llama9" not found, try pulling it first'}}), ModelNotFoundError),
+        (Reply(408, {"error": {"message": "Request timed out"}}), ProviderTimeoutError),
+        (Reply(422, {"detail": [{"msg": "field required"}]}), InvalidRequestError),
+        (Reply(400, b"plain words", content_type="text/plain"), InvalidRequestError),
+        (Reply(400, {"error": {"message": "no", "code": "content_filter"}}), ContentFilterError),
+        (Reply(400, {"error": {"message": "the request exceeds the available context size"}}), ContextLengthError),
+        (Reply(400, {"error": "the input length exceeds the context length"}), ContextLengthError),
+        (Reply(500, b""), ProviderUnavailableError),
+        (Reply(500, []), ProviderUnavailableError),
+        (Reply(200, []), InvalidResponseError),
+        (Reply(200, None), InvalidResponseError),
+        (Reply(200, "text"), InvalidResponseError),
+        (Reply(200, {"choices": [{}]}), InvalidResponseError),
+        (Reply(200, {"choices": [{"message": {"content": 42}}]}), InvalidResponseError),
+        (Reply(200, {"error": {"message": "rate limited inside a 200"}}), InvalidResponseError),
+        (Reply(200, b"\x1f\x8b broken", {"Content-Encoding": "gzip"}), InvalidResponseError),
+        (Reply(200, b"\xff\xfe\xfa"), InvalidResponseError),
+    ],
+)
+async def test_other_servers_fail_in_other_ways(
+    openai: BaseLLMProvider, vendor: FakeVendor, reply: Reply, kind: type[LLMBridgeError]
+) -> None:
+    vendor.reply = reply
+    assert type(await failure_of(openai)) is kind
+    assert len(vendor.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": "1.5"}, 1.5),
+        ({"Retry-After": "7", "retry-after-ms": "250"}, 0.25),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "-1"}, None),
+        ({}, None),
+    ],
+)
+async def test_the_wait_that_was_asked_for_is_kept(
+    openai: BaseLLMProvider, vendor: FakeVendor, headers: dict[str, str], seconds: float | None
+) -> None:
+    vendor.reply = Reply(429, {"error": {"message": "slow down"}}, headers)
+    error = await failure_of(openai)
+    assert isinstance(error, RateLimitError)
+    assert error.retry_after == seconds
+
+
+async def test_a_wait_given_as_a_date_counts_from_now(openai: BaseLLMProvider, vendor: FakeVendor) -> None:
+    later = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    vendor.reply = Reply(429, {"error": {"message": "slow down"}}, {"Retry-After": later})
+    error = await failure_of(openai)
+    assert isinstance(error, RateLimitError)
+    assert error.retry_after == pytest.approx(3600, abs=60)
+
+
+async def test_nobody_listening_is_unavailable(unused_tcp_port: int) -> None:
+    provider = OpenAIProvider(api_key=KEY, base_url=f"http://127.0.0.1:{unused_tcp_port}/v1")
+    error = await failure_of(provider)
+    await provider.close()
+    assert type(error) is ProviderUnavailableError
+    assert f"127.0.0.1:{unused_tcp_port}" in str(error)
+
+
+async def test_a_timeout_leaves_the_connection(opened: BaseLLMProvider, vendor: FakeVendor) -> None:
+    await failure_of(opened, "gpt-4o--hang", timeout=0.2)
+    assert await asyncio.to_thread(vendor.abandoned.wait, 20)
+
+
+async def test_a_cancelled_call_ends_at_once_and_leaves_the_connection(
+    opened: BaseLLMProvider, vendor: FakeVendor
+) -> None:
+    call = asyncio.create_task(opened.complete(REQUEST, "gpt-4o--hang", timeout=600.0))
+    assert await asyncio.to_thread(vendor.arrived.wait, 20)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert await asyncio.to_thread(vendor.abandoned.wait, 20)
+    assert (await opened.complete(REQUEST, "gpt-4o", timeout=20.0)).content
+
+
+def echoing(status: int, message: str) -> Reply:
+    return Reply(status, {"error": {"message": message, "code": message, "type": message, "param": message}})
+
+
+TELLTALES = {
+    **dict.fromkeys(FAULTS),
+    "key": echoing(401, f"Incorrect API key provided: {KEY}."),
+    "masked key": echoing(401, "Incorrect API key provided: sk-canar***show."),
+    "prompt": echoing(400, f"Invalid message: {PROMPT}"),
+    "word of the prompt": echoing(400, "Invalid token CANARY-0815 in the message"),
+    "tool argument": echoing(422, "bad arguments: 'CANARY-4242 Ltd'"),
+    "prompt on 500": echoing(500, PROMPT),
+    "prompt on 429": echoing(429, PROMPT),
+    "prompt as text": Reply(400, PROMPT.encode(), content_type="text/plain"),
+    "prompt as html": Reply(500, f"<p>{PROMPT}</p>".encode(), content_type="text/html"),
+    "prompt as answer": Reply(200, PROMPT.encode(), content_type="text/plain"),
+    "prompt in a wrong shape": Reply(200, {"choices": [{"message": PROMPT}], "key": KEY}),
+    "prompt in broken json": Reply(200, f'{{"choices": "{PROMPT} {KEY}'.encode()),
+}
+
+
+def everything_said(error: BaseException) -> str:
+    """All texts of an exception and of those behind it."""
+    said, seen = [*traceback.format_exception(error)], [error]
+    for link in seen:
+        said += [str(link), repr(link), repr(link.args), repr(vars(link))]
+        seen += [other for other in (link.__cause__, link.__context__) if other is not None]
+    return "\n".join(said)
+
+
+@pytest.mark.parametrize("telltale", TELLTALES)
+async def test_neither_key_nor_prompt_is_in_an_exception_or_a_log(
+    opened: BaseLLMProvider, vendor: FakeVendor, caplog: pytest.LogCaptureFixture, telltale: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    vendor.reply = TELLTALES[telltale]
+    model = f"gpt-4o--{telltale}" if telltale in FAULTS else "gpt-4o"
+    error = await failure_of(opened, model, timeout=0.3 if telltale == "hang" else 20.0)
+    said = everything_said(error) + caplog.text + "".join(repr(vars(record)) for record in caplog.records)
+    for secret in (KEY, "canar", "CANARY", "launch code"):
+        assert secret not in said
+    if telltale != "silent":
+        assert error.__cause__ is not None
+
+
+async def test_a_vendors_own_words_are_repeated_briefly(openai: BaseLLMProvider, vendor: FakeVendor) -> None:
+    vendor.reply = echoing(400, "Unknown parameter:\n 'top_q'. " + "x" * 1000)
+    text = str(await failure_of(openai))
+    assert "Unknown parameter: 'top_q'." in text
+    assert len(text) < 400
+
+
+async def test_a_good_call_logs_neither_key_nor_prompt(
+    openai: BaseLLMProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    await openai.complete(REQUEST, "gpt-4o", timeout=20.0)
+    said: Any = caplog.text + "".join(repr(vars(record)) for record in caplog.records)
+    assert KEY not in said
+    assert "CANARY" not in said

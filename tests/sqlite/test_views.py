@@ -1,0 +1,134 @@
+"""The two public views, read as people read them: with sqlite3 and nothing else."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+
+from llmbridge.money import from_units
+from llmbridge.storage import UsageQuery
+from llmbridge.testing import make_call, make_calls
+
+COLUMNS = [
+    "origin",
+    "id_at_origin",
+    "provider",
+    "model_name",
+    "call_count",
+    "total_tokens",
+    "total_cost",
+    "avg_response_time",
+    "date",
+]
+DAY = datetime(2024, 3, 31, tzinfo=UTC)
+
+
+async def test_usage_summary_has_the_columns_of_the_proposal(backend, shell):
+    await backend.record_calls([make_call(), make_call(1, response_time_ms=251), make_call(2, status="error")])
+    [row] = shell("SELECT * FROM usage_summary")
+    assert row.keys() == COLUMNS
+    assert tuple(row) == ("kit", "user-1", "openai", "gpt-4o-mini", 2, 34, "0.000009600002", 250.5, "2024-03-31")
+
+
+async def test_usage_summary_groups_by_utc_day(backend, shell):
+    moments = [
+        DAY,
+        DAY.replace(hour=23, minute=59, second=59, microsecond=999_999),
+        datetime(1969, 12, 31, 23, 59, 59, 1, UTC),
+    ]
+    await backend.record_calls([make_call(n, called_at=at, id=UUID(int=n)) for n, at in enumerate(moments)])
+    rows = shell("SELECT date, call_count FROM usage_summary ORDER BY date")
+    assert [tuple(row) for row in rows] == [("1969-12-31", 1), ("2024-03-31", 2)]
+
+
+@pytest.mark.parametrize(
+    "units",
+    [
+        [0],
+        [1],
+        [-1],
+        [10**12],
+        [-(10**12)],
+        [1, -2],
+        [10**12, -1],
+        [-(10**12), 1],
+        [999_999, 1],
+        [999_999_999_999, 1],
+        [-1_000_001, 1],
+        [100 * 10**12],
+        [9 * 10**18 - 1] * 50,
+        [1 - 9 * 10**18] * 50,
+        [9 * 10**18 - 1, 1 - 9 * 10**18, 7],
+    ],
+)
+async def test_total_cost_is_exact_text(backend, shell, units):
+    await backend.record_calls([make_call(n, estimated_cost=from_units(cost)) for n, cost in enumerate(units)])
+    [row] = shell("SELECT total_cost FROM usage_summary")
+    assert isinstance(row["total_cost"], str)
+    assert Decimal(row["total_cost"]) == from_units(sum(units))
+    assert "." not in row["total_cost"] or not row["total_cost"].endswith("0")
+
+
+async def test_random_books_have_the_sums_of_the_law(backend, shell):
+    await backend.record_calls(make_calls(400, seed=3))
+    fields = ("origin", "id_at_origin", "provider", "model_name")
+    query = UsageQuery(filters={"status": ("success",)}, group_by=fields)
+    expected = {tuple(row.key.values()): row for row in await backend.summarize_usage(query)}
+    found: dict[tuple[str | None, ...], list[Decimal | int]] = {}
+    for row in shell("SELECT * FROM usage_summary"):
+        sums = found.setdefault(tuple(row[name] for name in fields), [0, 0, Decimal(0)])
+        sums[0] += row["call_count"]
+        sums[1] += int(row["total_tokens"] or 0)
+        sums[2] += Decimal(row["total_cost"] or 0)
+    assert found == {key: [row.calls, row.total_tokens, row.cost] for key, row in expected.items()}
+
+
+async def test_without_any_cost_the_total_is_null_and_not_zero(backend, shell):
+    await backend.record_calls([make_call(estimated_cost=None, cost_reason="unknown_model")])
+    assert shell("SELECT total_cost FROM usage_summary")[0]["total_cost"] is None
+
+
+@pytest.mark.parametrize("tokens", [[5, 6], [2**63 - 1], [2**63 - 1] * 3])
+async def test_total_tokens_are_exact_beyond_64_bits(backend, shell, tokens):
+    await backend.record_calls([make_call(n, total_tokens=count) for n, count in enumerate(tokens)])
+    assert int(shell("SELECT total_tokens FROM usage_summary")[0]["total_tokens"]) == sum(tokens)
+
+
+async def test_call_log_is_readable(backend, shell):
+    call = make_call(
+        called_at=datetime(2024, 3, 31, 23, 5, 9, 7, UTC),
+        estimated_cost=Decimal("-12.50"),
+        group_id=UUID("01234567-89ab-cdef-0123-456789abcdef"),
+    )
+    await backend.record_calls([call])
+    [row] = shell("SELECT * FROM call_log")
+    assert row["called_at"] == "2024-03-31T23:05:09.000007Z"
+    assert row["id"] == str(call.id)
+    assert row["group_id"] == str(call.group_id)
+    assert row["estimated_cost"] == "-12.5"
+    assert row["total_tokens"] == 17
+
+
+async def test_call_log_shows_every_call_as_it_was(backend, shell):
+    calls = make_calls(200, seed=4)
+    await backend.record_calls(calls)
+    rows = {row["id"]: row for row in shell("SELECT * FROM call_log")}
+    for call in calls:
+        row = rows[str(call.id)]
+        assert datetime.fromisoformat(row["called_at"]) == call.called_at
+        assert (row["group_id"], row["origin"], row["status"]) == (None, call.origin, call.status)
+        assert (None if row["estimated_cost"] is None else Decimal(row["estimated_cost"])) == call.estimated_cost
+
+
+async def test_times_before_1970_and_at_the_ends_are_readable(backend, shell):
+    moments = [
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(1969, 12, 31, 23, 59, 59, 999_999, UTC),
+        datetime(9999, 12, 31, tzinfo=UTC),
+    ]
+    await backend.record_calls([make_call(n, called_at=at, id=UUID(int=n)) for n, at in enumerate(moments)])
+    rows = shell("SELECT called_at FROM call_log ORDER BY called_at")
+    assert [datetime.fromisoformat(row["called_at"]) for row in rows] == moments

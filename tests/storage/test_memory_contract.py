@@ -1,0 +1,26 @@
+"""The reference backend keeps the whole contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmbridge.storage import memory
+from llmbridge.testing import StorageContract
+
+
+class TestMemoryStorage(StorageContract):
+    @pytest.fixture
+    def storage_url(self) -> str:
+        return "memory://"
+
+
+class TestNamedMemoryStorage(StorageContract):
+    """`memory://NAME` outlives its connections and is shared by all backends of the process."""
+
+    @pytest.fixture
+    def storage_url(self, monkeypatch: pytest.MonkeyPatch) -> str:
+        monkeypatch.setattr(memory, "_named", {})
+        return "memory://contract"
+
+    def capabilities(self, url: str) -> frozenset[str]:
+        return super().capabilities(url) | {"persistent"}
