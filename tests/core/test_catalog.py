@@ -169,3 +169,12 @@ def test_ids_tell_provider_and_name_apart() -> None:
 )
 def test_a_source_is_older_only_if_it_names_an_older_catalog(source: str, older: bool) -> None:
     assert catalog.is_older(source) is older
+
+
+def test_every_entry_says_where_and_until_when_it_is_known_to_be_true() -> None:
+    for model in catalog.models():
+        origin = catalog.origin(model.provider, model.model_name)
+        assert origin is not None
+        assert origin.source.startswith("https://")
+        assert origin.date <= date(2026, 11, 23)
+    assert catalog.origin("openai", "nobody-knows") is None

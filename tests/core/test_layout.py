@@ -13,7 +13,7 @@ import pytest
 import llmbridge
 
 #: A module that grows beyond this many lines has found a second thing to do.
-MOST_LINES = 480
+MOST_LINES = 450
 
 NAMES = ["llmbridge", *(found.name for found in pkgutil.walk_packages(llmbridge.__path__, "llmbridge."))]
 SOURCES = sorted(Path(llmbridge.__path__[0]).rglob("*.py"))

@@ -309,15 +309,15 @@ def test_any_text_is_an_address_or_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("address", "options", "target"),
     [
-        ("x.db", {}, "sqlite://CWD/x.db"),
-        ("sqlite:///sub/../x.db?mode=ro", {}, "sqlite://CWD/x.db"),
-        ("sqlite:///link.db", {}, "sqlite://CWD/x.db"),
+        ("x.db", {}, "sqlite:///CWD/x.db"),
+        ("sqlite:///sub/../x.db?mode=ro", {}, "sqlite:///CWD/x.db"),
+        ("sqlite:///link.db", {}, "sqlite:///CWD/x.db"),
         ("sqlite://", {}, None),
         ("memory://name", {}, None),
         ("postgresql://me:hunter2@Host:5432/db?sslmode=require", {}, "postgresql://host:5432/db"),
         ("postgresql://Host:5432/db?password=hunter2", {"schema": "books"}, "postgresql://host:5432/db?schema=books"),
         ("postgres:///db", {}, "postgresql:///db"),
-        ("store:///sub/x", {}, "store://CWD/sub/x"),
+        ("store:///sub/x", {}, "store:///CWD/sub/x"),
         (None, {"db_manager": "a manager"}, None),
     ],
 )

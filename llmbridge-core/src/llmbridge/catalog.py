@@ -1,13 +1,17 @@
 """The bundled catalog of models: what is known of each, with its source, in `catalog.json` beside this module.
 
-Each entry names the vendor's page (`source`) and the day up to which it is known to be true (`date`), and where
-its rates come from (`rates_source`, `rates_date`). A null is not known; for a capability that reads as False.
+Each entry names the vendor's page on which it can be checked (`source`) and the day up to which it is known to be
+true (`date`), and where its rates come from (`rates_source`, `rates_date`). A null is not known; for a capability
+that reads as False.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from importlib.resources import files
 
@@ -19,9 +23,22 @@ VERSION = "2026.11.0"
 _PREFIX = "catalog "
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an entry of the catalog can be checked, and the day up to which it is known to be true."""
+
+    source: str
+    date: date
+
+
+def origin(provider: str, model_name: str) -> Origin | None:
+    """The origin of the catalog's entry for a model; None where it has none."""
+    return _load().origins.get((provider, model_name))
+
+
 def models() -> list[LLMModel]:
     """The models of the catalog, ordered by provider and name. They are the caller's own copies."""
-    return [model.model_copy() for model in _load()]
+    return [model.model_copy() for model in _load().models]
 
 
 def model_id(provider: str, model_name: str) -> int:
@@ -45,13 +62,25 @@ def _parts(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
+@dataclass(frozen=True, slots=True)
+class _Catalog:
+    models: tuple[LLMModel, ...]
+    origins: Mapping[tuple[str, str], Origin]
+
+
 @cache
-def _load() -> tuple[LLMModel, ...]:
+def _load() -> _Catalog:
     entries = json.loads(files(__package__).joinpath("catalog.json").read_text("utf-8"))
-    return tuple(
-        LLMModel.model_validate(
-            {name: value for name, value in entry.items() if value is not None}
-            | {"id": model_id(entry["provider"], entry["model_name"]), "source": f"{_PREFIX}{VERSION}"}
-        )
-        for entry in entries
+    return _Catalog(
+        tuple(
+            LLMModel.model_validate(
+                {name: value for name, value in entry.items() if value is not None}
+                | {"id": model_id(entry["provider"], entry["model_name"]), "source": f"{_PREFIX}{VERSION}"}
+            )
+            for entry in entries
+        ),
+        {
+            (entry["provider"], entry["model_name"]): Origin(entry["source"], date.fromisoformat(entry["date"]))
+            for entry in entries
+        },
     )

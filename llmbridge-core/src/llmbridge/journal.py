@@ -10,6 +10,7 @@ from typing import Any
 
 from .entries import complete
 from .errors import RecordRejectedError, StorageError, StorageUnavailableError
+from .pricing import load_bundled_prices
 from .recorder import Recorder
 from .registry import ModelRegistry
 from .schemas import CallRecord, RecordStatus
@@ -36,6 +37,7 @@ class Journal:
         try:
             async with asyncio.timeout(self._timeout):
                 await self._session.start()
+                await load_bundled_prices()
                 record = self._completed(given)
                 await self._commit(record)
         except TimeoutError:
@@ -54,6 +56,7 @@ class Journal:
         try:
             async with asyncio.timeout(self._timeout):
                 await self._session.start()
+                await load_bundled_prices()
                 record = self._completed(given, priced_as)
                 await self._commit(record)
         except StorageError as error:

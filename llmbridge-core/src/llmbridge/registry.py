@@ -35,7 +35,6 @@ class ModelRegistry:
 
     async def prepare(self) -> None:
         """Bring the bundled catalog and the own prices together with what is stored, on a store that is open."""
-        await load_bundled_prices()
         stored = {(m.provider, m.model_name): m for m in await self._backend.list_models(active_only=False)}
         now = datetime.now(UTC)
         news = []
@@ -123,6 +122,7 @@ class ModelRegistry:
         return canonical_model(model, id=catalog.model_id(model.provider, model.model_name), now=now)
 
     async def _charge(self, models: Sequence[LLMModel], now: datetime) -> None:
+        await load_bundled_prices()
         changed = [price for model in models if (price := self._new_price(model, now)) is not None]
         if changed:
             await self.set_prices(changed)

@@ -15,6 +15,7 @@ from .output import Column
 from .settings import Database, Json, Settings, settings
 
 if TYPE_CHECKING:
+    from ..catalog import Origin
     from ..db import LLMDatabase
     from ..rate_cards import RateCard
     from ..schemas import LLMModel
@@ -124,6 +125,9 @@ def _description(model: LLMModel, card: RateCard | None) -> list[tuple[str, str]
         ("can", _capabilities(model)),
         ("entry", f"{model.source}, written {output.moment(model.updated_at) or '-'}"),
     ]
+    origin = _origin(model)
+    if origin is not None:
+        said += [("as of", origin.date.isoformat()), ("see", origin.source)]
     if card is None:
         return [*said, ("rates", "unknown: its calls are unpriced")]
     whose = "own price from" if card.source == "own_prices" else "list price of"
@@ -149,7 +153,16 @@ def _document(model: LLMModel, card: RateCard | None) -> dict[str, Any]:
             for least, band in zip((0, *card.thresholds), card.bands, strict=True)
         ]
         rates = {"source": card.source, "version": card.version, "bands": bands}
-    return {**model.model_dump(), "active": model.is_active, "rates": rates}
+    origin = _origin(model)
+    checked = {"source": origin.source, "date": origin.date.isoformat()} if origin is not None else None
+    return {**model.model_dump(), "active": model.is_active, "catalog_entry": checked, "rates": rates}
+
+
+def _origin(model: LLMModel) -> Origin | None:
+    """Where the catalog's entry can be checked; None for a model that its owner entered."""
+    from .. import catalog
+
+    return None if model.source == "user" else catalog.origin(model.provider, model.model_name)
 
 
 def _capabilities(model: LLMModel) -> str:

@@ -94,7 +94,7 @@ def target(url: StorageURL, schema: str | None = None) -> str | None:
     if url.scheme == "memory" or url.path == MEMORY:
         return None
     if url.path is not None:
-        text = f"{url.scheme}://{os.path.normcase(os.path.realpath(url.path))}"
+        text = str(StorageURL(url.scheme, path=os.path.normcase(os.path.realpath(url.path))))
     else:
         host = url.host if url.host is None or url.host.startswith("/") else url.host.lower()
         text = str(StorageURL(url.scheme, host=host, port=url.port, database=url.database))
