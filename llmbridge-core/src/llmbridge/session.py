@@ -87,14 +87,12 @@ class Session:
 
         :raises WrongLoopError: another loop or another process opened this store
         """
-        here = (os.getpid(), asyncio.get_running_loop())
         if self._owner is None:
-            self._owner = here
-        elif self._owner != here:
-            what = "process" if self._owner[0] != here[0] else "event loop"
-            raise WrongLoopError(
-                f"these books were opened in another {what}; make an LLMBridge of its own for this one"
-            )
+            self._owner = (os.getpid(), asyncio.get_running_loop())
+        elif self._owner[0] != os.getpid():
+            raise _wrong("process")  # told first: a forked child of a running loop has no loop to ask for
+        elif self._owner[1] is not asyncio.get_running_loop():
+            raise _wrong("event loop")
 
     @asynccontextmanager
     async def guard(self) -> AsyncIterator[None]:
@@ -137,3 +135,7 @@ class Session:
         self._starting = None
         if starting.cancelled() or starting.exception() is not None:
             self._owner = None
+
+
+def _wrong(what: str) -> WrongLoopError:
+    return WrongLoopError(f"these books were opened in another {what}; make an LLMBridge of its own for this one")

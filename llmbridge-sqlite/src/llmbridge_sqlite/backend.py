@@ -137,6 +137,7 @@ class SQLiteBackend(StorageBackend, SQLAccess):
         if self._home is None:
             return
         process, loop = self._home
+        # The process first: in a forked child of a running loop there is no loop to ask for.
         if process != os.getpid() or loop is not asyncio.get_running_loop():
             raise WrongLoopError(
                 f"the SQLite database {self._where} was opened by another event loop or process; "

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+
+from llmbridge.storage.statements import Token, expand, refuse_transactions
 
 SCHEMA = "main"
 
@@ -31,18 +32,8 @@ _TOKEN = re.compile(
     """,
     re.DOTALL | re.VERBOSE | re.ASCII,
 )
-_TEMPLATE = re.compile(r"\{\{\s*(?:(?P<schema>schema)|tables\.(?P<table>[A-Za-z_][A-Za-z0-9_]*))\s*\}\}")
 
 _TRANSACTIONS = frozenset({"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"})
-_SPACE_AND_SEMICOLONS = frozenset(" \t\n\f\r;\ufeff")
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A piece of SQL and what it is: comment, quoted, template, numbered, mark, named, word, number or other."""
-
-    kind: str
-    text: str
 
 
 def tokens(query: str) -> Iterator[Token]:
@@ -58,9 +49,9 @@ def prepare(query: str, args: tuple[Any, ...]) -> tuple[str, Any]:
         templates that are not known, or not as many as there are arguments
     """
     found = list(tokens(query))
-    _refuse_transactions(found)
+    refuse_transactions(found, _TRANSACTIONS)
     values = [_bindable(value) for value in args]
-    statement = "".join(_expand(token.text) if token.kind == "template" else token.text for token in found)
+    statement = expand(found, schema=SCHEMA, table='"{}"'.format)
     numbered = [token.text for token in found if token.kind == "numbered"]
     marks = sum(token.kind == "mark" for token in found)
     strange = sorted({token.text for token in found if token.kind == "named"})
@@ -79,24 +70,9 @@ def prepare(query: str, args: tuple[Any, ...]) -> tuple[str, Any]:
     return statement, {str(number): value for number, value in enumerate(values, start=1)}
 
 
-def _refuse_transactions(found: list[Token]) -> None:
-    meant = (token for token in found if token.kind != "comment" and token.text not in _SPACE_AND_SEMICOLONS)
-    first = next(meant, None)
-    word = first.text.lstrip("\ufeff").upper() if first else ""
-    if word in _TRANSACTIONS:
-        raise ValueError(f"{word} is refused: every statement is committed by itself")
-
-
 def _check_number(wanted: int, given: int) -> None:
     if wanted != given:
         raise ValueError(f"the statement takes {wanted} arguments, {given} were given")
-
-
-def _expand(template: str) -> str:
-    match = _TEMPLATE.fullmatch(template)
-    if match is None:
-        raise ValueError(f"{template} is no template; known: {{{{schema}}}}, {{{{tables.NAME}}}}")
-    return SCHEMA if match["schema"] else f'"{match["table"]}"'
 
 
 def _bindable(value: Any) -> Any:

@@ -75,7 +75,7 @@ class MemoryBackend(StorageBackend):
     def _open(self) -> Store:
         if self._store is None:
             raise StorageClosedError("the memory store is not connected")
-        if self._owner != (os.getpid(), asyncio.get_running_loop()):
+        if self._owner is None or self._owner[0] != os.getpid() or self._owner[1] is not asyncio.get_running_loop():
             raise WrongLoopError("this memory store was opened by another event loop or process")
         return self._store
 
