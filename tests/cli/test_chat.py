@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ def test_a_dash_reads_stdin(cli: Command, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_without_books_nothing_is_opened(cli: Command, tmp_path: Path) -> None:
     result = cli("chat", "Hi", *ECHO, "--no-db")
-    assert result.err == "echo:demo, 1 tokens in, 2 out, cost unknown (synthetic); not recorded: no database\n"
+    assert result.err == "echo:demo, 1 token in, 2 out, cost unknown (synthetic); not recorded: no database\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -74,3 +76,53 @@ def test_a_key_of_the_environment_is_never_sent_to_an_address_of_the_env_file(
     with keys_from_env_file():
         assert os.environ["OPENAI_API_KEY"] == "mine"
         assert "OPENAI_BASE_URL" not in os.environ
+
+
+def test_an_answer_that_is_not_on_the_books_is_printed_and_1(cli: Command, own_directory: Path) -> None:
+    cli("init-db", "--db", "new.db")
+    with closing(sqlite3.connect(own_directory / "new.db")) as connection:
+        connection.execute(
+            "CREATE TRIGGER broken BEFORE INSERT ON llmbridge_calls BEGIN SELECT RAISE(ABORT, 'broken'); END"
+        )
+    result = cli("chat", "Hi", *ECHO, "--db", "new.db")
+    assert (result.code, result.out) == (1, "echo: Hi\n")
+    assert result.err.splitlines()[-1].endswith("; the call is not known to be on the books: the database failed")
+    told = cli("chat", "Hi", *ECHO, "--db", "new.db", "--json")
+    assert (told.code, told.document["content"], told.document["record_status"]) == (1, "echo: Hi", "lost")
+
+
+def test_an_empty_origin_is_not_the_database_s_fault(
+    cli: Command, own_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMBRIDGE_DATABASE_URL", "sqlite:///new.db")
+    for origin in ("", "o" * 256):
+        result = cli("chat", "Hi", *ECHO, "--origin", origin)
+        assert result.code == 2
+        assert result.err.startswith("error: --origin ")
+        assert len(result.err.splitlines()) == 1
+    assert list(own_directory.iterdir()) == []
+
+
+def test_a_tag_given_twice_is_a_mistake(cli: Command) -> None:
+    result = cli("chat", "Hi", *ECHO, "--no-db", "--tag", "a=1", "--tag", "a=2")
+    assert result.code == 2
+    assert "--tag 'a' is given twice" in result.err
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost:8000/v1", "http://", "ftp://localhost/v1", "http://localhost:99999/v1", "http://[::1/v1"]
+)
+def test_a_malformed_address_of_a_vendor_is_a_mistake(
+    cli: Command, own_directory: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    result = cli("chat", "Hi", "--model", "openai:gpt-4o", "--db", "new.db")
+    assert result.code == 2
+    assert result.err == ("error: OPENAI_BASE_URL is no address of a server; write one like http://localhost:8000/v1\n")
+    assert list(own_directory.iterdir()) == []
+
+
+def test_a_request_that_cannot_be_sent_is_a_mistake(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1")
+    result = cli("chat", "half a \ud83d", "--model", "openai:gpt-4o", "--no-db", "--json")
+    assert (result.code, result.document["error"]["type"]) == (2, "InvalidRequestError")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,4 +85,57 @@ def test_an_env_file_that_is_no_text_is_a_mistake(cli: Command, own_directory: P
     result = cli("usage")
     assert result.code == 2
     assert "./.env cannot be read" in result.err
-    assert cli("usage", "--db", "new.db").code == 0
+    assert cli("usage", "--db", "memory://").code == 0
+
+
+READING = [
+    ["usage"],
+    ["calls"],
+    ["models", "list"],
+    ["models", "show", "openai:gpt-4o"],
+    ["storage", "status"],
+]
+
+
+@pytest.mark.parametrize("args", READING, ids=" ".join)
+@pytest.mark.parametrize("url", ["typo.db", "sqlite:///typo/calls.db", "~/typo.db"])
+def test_reading_makes_no_file(cli: Command, own_directory: Path, args: list[str], url: str) -> None:
+    result = cli(*args, "--db", url)
+    assert (result.code, result.out) == (2, "")
+    last = result.err.splitlines()[-1]
+    assert last.startswith("error: there is no database at /")
+    assert "yet; llmbridge init-db --db sqlite:///" in last
+    assert list(own_directory.iterdir()) == []
+    assert not (Path.home() / "typo.db").exists()
+
+
+def test_reading_makes_no_default_database(cli: Command) -> None:
+    result = cli("usage", "--json")
+    assert result.code == 2
+    assert "llmbridge init-db --db sqlite:///" in result.document["error"]["message"]
+    assert not (Path.home() / ".llmbridge").exists()
+
+
+def test_what_is_said_of_a_missing_file_makes_it(cli: Command, own_directory: Path) -> None:
+    folder = own_directory / "my books"
+    said = cli("usage", "--db", str(folder / "calls.db")).err.splitlines()[-1]
+    _, *words = shlex.split(said.partition("; ")[2])[:4]
+    assert cli(*words).code == 0
+    assert (folder / "calls.db").is_file()
+    assert cli("usage", "--db", str(folder / "calls.db")).code == 0
+
+
+@pytest.mark.parametrize(
+    "args", [["init-db"], ["storage", "migrate"], ["chat", "Hi", "--model", "echo:demo"]], ids=" ".join
+)
+def test_writing_makes_the_file(cli: Command, own_directory: Path, args: list[str]) -> None:
+    assert cli(*args, "--db", "new/calls.db").code == 0
+    assert (own_directory / "new" / "calls.db").is_file()
+
+
+def test_the_plugin_may_stand_at_both_places(cli: Command, books: str) -> None:
+    for args in (["--plugin", "nobody", "usage"], ["usage", "--plugin", "nobody"]):
+        result = cli(*args)
+        assert result.code == 2
+        assert "nobody" in result.err
+    assert cli("--plugin", "nobody", "usage", "--plugin", "llmbridge-sqlite").code == 0

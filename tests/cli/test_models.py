@@ -82,3 +82,37 @@ def test_an_unknown_model_is_a_mistake(cli: Command, own_models: None, name: str
     result = cli("models", "show", name)
     assert (result.code, result.out) == (2, "")
     assert said in result.err
+
+
+@pytest.mark.parametrize(
+    ("provider", "said"),
+    [
+        ("opnai", "the books know no model of 'opnai'; did you mean openai?"),
+        ("zzz", "the books know no model of 'zzz'; there are models of acme, "),
+        ("gone", "all models of 'gone' are retired: add --all"),
+    ],
+)
+def test_a_list_of_nothing_says_why(cli: Command, own_models: None, books: str, provider: str, said: str) -> None:
+    async def retire() -> None:
+        async with LLMDatabase(books) as db:
+            await db.upsert_model(LLMModel(provider="gone", model_name="m"))
+            await db.retire_models([("gone", "m")])
+
+    asyncio.run(retire())
+    result = cli("models", "list", "--provider", provider, "--json")
+    assert (result.code, result.document) == (0, {"models": []})
+    assert said in result.err
+
+
+def test_an_id_is_text_for_programs_that_read_numbers_as_floats(cli: Command, books: str) -> None:
+    ids = [model["id"] for model in cli("models", "list", "--json").document["models"]]
+    assert all(isinstance(one, str) for one in ids)
+    assert any(int(one) > 2**53 for one in ids)
+    shown = cli("models", "show", "openai:gpt-4o", "--json").document["id"]
+    assert shown in ids
+
+
+def test_sizes_that_nobody_knows_are_unknown(cli: Command, own_models: None) -> None:
+    lines = cli("models", "show", "acme:one").out.splitlines()
+    assert "context:           8,192 tokens" in lines
+    assert "most output:       unknown" in lines

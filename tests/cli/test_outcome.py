@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import logging
 import os
 import signal
@@ -134,6 +135,24 @@ def test_help_and_version(cli: Command) -> None:
         assert "--json" in cli(group, command, "--help").out
 
 
+def test_json_alone_is_a_mistake_with_a_document(cli: Command) -> None:
+    result = cli("--json")
+    assert result.code == 2
+    assert "there is no command" in result.document["error"]["message"]
+
+
+@pytest.mark.parametrize("args", [[], ["chat"], ["usage"], ["calls"], ["models"], ["models", "show"], ["storage"]])
+def test_help_shows_what_can_be_typed(cli: Command, args: list[str]) -> None:
+    shown = cli(*args, "--help").out
+    for ugly in ("<bool>", "range>", "{text}", "{VENDOR", "(provider,model)", "{'error'"):
+        assert ugly not in shown
+
+
+def test_the_parser_s_words_end_before_ours_begin(cli: Command) -> None:
+    assert ". See llmbridge calls --help" in cli("calls", "--limit", "many").err
+    assert "'. See llmbridge chat --help" in cli("chat").err
+
+
 @pytest.mark.parametrize("args", [["--help"], ["--version"], ["usage", "--help"]], ids=" ".join)
 def test_the_start_imports_neither_vendors_nor_drivers(args: list[str]) -> None:
     code = "import sys; from llmbridge.cli import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
@@ -144,7 +163,7 @@ def test_the_start_imports_neither_vendors_nor_drivers(args: list[str]) -> None:
 
 def test_the_installed_command_is_this_one(tmp_path: Path) -> None:
     command = Path(sys.executable).with_name("llmbridge")
-    ran = subprocess.run([command, "usage", "--db", "x.db", "--json"], cwd=tmp_path, capture_output=True, check=False)
+    ran = subprocess.run([command, "init-db", "--db", "x.db", "--json"], cwd=tmp_path, capture_output=True, check=False)
     assert ran.returncode == 0
     assert subprocess.run([command, "usage", "--bogus"], capture_output=True, check=False).returncode == 2
 
@@ -178,11 +197,12 @@ def test_a_full_disk_is_told(cli: Command, books: str, monkeypatch: pytest.Monke
     assert os.strerror(errno.ENOSPC) in result.err
 
 
-def test_an_interrupt_is_130_and_the_call_is_on_the_books(cli: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=" ".join)
+def test_an_interrupt_is_130_and_the_call_is_on_the_books(cli: Command, tmp_path: Path, options: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
         started = subprocess.Popen(
-            [*LLMBRIDGE, "chat", "Hi", "--model", "openai:gpt-4o", "--db", str(tmp_path / "new.db")],
+            [*LLMBRIDGE, "chat", "Hi", "--model", "openai:gpt-4o", "--db", str(tmp_path / "new.db"), *options],
             env={**os.environ, "OPENAI_BASE_URL": address},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -192,7 +212,8 @@ def test_an_interrupt_is_130_and_the_call_is_on_the_books(cli: Command, tmp_path
             connection.recv(1)
             started.send_signal(signal.SIGINT)
             out, err = started.communicate()
-    assert (started.returncode, out) == (130, "")
-    assert "Traceback" not in err
+    assert started.returncode == 130
+    assert (json.loads(out)["error"]["message"] == "interrupted") if options else out == ""
+    assert err.splitlines()[1:] == ["interrupted"]
     [call] = cli("calls", "--db", "new.db", "--json").document["calls"]
     assert call["status"] == "cancelled"

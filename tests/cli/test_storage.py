@@ -26,7 +26,8 @@ def test_init_db_creates_migrates_and_fills(cli: Command, tmp_path: Path) -> Non
     assert again["database"] == "sqlite:///new.db"
 
 
-def test_status_migrates_nothing(cli: Command) -> None:
+def test_status_migrates_nothing(cli: Command, tmp_path: Path) -> None:
+    (tmp_path / "new.db").touch()
     for _ in range(2):
         status = cli("storage", "status", "--db", "sqlite:///new.db", "--json")
         assert status.code == 0
@@ -75,7 +76,18 @@ def test_an_unhealthy_store_is_1(cli: Command, tmp_path: Path) -> None:
     assert (told.code, told.document["status"]) == (1, "unhealthy")
 
 
-def test_a_reader_says_that_the_store_is_new(cli: Command) -> None:
+def test_a_file_that_does_not_exist_is_unhealthy_and_not_made(cli: Command, tmp_path: Path) -> None:
+    result = cli("health", "--db", "typo/calls.db")
+    assert result.code == 1
+    assert result.out.startswith("unhealthy: there is no database at ")
+    told = cli("health", "--db", "typo/calls.db", "--json")
+    assert (told.code, told.document["status"]) == (1, "unhealthy")
+    assert told.document["target"].endswith("/typo/calls.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_says_that_the_store_is_new(cli: Command, tmp_path: Path) -> None:
+    (tmp_path / "new.db").touch()
     assert "it is new" in cli("usage", "--db", "new.db").err
     assert "it is new" not in cli("usage", "--db", "new.db").err
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from llmbridge import LLMDatabase
 
 ALL = ("usage", "--since", "2026-03-01")
 Command = Callable[..., Any]
@@ -69,6 +72,12 @@ def test_days_are_those_of_the_zone_asked_for(cli: Command, books: str) -> None:
         (["--origin", "back-office"], 1),
         (["--provider", "openai"], 6),
         (["--model", "mystery"], 1),
+        (["--model", "openai:mystery"], 1),
+        (["--model", "openai:mystery", "--model", "openai:gpt-4o"], 6),
+        (["--model", "openai:mystery", "--provider", "openai"], 1),
+        (["--model", "openai:mystery", "--model", "gpt-4o", "--provider", "openai"], 6),
+        (["--model", "openai:mystery", "--provider", "ollama"], 0),
+        (["--model", "openai:nothing"], 0),
         (["--status", "timeout", "--status", "rate_limited"], 2),
         (["--tag", "team=search"], 1),
         (["--tag", "team=search", "--tag", "team=ads"], 2),
@@ -94,3 +103,37 @@ def test_json_has_exact_money_as_text_and_percentiles(cli: Command, books: str) 
 
 def test_a_sum_without_unpriced_calls_is_not_marked(cli: Command, books: str) -> None:
     assert cells(cli(*ALL, "--user", "ann").out)[-1][4] == "1234567.000004500001"
+
+
+def test_a_name_with_a_colon_is_a_name_unless_a_vendor_stands_before_it(cli: Command, books: str) -> None:
+    async def fill() -> None:
+        async with LLMDatabase(books) as db:
+            for provider, name in (("ollama", "llama3.2:latest"), ("acme", "one"), ("acme", "llama3.2:latest")):
+                await db.record_api_call(origin="shop", provider=provider, model_name=name)
+
+    asyncio.run(fill())
+
+    def calls(*options: str) -> int:
+        found: int = cli(*ALL, *options, "--json").document["total"]["calls"]
+        assert len(cli("calls", *options, "--json").document["calls"]) == found
+        return found
+
+    assert calls("--model", "llama3.2:latest") == 2
+    assert calls("--model", "ollama:llama3.2:latest") == 1
+    assert calls("--model", "llama3.2:latest", "--provider", "ollama") == 1
+    assert calls("--model", "acme:one") == 1
+    for several in (["ollama:llama3.2:latest", "acme:one"], ["acme:one", "gpt-4o"]):
+        result = cli(*ALL, *(word for name in several for word in ("--model", name)))
+        assert result.code == 2
+        assert "only of one vendor" in result.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--since", "all", "--by", "month"], "--by month needs a --since other than all"),
+        (["--by", "day,month"], "--by takes one period, not day, month"),
+    ],
+)
+def test_a_wrong_period_is_told_in_the_words_of_the_options(cli: Command, options: list[str], said: str) -> None:
+    assert cli("usage", *options).err == f"error: {said}\n"

@@ -17,6 +17,7 @@ from llmbridge.errors import (
     RecordRejectedError,
     SchemaOutdatedError,
     SchemaTooNewError,
+    StorageClosedError,
     StorageError,
     StorageUnavailableError,
     UnsupportedOperationError,
@@ -419,5 +420,118 @@ async def test_closing_twice_is_harmless_and_opening_again_works() -> None:
     await db.record_api_call(**fields())
     await db.close()
     await db.close()
-    assert len(await db.list_recent_calls()) == 1
+    with pytest.raises(StorageClosedError):
+        await db.list_recent_calls()
+    async with db:
+        assert len(await db.list_recent_calls()) == 1
+
+
+async def test_zero_is_a_value_of_a_parameter_and_metadata_of_the_caller_wins(db: LLMDatabase) -> None:
+    call = await recorded(db, seed=0, top_p=0, metadata={"seed": "mine"})
+    assert call.metadata == {"seed": "mine", "top_p": 0}
+
+
+async def test_a_record_moves_to_another_store_as_it_is(db: LLMDatabase) -> None:
+    await db.set_prices([ModelPrice("acme", "m", datetime(2026, 1, 1, tzinfo=UTC), Decimal(1), Decimal(1))])
+    call = await recorded(db, provider="acme", model_name="m")
+    async with LLMDatabase("memory://") as other:
+        await other.record_api_call(call)
+        assert await other.get_call_record(call.id) == call
+
+
+async def test_counts_given_as_text_are_counted(db: LLMDatabase) -> None:
+    assert (await recorded(db, prompt_tokens="5", completion_tokens=1.0)).total_tokens == 6
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"effective_from": datetime(2026, 1, 1)},
+        {"input": -1},
+        {"input": float("nan")},
+        {"input": 10**9},
+        {"model_name": "m" * 256},
+        {"provider": ""},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+async def test_a_price_that_can_never_be_stored_is_refused(db: LLMDatabase, wrong: dict[str, Any]) -> None:
+    given = {"provider": "acme", "model_name": "m", "effective_from": datetime(2026, 1, 1, tzinfo=UTC), **wrong}
+    with pytest.raises(RecordRejectedError):
+        await db.set_prices([ModelPrice(**given)])
+    assert (await recorded(db, provider="acme", model_name="m")).cost_reason == "unknown_model"
+
+
+async def test_a_price_of_floats_enters_by_its_digits(db: LLMDatabase) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    await db.set_prices([ModelPrice("acme", "m", start, input=0.1, output=0.2)])  # type: ignore[arg-type]
+    assert (await recorded(db, provider="acme", model_name="m")).estimated_cost == Decimal("0.00012")
+
+
+async def test_rates_that_are_not_given_stay_those_in_force(db: LLMDatabase) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    await db.set_prices([ModelPrice("openai", "gpt-4o-mini", start, Decimal(1), Decimal(2), Decimal(3), Decimal(4))])
+    assert await db.update_model_costs("openai", "gpt-4o-mini", None, None)
+    assert db.backend is not None
+    assert len(await db.backend.list_prices()) == 1
+    assert await db.update_model_costs("openai", "gpt-4o-mini", 5, None)
+    newest = (await db.backend.list_prices())[-1]
+    assert (newest.input, newest.output, newest.cache_read, newest.cache_write) == (5, 2, 3, 4)
+    model = await db.get_model("openai", "gpt-4o-mini")
+    assert model is not None
+    assert model.source == "user"
+
+
+async def test_own_prices_are_read_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmbridge.registry.PRICES_MAX_AGE", 0.0)
+    async with LLMDatabase("memory://again") as one, LLMDatabase("memory://again") as other:
+        for rate in (1, 2):
+            price = ModelPrice("acme", "m", datetime(2026, 1, rate, tzinfo=UTC), Decimal(rate), Decimal(rate))
+            await other.set_prices([price])
+            await recorded(one, provider="acme", model_name="m")
+            await asyncio.sleep(0)
+            cost = (await recorded(one, provider="acme", model_name="m")).estimated_cost
+            assert cost == Decimal(rate) * 1100 / 10**6
+
+
+async def test_the_past_may_be_as_long_as_it_likes_and_the_future_is_not_purged(db: LLMDatabase) -> None:
+    await db.record_api_call(**fields())
+    stats = await db.get_usage_stats("app", days=10**7)
+    assert stats is not None
+    with pytest.raises(ValueError, match="negative"):
+        await db.cleanup_old_data(-5, force=True)
+    assert await db.cleanup_old_data(10**7) == 0
+
+
+async def test_filters_find_what_was_stored_for_them(db: LLMDatabase) -> None:
+    await db.record_api_call(**fields(id_at_origin="u\0x"))
+    await db.record_api_call(**fields(id_at_origin=""))
+    for user in ("u\0x", ""):
+        stats = await db.get_usage_stats("app", user)
+        assert stats is not None
+        assert stats.total_calls == 1
+        assert len(await db.list_recent_calls("app", user)) == 1
+
+
+async def test_the_most_used_model_and_the_mean_are_of_what_there_is(db: LLMDatabase) -> None:
+    for name in ("a", "z", "z"):
+        await db.record_api_call(**fields(provider="nobody", model_name=name))
+    stats = await db.get_usage_stats("app")
+    assert stats is not None
+    assert (stats.most_used_model, stats.avg_cost_per_call, stats.unpriced_calls) == ("z", None, 3)
+
+
+async def test_a_store_that_hangs_does_not_keep_the_books_from_closing() -> None:
+    class Hanging(MemoryBackend):
+        async def record_calls(self, calls: Any) -> Any:
+            await asyncio.Event().wait()
+
+    db = LLMDatabase(backend=Hanging(), record_timeout=0.05)
+    with pytest.raises(StorageUnavailableError):
+        await db.record_api_call(**fields())
     await db.close()
+
+
+async def test_options_without_a_url_are_an_error() -> None:
+    with pytest.raises(ValueError, match="synchronous"):
+        LLMDatabase(synchronous="normal")

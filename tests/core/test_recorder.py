@@ -181,3 +181,54 @@ async def test_a_stopped_writer_tells_everyone_who_waits() -> None:
     writer.cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(r, StorageUnavailableError) for r in results)
+
+
+async def test_closing_ends_the_retries() -> None:
+    store = Store(failures=10**6)
+    recorder = Recorder(store.write, patience=3600)
+    waiting = asyncio.create_task(recorder.record(call()))
+    while not store.batches:
+        await asyncio.sleep(0)
+    await recorder.close()
+    with pytest.raises(StorageUnavailableError):
+        await waiting
+
+
+async def test_closing_tells_callers_that_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "MAX_PENDING", 1)
+    store = Store()
+    store.gate.clear()
+    recorder = Recorder(store.write, patience=1)
+    tasks = [asyncio.create_task(recorder.record(call())) for _ in range(4)]
+    while not store.batches:
+        await asyncio.sleep(0)
+    closing = asyncio.create_task(recorder.close())
+    await asyncio.sleep(0)
+    store.gate.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    await closing
+    assert results[0] is None
+    assert any(isinstance(result, StorageClosedError) for result in results)
+
+
+async def test_calls_that_a_store_names_are_not_searched_for() -> None:
+    poison = call()
+    store = Store(failures=1)
+    store.error = RecordRejectedError("poison", ids=(poison.id,))
+    recorder = Recorder(store.write, patience=1)
+    calls = [call(), poison, call()]
+    results = await asyncio.gather(*map(recorder.record, calls), return_exceptions=True)
+    assert [type(result) for result in results] == [type(None), RecordRejectedError, type(None)]
+    assert len(store.batches) == 2
+
+
+async def test_what_is_abandoned_is_counted_and_told() -> None:
+    store = Store()
+    store.gate.clear()
+    recorder = Recorder(store.write, patience=1)
+    tasks = [asyncio.create_task(recorder.record(call())) for _ in range(3)]
+    while not store.batches:
+        await asyncio.sleep(0)
+    assert recorder.abandon() == 3
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(result, StorageUnavailableError) for result in results)

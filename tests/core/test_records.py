@@ -140,6 +140,54 @@ def test_error_messages_lose_their_keys(text: str) -> None:
     assert "abcdefgh12345678" not in message
 
 
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("OPENAI_API_KEY=tellme99", "OPENAI_API_KEY=***"),
+        ("PGPASSWORD=tell,me99 psql", "PGPASSWORD=*** psql"),
+        ("password: 123456", "password: ***"),
+        ("?access_token=tellme99&page=2", "?access_token=***&page=2"),
+        ("client_secret: tellme99", "client_secret: ***"),
+        ("{'clientSecret': 'tell me 99', 'id': 1}", "{'clientSecret': '***', 'id': 1}"),
+        (r"{\"api_key\": \"tellme99\"}", r'{\"api_key\": \"***"}'),
+        ("Authorization: Basic dXNlcjpwYXNz", "Authorization: Basic ***"),
+        ("sent Basic dXNlcjpwYXNz", "sent Basic ***"),
+        ("sent Bearer tellme99", "sent Bearer ***"),
+        ("at postgresql://u:p@ss,word@h:5432/d", "at postgresql://u:***@h:5432/d"),
+        ("at redis://:tellme99@h/0", "at redis://:***@h/0"),
+        ("at mysql://u@corp:p/w@h/d", "at mysql://u@corp:***@h/d"),
+        ("Incorrect key sk-canar***show", "Incorrect key ***"),
+        ("hf_abcdefgh12345678", "***"),
+        ("ghp_abcdefgh12345678", "***"),
+        ("github_pat_11ABCDEFG_abcdefgh", "***"),
+        ("AKIAABCDEFGHIJKLMNOP", "***"),
+        ("eyJhbGciOi.eyJzdWIiOi.SflKxwRJ_-x", "***"),
+    ],
+)
+def test_what_looks_like_a_key_or_a_password_is_redacted(text: str, redacted: str) -> None:
+    assert records.redact(text) == redacted
+    assert records.redact(redacted) == redacted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://127.0.0.1:8080/v1",
+        "http://127.0.0.1:8080/v1 cannot be reached, ask admin@example.com",
+        "postgresql://user@host:5432/db",
+        "max token: 4096",
+        "max_token=4096.",
+        "maximum context length is 128000 tokens",
+        "max_tokens: 5000",
+        "basic authentication is not offered",
+        "duplicate key value violates unique constraint pk_models_id",
+        "a monkey: nothing else",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert records.redact(text) == text
+
+
 def test_a_record_made_by_hand_is_brought_into_form() -> None:
     call = CallRecord(**fields(called_at=NOON.astimezone(timezone(timedelta(hours=5))), id_at_origin=""))
     assert records.canonical(call).called_at.tzinfo is UTC

@@ -22,6 +22,7 @@ from llmbridge.errors import (
     ProviderUnavailableError,
     RateLimitError,
     RecordRejectedError,
+    StorageClosedError,
     StorageRefusedError,
     StorageUnavailableError,
     WrongLoopError,
@@ -160,6 +161,8 @@ async def test_a_cancelled_call_is_on_the_books(bridge: LLMBridge) -> None:
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
+    while not await bridge.list_recent_calls():
+        await asyncio.sleep(0)
     call = await only_call(bridge)
     assert (call.status, call.cost_reason, call.id_at_origin) == ("cancelled", "unmeasured_usage", "user-1")
 
@@ -199,6 +202,9 @@ async def test_an_unknown_model_is_unpriced_and_says_so(bridge: LLMBridge) -> No
         (ask(model="nobody-knows-this"), None, ModelNotFoundError),
         (ask(model="acmee:gpt-4o"), None, ProviderNotFoundError),
         (ask(tools=[{}]), None, InvalidRequestError),
+        (ask(tools=[{"function": "x"}]), None, InvalidRequestError),
+        (ask(max_tokens=2**70), None, RecordRejectedError),
+        (ask(temperature=float("nan")), None, RecordRejectedError),
     ],
 )
 async def test_what_cannot_be_recorded_or_routed_is_refused_before_the_vendor_is_asked(
@@ -370,8 +376,7 @@ async def test_a_service_that_insists_on_its_books_does_not_start_without_them(e
     bridge = bridge_over(store, on_storage_error="raise")
     with pytest.raises(type(error)):
         await bridge.__aenter__()
-    with pytest.raises(type(error)):
-        await bridge.chat(ask())
+    assert (await bridge.chat(ask())).record_status == "lost"
 
 
 async def test_a_refused_store_stops_a_service_from_starting() -> None:
@@ -399,3 +404,157 @@ def test_retries_that_do_not_exist_are_not_promised() -> None:
     LLMBridge(max_retries=0)
     with pytest.raises(ValueError, match="max_retries"):
         LLMBridge(max_retries=2)
+
+
+async def test_a_cancelled_caller_does_not_wait_for_the_store() -> None:
+    store, may_write = Faulty(), asyncio.Event()
+    record_calls = store.record_calls
+
+    async def write(calls: Sequence[CallRecord]) -> RecordResult:
+        await may_write.wait()
+        return await record_calls(calls)
+
+    store.record_calls = write  # type: ignore[method-assign]
+    bridge = bridge_over(store)
+    vendor = Vendor(None)
+    bridge.register_provider("acme", vendor)
+    asking = asyncio.create_task(bridge.chat(ask()))
+    await vendor.asked.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert not store._open.calls
+    may_write.set()
+    while not store._open.calls:
+        await asyncio.sleep(0)
+    await bridge.close()
+
+
+async def test_closing_waits_for_calls_in_flight() -> None:
+    bridge = LLMBridge("memory://closing-waits")
+    vendor, may_answer = Vendor(answer()), asyncio.Event()
+    complete = vendor.complete
+
+    async def slowly(request: LLMRequest, model: str, *, timeout: float) -> Completion:
+        vendor.asked.set()
+        await may_answer.wait()
+        return await complete(request, model, timeout=timeout)
+
+    vendor.complete = slowly  # type: ignore[method-assign]
+    bridge.register_provider("acme", vendor)
+    asking = asyncio.create_task(bridge.chat(ask()))
+    await vendor.asked.wait()
+    closing = asyncio.create_task(bridge.close())
+    await asyncio.sleep(0)
+    may_answer.set()
+    assert (await asking).record_status == "committed"
+    await closing
+    with pytest.raises(StorageClosedError):
+        await bridge.chat(ask())
+    async with LLMBridge("memory://closing-waits") as again:
+        assert len(await again.list_recent_calls()) == 1
+
+
+async def test_a_provider_that_returns_something_else_is_an_invalid_response(bridge: LLMBridge) -> None:
+    vendor = serve(bridge, answer())
+    vendor.outcome = {"content": "Hello"}  # type: ignore[assignment]
+    with pytest.raises(InvalidResponseError, match="dict"):
+        await bridge.chat(ask())
+    assert (await only_call(bridge)).error_type == "InvalidResponseError"
+
+
+@pytest.mark.parametrize("count", [-1, 2**70])
+async def test_figures_that_no_vendor_can_mean_count_as_not_reported(bridge: LLMBridge, count: int) -> None:
+    usage = TokenUsage(prompt_tokens=count, completion_tokens=1)
+    serve(bridge, answer(usage=usage, cost=float("nan")))
+    response = await bridge.chat(ask())
+    assert (response.record_status, response.cost_reason) == ("committed", "unmeasured_usage")
+    assert response.usage == {"prompt_tokens": None, "completion_tokens": 1, "total_tokens": None}
+
+
+async def test_an_exception_that_is_none_of_pythons_usual_ones_is_on_the_books(bridge: LLMBridge) -> None:
+    class PanicError(BaseException):
+        pass
+
+    vendor = serve(bridge, answer())
+
+    async def panic(request: LLMRequest, model: str, *, timeout: float) -> Completion:
+        raise PanicError
+
+    vendor.complete = panic  # type: ignore[method-assign]
+    with pytest.raises(PanicError):
+        await bridge.chat(ask())
+    while not await bridge.list_recent_calls():
+        await asyncio.sleep(0)
+    assert (await only_call(bridge)).error_type == "PanicError"
+
+
+async def test_every_provider_is_closed_whatever_the_others_raise() -> None:
+    closed: list[str] = []
+
+    class Closing(Vendor):
+        async def close(self) -> None:
+            closed.append(self.name)
+            raise OSError
+
+    bridge = LLMBridge("memory://")
+    for name in ("one", "two", "two"):
+        bridge.register_provider(name, Closing(answer()))
+    with pytest.raises(OSError):  # noqa: PT011
+        await bridge.close()
+    assert sorted(closed) == ["one", "two", "two"]
+
+
+async def test_what_is_no_request_is_told_so(bridge: LLMBridge) -> None:
+    with pytest.raises(TypeError, match="LLMRequest"):
+        await bridge.chat("Hi")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="stream"):
+        ask(stream=True)
+    with pytest.raises(ValueError, match="colon"):
+        bridge.register_provider("a:b", Vendor(answer()))
+
+
+def test_times_that_are_no_times_are_refused() -> None:
+    for wrong in ({"timeout": 0}, {"timeout": -1}, {"record_timeout": 0}):
+        with pytest.raises(ValueError, match="0 seconds"):
+            LLMBridge("memory://", **wrong)  # type: ignore[arg-type]
+
+
+def test_a_call_that_was_refused_binds_no_loop() -> None:
+    bridge = LLMBridge("memory://")
+    for _ in range(2):
+        with pytest.raises(ModelNotFoundError):
+            asyncio.run(bridge.chat(ask(model="nobody-knows-this")))
+
+
+async def test_a_lost_call_is_priced_all_the_same() -> None:
+    store = Faulty()
+    store.on_connect = fail(StorageUnavailableError("away"))
+    bridge = bridge_over(store)
+    bridge.register_provider("acme", Vendor(answer()), priced_as="openai")
+    response = await bridge.chat(ask())
+    assert (response.record_status, response.cost) == ("lost", Decimal("0.00021"))
+
+
+async def test_what_a_provider_does_first_is_not_the_vendors_time(bridge: LLMBridge) -> None:
+    vendor = serve(bridge, answer())
+
+    async def prepare() -> None:
+        await asyncio.sleep(0.3)
+
+    vendor.prepare = prepare  # type: ignore[method-assign]
+    await bridge.chat(ask(timeout=0.2))
+    call = await only_call(bridge)
+    assert call.response_time_ms is not None
+    assert call.response_time_ms < 300
+
+
+def test_the_models_that_can_be_called_are_told_by_vendor() -> None:
+    bridge = LLMBridge()
+    assert "gpt-4o-mini" in bridge.get_available_models()["openai"]
+    info = bridge.get_model_info("gpt-4o-mini")
+    assert (info["provider"], info["model"], info["max_context"]) == ("openai", "gpt-4o-mini", 128000)
+    bridge.register_provider("acme", Vendor(answer()))
+    assert bridge.get_model_info("acme:x") == {"provider": "acme", "model": "x"}
+    with pytest.raises(ModelNotFoundError):
+        bridge.get_model_info("nobody-knows-this")

@@ -6,9 +6,12 @@ import ast
 import inspect
 import re
 import shlex
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +81,10 @@ async def test_the_first_snippet_calls_a_vendor_and_reads_the_books(
 ) -> None:
     await run(snippet("get_usage_stats"))
     assert [request.headers["authorization"] for request in vendor.requests] == ["Bearer sk-reader"]
-    assert capsys.readouterr().out == "echo: Hi\n$0.000006 committed\n1 calls, 19 tokens, $0.000006\n"
+    assert (
+        capsys.readouterr().out
+        == "echo: Hi\n0.000006000000 dollars, committed\n1 calls, 19 tokens, $0.000006\n"
+    )
 
 
 async def test_an_endpoint_of_one_s_own_is_called_by_its_name(
@@ -121,6 +127,29 @@ async def test_usage_is_read_by_day_and_model(capsys: pytest.CaptureFixture[str]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d gpt-4o-mini 3 calls \$0\.00045(0*) unpriced: 0", by_day)
     assert re.fullmatch(r"user-1 2 calls \$0\.0003(0*)", by_user)
     assert re.fullmatch(r".+ openai gpt-4o-mini success 0\.00015(0*)", last)
+
+
+async def test_an_own_price_is_set() -> None:
+    await run(snippet("ModelPrice"))
+    async with LLMBridge("sqlite:///calls.db") as bridge:
+        assert bridge.db is not None
+        call_id = await bridge.db.record_api_call(
+            origin="shop", provider="acme", model_name="large-1", prompt_tokens=1000, completion_tokens=100
+        )
+        assert call_id is not None
+        call = await bridge.db.get_call_record(call_id)
+    assert call is not None
+    assert call.estimated_cost == Decimal("0.0007")
+
+
+async def test_the_sql_of_the_readme_reads_the_view() -> None:
+    async with LLMBridge("sqlite:///calls.db") as bridge:
+        assert bridge.db is not None
+        await bridge.db.record_api_call(origin="shop", provider="p", model_name="m", estimated_cost="0.1")
+    [query] = re.findall(r"^```sql\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    with closing(sqlite3.connect("calls.db")) as plain:
+        [row] = plain.execute(query).fetchall()
+    assert row[1:] == ("m", 1, None, "0.1")
 
 
 async def test_a_plugin_describes_its_backend() -> None:

@@ -51,3 +51,22 @@ async def test_answers_in_json_when_asked_to() -> None:
     user = Message(role="user", content="hi")
     for fields in ({"json_response": True}, {"response_format": {"type": "json_object"}}):
         assert json.loads((await echo(user, **fields)).content) == {"echo": "hi"}
+
+
+async def test_a_response_format_of_text_comes_before_json_response() -> None:
+    asked = await echo(Message(role="user", content="hi"), response_format={"type": "text"}, json_response=True)
+    assert asked.content == "echo: hi"
+
+
+def test_a_response_format_decides_whether_json_is_wanted() -> None:
+    def wants_json(**fields: Any) -> bool:
+        return LLMRequest(messages=[], **fields).wants_json
+
+    assert wants_json(json_response=True)
+    assert wants_json(response_format={"type": "json_schema"}, json_response=False)
+    assert not wants_json()
+    assert not wants_json(response_format={"type": "text"}, json_response=True)
+
+
+def test_is_called_echo_until_it_is_registered_under_another_name() -> None:
+    assert llmbridge_provider().create("echo", {}).name == "echo"

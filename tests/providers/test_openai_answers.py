@@ -60,6 +60,10 @@ async def test_cached_written_and_reasoning_tokens_are_subsets(openai: BaseLLMPr
         ({"prompt_tokens": None, "completion_tokens": "7"}, None),
         ({"prompt_tokens": 12}, TokenUsage(prompt_tokens=12)),
         ({"prompt_tokens": 12, "completion_tokens": 7}, TokenUsage(prompt_tokens=12, completion_tokens=7)),
+        ({"prompt_tokens": -12, "completion_tokens": 7}, TokenUsage(completion_tokens=7)),
+        ({"prompt_tokens": 12.5, "completion_tokens": 7.0}, None),
+        ({"prompt_tokens": True, "completion_tokens": 2**63}, None),
+        ({"prompt_tokens": 2**62, "completion_tokens": 10**30}, None),
         (
             {"prompt_tokens": 12, "completion_tokens": 0, "prompt_tokens_details": None},
             TokenUsage(prompt_tokens=12, completion_tokens=0),

@@ -28,7 +28,7 @@ from llmbridge.providers.vendors import OpenAIProvider
 from llmbridge.schemas import LLMRequest, Message
 
 from .conftest import KEY
-from .fake_vendor import FakeVendor, Reply
+from .fake_vendor import FakeVendor, Reply, running
 
 PROMPT = "the launch code is CANARY-0815 and nobody may read it"
 REQUEST = LLMRequest(
@@ -39,7 +39,9 @@ REQUEST = LLMRequest(
             role="assistant", tool_calls=[{"id": "a", "name": "look_up", "arguments": {"name": "CANARY-4242 Ltd"}}]
         ),
         Message(role="tool", tool_call_id="a", content="nothing"),
-    ]
+    ],
+    tools=[{"name": "look_up", "description": "Finds CANARY-1212", "parameters": {"title": "canary_schema"}}],
+    stop=["canary_stop"],
 )
 
 FAULTS = {
@@ -103,6 +105,8 @@ async def test_a_fault_becomes_the_one_exception_for_it_after_a_single_request(
         (Reply(402, {"error": {"message": "Insufficient balance"}}), RateLimitError),
         (Reply(404, {"detail": "Not Found"}), InvalidRequestError),
         (Reply(404, {"error": {"message": 'model "llama9" not found, try pulling it first'}}), ModelNotFoundError),
+        (Reply(301, b"", {"Location": "/elsewhere"}), ProviderUnavailableError),
+        (Reply(304, b""), ProviderUnavailableError),
         (Reply(408, {"error": {"message": "Request timed out"}}), ProviderTimeoutError),
         (Reply(422, {"detail": [{"msg": "field required"}]}), InvalidRequestError),
         (Reply(400, b"plain words", content_type="text/plain"), InvalidRequestError),
@@ -193,6 +197,18 @@ TELLTALES = {
     "masked key": echoing(401, "Incorrect API key provided: sk-canar***show."),
     "prompt": echoing(400, f"Invalid message: {PROMPT}"),
     "word of the prompt": echoing(400, "Invalid token CANARY-0815 in the message"),
+    "single word": echoing(400, "canary"),
+    "single word as a code": Reply(400, {"error": {"code": "canary_0815", "type": "launch_code", "param": "canary"}}),
+    "word in lower case": echoing(400, "cannot read token 'canary-0815'"),
+    "spaced prompt": echoing(400, "c a n a r y - CANARY&#45;0815"),
+    "escaped prompt": echoing(400, "bad: \\u0043ANARY-0815 launch\\u0020code, launch+code"),
+    "tool description": echoing(400, "Invalid description: 'Finds CANARY-1212'"),
+    "schema": echoing(400, "Invalid schema canary_schema"),
+    "stop": echoing(400, "Invalid stop: canary_stop"),
+    "prompt on context length": echoing(400, "maximum context length is 5 tokens: CANARY"),
+    "prompt on content filter": echoing(400, "rejected by our safety system: CANARY"),
+    "key as a code": Reply(401, {"error": {"code": KEY, "type": KEY}}),
+    "prompt in a redirect": Reply(307, PROMPT.encode(), {"Location": "http://127.0.0.1:9/"}),
     "tool argument": echoing(422, "bad arguments: 'CANARY-4242 Ltd'"),
     "prompt on 500": echoing(500, PROMPT),
     "prompt on 429": echoing(429, PROMPT),
@@ -222,17 +238,66 @@ async def test_neither_key_nor_prompt_is_in_an_exception_or_a_log(
     model = f"gpt-4o--{telltale}" if telltale in FAULTS else "gpt-4o"
     error = await failure_of(opened, model, timeout=0.3 if telltale == "hang" else 20.0)
     said = everything_said(error) + caplog.text + "".join(repr(vars(record)) for record in caplog.records)
-    for secret in (KEY, "canar", "CANARY", "launch code"):
+    for secret in (KEY, "canar", "CANARY", "\\u0043", "c a n a r y", "launch code", "launch_code", "launch+code"):
         assert secret not in said
     if telltale != "silent":
         assert error.__cause__ is not None
 
 
-async def test_a_vendors_own_words_are_repeated_briefly(openai: BaseLLMProvider, vendor: FakeVendor) -> None:
-    vendor.reply = echoing(400, "Unknown parameter:\n 'top_q'. " + "x" * 1000)
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [
+        (
+            400,
+            {"code": "invalid_value", "type": "invalid_request_error", "param": "messages[0].content"},
+            "openai refused the request for gpt-4o: 400 invalid_value (messages); check its parameters",
+        ),
+        (400, {"type": "invalid_request_error"}, "openai refused the request for gpt-4o: 400 invalid_request_error;"),
+        (400, {"code": "made_up", "param": "made_up"}, "openai refused the request for gpt-4o: 400; check"),
+        (400, {"code": "context_length_exceeded"}, "400 context_length_exceeded; the messages and max_tokens are more"),
+        (400, {"code": "ResponsibleAIPolicyViolation"}, "its safety system objects"),
+        (401, {"code": "invalid_api_key"}, "401 invalid_api_key; is the API key right?"),
+        (404, {"code": "model_not_found"}, "404 model_not_found; it has no such model"),
+        (429, {"code": "insufficient_quota"}, "429 insufficient_quota; the account has no credit or quota left"),
+        (500, {"type": "server_error"}, "openai failed on its side for gpt-4o: 500 server_error; try again later"),
+    ],
+)
+async def test_says_the_status_the_known_code_and_what_to_do(
+    openai: BaseLLMProvider, vendor: FakeVendor, status: int, error: dict[str, str], said: str
+) -> None:
+    vendor.reply = Reply(status, {"error": {"message": "some words of the vendor", **error}})
     text = str(await failure_of(openai))
-    assert "Unknown parameter: 'top_q'." in text
-    assert len(text) < 400
+    assert said in text
+    assert "some words" not in text
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed_and_its_target_not_named(
+    openai: BaseLLMProvider, vendor: FakeVendor, status: int
+) -> None:
+    with running() as other:
+        vendor.reply = Reply(status, b"", {"Location": f"{other.url}/chat/completions"})
+        error = await failure_of(openai)
+        assert (type(error), error.status_code, other.requests) == (ProviderUnavailableError, status, [])
+        assert f"redirects ({status})" in str(error)
+        assert "base_url" in str(error)
+        assert str(other.server_address[1]) not in everything_said(error)
+
+
+@pytest.mark.parametrize("fault", ["server_error", "auth", "html200", "hang", "reset"])
+async def test_errors_name_the_vendor_as_it_is_registered(opened: BaseLLMProvider, fault: str) -> None:
+    opened.name = "acme"
+    error = await failure_of(opened, f"gpt-4o--{fault}", timeout=0.3 if fault == "hang" else 20.0)
+    assert error.provider == "acme"
+    assert str(error).startswith("acme ")
+    assert "openai" not in str(error)
+
+
+async def test_a_server_that_wants_a_key_and_got_none_says_what_to_pass(vendor: FakeVendor) -> None:
+    provider = OpenAIProvider(base_url=vendor.url)
+    error = await failure_of(provider, "gpt-4o--auth")
+    await provider.close()
+    assert "no API key was sent: pass api_key=" in str(error)
 
 
 async def test_a_good_call_logs_neither_key_nor_prompt(

@@ -144,6 +144,7 @@ async def test_a_choice_between_no_tools_is_not_sent(sent: Any) -> None:
     [
         ({"json_response": True}, {"type": "json_object"}),
         ({"response_format": {"type": "json_object"}}, {"type": "json_object"}),
+        ({"response_format": {"type": "text"}, "json_response": True}, {"type": "text"}),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "place", "schema": SCHEMA}}},
             {"type": "json_schema", "json_schema": {"name": "place", "schema": SCHEMA}},
@@ -169,6 +170,23 @@ async def test_asks_for_json(sent: Any, fields: dict[str, Any], expected: dict[s
         LLMRequest(messages=[HI], tools=[WEATHER], tool_choice={"type": "function", "function": {"name": "other"}}),
         LLMRequest(messages=[HI], tools=[{"type": "web_search"}]),
         LLMRequest(messages=[HI], tools=[{"description": "nameless"}]),
+        LLMRequest(messages=[]),
+        LLMRequest(messages=[HI]).model_copy(update={"messages": [{"role": "user", "content": "hi"}]}),
+        LLMRequest(messages=[HI.model_copy(update={"role": "narrator"})]),
+        LLMRequest(messages=[Message(role="system")]),
+        LLMRequest(messages=[Message(role="user", content=[])]),
+        LLMRequest(messages=[Message(role="user", content=[42])]),
+        LLMRequest(messages=[Message(role="assistant", tool_calls=[{"id": "a", "function": "x"}])]),
+        LLMRequest(messages=[Message(role="assistant").model_copy(update={"tool_calls": ["x"]})]),
+        LLMRequest(messages=[HI], tools=[{"function": "x"}]),
+        LLMRequest(messages=[HI], tools=[{"function": "x", "name": "y"}]),
+        LLMRequest(messages=[HI], tools=[{"function": None, "name": "y"}]),
+        LLMRequest(messages=[HI], tools=[{"name": 42}]),
+        LLMRequest(messages=[HI], tools=[{"name": "x", "description": 42}]),
+        LLMRequest(messages=[HI], tools=[{"name": "x", "parameters": "y"}]),
+        LLMRequest(messages=[HI]).model_copy(update={"tools": ["x"]}),
+        LLMRequest(messages=[HI]).model_copy(update={"tools": {"name": "x"}}),
+        LLMRequest(messages=[HI]).model_copy(update={"extra": ["x"]}),
         LLMRequest(messages=[HI], extra={"stream": True}),
         LLMRequest(messages=[HI], extra={"thing": object()}),
         LLMRequest(messages=[Message(role="user", content="half a pair \ud800")]),
@@ -180,6 +198,17 @@ async def test_what_cannot_be_sent_is_refused_before_anything_goes_out(
     with pytest.raises(InvalidRequestError) as caught:
         await openai.complete(request_, "gpt-4o", timeout=20.0)
     assert (caught.value.provider, caught.value.model, vendor.requests) == ("openai", "gpt-4o", [])
+
+
+async def test_what_is_wrong_with_a_request_is_said_without_quoting_it(openai: BaseLLMProvider) -> None:
+    for wrong in (
+        LLMRequest(messages=[Message(role="user", content=[{"type": "canary", "canary": "canary"}])]),
+        LLMRequest(messages=[HI], tools=[{"type": "canary"}]),
+        LLMRequest(messages=[HI], tools=[WEATHER], tool_choice={"name": "canary"}),
+    ):
+        with pytest.raises(InvalidRequestError) as caught:
+            await openai.complete(wrong, "gpt-4o", timeout=20.0)
+        assert "canary" not in str(caught.value)
 
 
 async def test_without_a_key_nothing_is_sent_and_the_variable_is_named() -> None:
@@ -204,6 +233,35 @@ async def test_the_key_comes_from_the_environment(vendor: FakeVendor, monkeypatc
     assert vendor.requests[0].headers["authorization"] == "Bearer sk-from-environment"
 
 
+async def test_what_the_environment_has_for_openai_goes_to_no_other_server(
+    vendor: FakeVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID"):
+        monkeypatch.setenv(f"OPENAI_{name}", "canary")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer canary\nX-Team: canary")
+    provider = OpenAIProvider(base_url=vendor.url)
+    await provider.complete(LLMRequest(messages=[HI]), "any-model", timeout=20.0)
+    await provider.close()
+    assert vendor.requests[0].headers["authorization"] == "Bearer no-key"
+    assert "canary" not in repr(vendor.requests[0])
+
+
+async def test_the_environments_own_server_gets_what_the_environment_has(
+    vendor: FakeVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-from-environment")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-from-environment")
+    monkeypatch.setenv("OPENAI_BASE_URL", vendor.url)
+    provider = OpenAIProvider()
+    await provider.complete(LLMRequest(messages=[HI]), "gpt-4o", timeout=20.0)
+    await provider.close()
+    headers = vendor.requests[0].headers
+    assert (headers["authorization"], headers["openai-organization"]) == (
+        "Bearer sk-from-environment",
+        "org-from-environment",
+    )
+
+
 async def test_a_server_of_ones_own_needs_no_key(vendor: FakeVendor) -> None:
     provider = OpenAIProvider(base_url=vendor.url, organization="org-1")
     await provider.complete(LLMRequest(messages=[HI]), "any-model", timeout=20.0)
@@ -212,7 +270,9 @@ async def test_a_server_of_ones_own_needs_no_key(vendor: FakeVendor) -> None:
     assert (headers["authorization"], headers["openai-organization"]) == ("Bearer no-key", "org-1")
 
 
-@pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://localhost/v1", "http://"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000/v1", "ftp://localhost/v1", "http://", "http://[::1/v1", "http://localhost:99999/v1"]
+)
 async def test_a_base_url_that_is_none_is_refused(url: str) -> None:
     provider = OpenAIProvider(api_key="sk-x", base_url=url)
     with pytest.raises(InvalidRequestError, match="base_url"):

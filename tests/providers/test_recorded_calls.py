@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from llmbridge import LLMBridge, LLMRequest, Message
-from llmbridge.errors import ProviderTimeoutError, ProviderUnavailableError, RateLimitError
+from llmbridge.errors import InvalidRequestError, ProviderTimeoutError, ProviderUnavailableError, RateLimitError
 
 from .conftest import KEY
-from .fake_vendor import FakeVendor
+from .fake_vendor import FakeVendor, Reply
 
 
 @pytest.fixture
@@ -64,6 +64,25 @@ async def test_five_calls_of_five_endings_are_five_rows_with_the_right_status_an
     ]
     assert [cost and Decimal(cost) for _, cost, _, _ in rows] == [by_hand, None, None, None, None]
     assert b"canary" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+
+async def test_no_row_and_no_error_has_what_a_vendor_quotes(
+    bridge: LLMBridge, vendor: FakeVendor, tmp_path: Path
+) -> None:
+    error = {"message": "cannot read 'canary'", "code": "canary", "type": "the_canary_prompt", "param": "canary"}
+    vendor.reply = Reply(400, {"error": error})
+    with pytest.raises(InvalidRequestError) as caught:
+        await bridge.chat(ask("openai:gpt-4o-mini"))
+    await bridge.close()
+    assert "canary" not in str(caught.value)
+    assert b"canary" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+
+async def test_errors_of_an_endpoint_name_it_as_it_is_registered(bridge: LLMBridge, vendor: FakeVendor) -> None:
+    bridge.register_provider("acme", kind="openai", api_key=KEY, base_url=vendor.url)
+    with pytest.raises(ProviderUnavailableError, match="acme failed on its side") as caught:
+        await bridge.chat(ask("acme:gpt-4o-mini--server_error"))
+    assert caught.value.provider == "acme"
 
 
 async def test_the_vendor_is_asked_once_per_call(bridge: LLMBridge, vendor: FakeVendor) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.metadata import metadata
+
 import pytest
 
 from llmbridge.errors import ModelNotFoundError, ProviderNotFoundError
-from llmbridge.providers.routing import resolve
+from llmbridge.providers.routing import EXTRAS, resolve
 
 KNOWN = ("openai", "anthropic", "google", "ollama", "echo", "acme")
 
@@ -67,13 +69,25 @@ def test_a_registered_name_may_have_capitals() -> None:
         ("anthropic:claude-sonnet-4-5", "anthropic"),
         ("models/gemini-2.0-flash", "google"),
         ("llama3.2:latest", "ollama"),
-        ("gpt-4o", "openai"),
     ],
 )
-def test_says_how_to_install_the_vendor_that_a_model_needs(model: str, vendor: str) -> None:
+def test_says_that_this_release_has_no_such_vendor_and_what_to_do_instead(model: str, vendor: str) -> None:
     with pytest.raises(ProviderNotFoundError) as caught:
         resolve(model, ("echo",))
-    assert f'pip install "llmbridge-core[{vendor}]"' in str(caught.value)
+    assert f"this release has no vendor for {vendor} models" in str(caught.value)
+    assert f'register_provider("{vendor}", kind="openai", base_url=...)' in str(caught.value)
+    assert "pip install" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "openai:gpt-4o"])
+def test_says_how_to_install_the_vendor_that_a_model_needs(model: str) -> None:
+    with pytest.raises(ProviderNotFoundError) as caught:
+        resolve(model, ("echo",))
+    assert 'pip install "llmbridge-core[openai]"' in str(caught.value)
+
+
+def test_every_extra_that_is_proposed_exists() -> None:
+    assert set(EXTRAS) <= set(metadata("llmbridge-core").get_all("Provides-Extra") or ())
 
 
 def test_a_misspelled_prefix_gets_the_close_match_and_what_is_installed() -> None:

@@ -15,6 +15,7 @@ from llmbridge.storage import (
     CallQuery,
     RecordRejectedError,
     StorageClosedError,
+    StorageRefusedError,
     StorageUnavailableError,
     UsageQuery,
     WrongLoopError,
@@ -247,3 +248,23 @@ async def test_listing_and_a_users_sums_read_an_index(backend, other):
 
 def test_sqlite_is_new_enough_for_strict_tables():
     assert sqlite3.sqlite_version_info >= (3, 37)
+
+
+async def test_a_file_that_was_deleted_or_replaced_takes_no_more_calls(path):
+    async with SQLiteBackend(path) as backend:
+        await backend.apply_migrations()
+        await backend.record_calls([make_call(1)])
+        path.rename(path.with_name("moved.db"))
+        with pytest.raises(StorageRefusedError, match="deleted or replaced"):
+            await backend.record_calls([make_call(2)])
+        path.touch()
+        with pytest.raises(StorageRefusedError, match="deleted or replaced"):
+            await backend.record_calls([make_call(2)])
+
+
+async def test_a_link_leads_to_the_file_that_it_names(path, tmp_path):
+    link = tmp_path / "link.db"
+    link.symlink_to(path.name)
+    async with SQLiteBackend(link) as backend:
+        await backend.apply_migrations()
+    assert path.stat().st_size > 0

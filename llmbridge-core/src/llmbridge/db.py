@@ -23,7 +23,7 @@ from .registry import ModelRegistry
 from .schemas import CallRecord, LLMModel, RecordStatus, UsageStats
 from .session import Migrate, Session
 from .storage.base import StorageBackend
-from .storage.types import MAX_PAGE, CallPage, CallQuery, MigrationReport, ModelPrice, SchemaStatus, UsageRow
+from .storage.types import EARLIEST, MAX_PAGE, CallPage, CallQuery, MigrationReport, ModelPrice, SchemaStatus, UsageRow
 from .usage import Accepted
 
 OnStorageError = Literal["spool", "log", "raise"]
@@ -44,8 +44,8 @@ class LLMDatabase:
     :param plugin: distribution that serves the URL's scheme, where several claim it
     :param migrate: `auto` migrates at first use, `check` raises SchemaOutdatedError instead
     :param record_timeout: seconds within which recording a call must succeed
-    :param on_storage_error: `raise` makes an unreachable store an error at the start; otherwise it is tried again
-        by the next call
+    :param on_storage_error: `raise` makes an unreachable store an error at the start of an LLMBridge; otherwise it
+        is tried again by the next call
     :param options: options of the backend
     :raises InvalidStorageURLError, UnknownStorageError, PluginError: the URL or its plugin is wrong; nothing is
         opened
@@ -78,6 +78,8 @@ class LLMDatabase:
             raise ValueError("give a backend, a connection string or a db_manager, not two of them")
         if on_storage_error not in ("spool", "log", "raise"):
             raise ValueError(f"on_storage_error is {on_storage_error!r}; it must be 'spool', 'log' or 'raise'")
+        if record_timeout <= 0:
+            raise ValueError(f"record_timeout is {record_timeout}; it must be more than 0 seconds")
         self.backend = backend
         self.record_timeout = record_timeout
         self.on_storage_error = on_storage_error
@@ -104,20 +106,22 @@ class LLMDatabase:
         return self._registry.prices if self._registry is not None else self._no_prices
 
     async def initialize(self) -> None:
-        """Open and migrate the store. Done by the first use anyway; a failed start is tried again by the next.
+        """Open and migrate the store. Done by the first use anyway, but after `close()` only by this; a failed start
+        is tried again by the next use.
 
         :raises StorageError: it cannot be opened
         """
         if self._session is not None:
-            await self._session.start()
+            await self._session.reopen()
 
     async def close(self) -> None:
-        """Write what waits, then close the store. Idempotent."""
+        """Write what waits, for at most `record_timeout`, then close the store. Idempotent; what comes after raises
+        StorageClosedError until `initialize()`."""
         if self._session is None or self._registry is None or self._journal is None:
             return
         await self._journal.close()
         await self._registry.close()
-        await self._session.stop()
+        await self._session.stop(self.record_timeout)
 
     async def __aenter__(self) -> Self:
         await self.initialize()
@@ -127,7 +131,8 @@ class LLMDatabase:
         await self.close()
 
     def check_owner(self) -> None:
-        """Raise WrongLoopError when another event loop or process opened the store."""
+        """Raise StorageClosedError after `close()`, WrongLoopError when another event loop or process opened the
+        store."""
         if self._session is not None:
             self._session.check_owner()
 
@@ -257,7 +262,7 @@ class LLMDatabase:
         """
         if days < 1:
             raise ValueError(f"days is {days}; it must be at least 1")
-        since = datetime.now(UTC) - timedelta(days=days)
+        since = _days_ago(days)
         try:
             return await self._stats(since, origin, id_at_origin)
         except PurgedDetailError:
@@ -275,13 +280,15 @@ class LLMDatabase:
         :raises ValueError: fewer than 7 days, unless `force`
         :raises UnsupportedOperationError: the backend cannot purge
         """
+        if days_to_keep_calls < 0:
+            raise ValueError(f"days_to_keep_calls is {days_to_keep_calls}; it must not be negative")
         if days_to_keep_calls < LEAST_DAYS_KEPT and not force:
             raise ValueError(
                 f"this would keep {days_to_keep_calls} days of calls; less than {LEAST_DAYS_KEPT} needs force"
             )
         if self._session is None:
             return 0
-        before = _midnight(datetime.now(UTC) - timedelta(days=days_to_keep_calls))
+        before = _midnight(_days_ago(days_to_keep_calls))
         await self._session.start()
         async with self._session.guard():
             return await self._session.backend.purge_calls(before)
@@ -403,6 +410,11 @@ class LLMDatabase:
     async def _stats(self, since: datetime, origin: str | None, id_at_origin: str | None) -> UsageStats | None:
         rows = await self.usage(since, group_by=("provider", "model_name"), origin=origin, id_at_origin=id_at_origin)
         return usage.stats(rows, since)
+
+
+def _days_ago(days: int) -> datetime:
+    now = datetime.now(UTC)
+    return now - timedelta(days=days) if days < (now - EARLIEST).days else EARLIEST
 
 
 def _midnight(at: datetime) -> datetime:

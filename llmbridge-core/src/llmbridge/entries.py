@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .pricing import PriceBook
-from .records import build, check_amount, complete_in_place, hash_prompt, new_id
+from .records import build, check_amount, check_count, complete_in_place, hash_prompt, new_id
 from .schemas import CallRecord
 
 #: Parameters of upstream's `record_api_call` that have no column: they go to the metadata when set.
@@ -38,15 +38,11 @@ def complete(given: Mapping[str, Any], prices: PriceBook, priced_as: str | None 
         raise TypeError(f"record_api_call() has no parameter {', '.join(sorted(unknown))}")
     fields.setdefault("id", new_id())
     fields.setdefault("called_at", datetime.now(UTC))
-    prompt, completion = fields.get("prompt_tokens"), fields.get("completion_tokens")
-    fields.setdefault("usage_source", "none" if prompt is None and completion is None else "provider")
-    if isinstance(prompt, int) and isinstance(completion, int):
-        fields.setdefault("total_tokens", prompt + completion)
-    if fields.get("estimated_cost") is not None:
-        fields.setdefault("cost_source", "caller")
-        return build(fields)
     record = build(fields)
-    if record.cost_reason is None:
+    complete_in_place(record, _counted(record, fields))
+    if record.estimated_cost is not None:
+        complete_in_place(record, {"cost_source": record.cost_source or "caller", "cost_reason": None})
+    elif record.cost_reason is None:
         complete_in_place(record, _charge(record, prices, priced_as))
     return record
 
@@ -56,10 +52,25 @@ def _own_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     prompt = fields.pop("system_prompt", None)
     if prompt is not None:
         fields.setdefault("system_prompt_hash", hash_prompt(str(prompt)))
-    parameters = {name: value for name in _PARAMETERS if (value := fields.pop(name, None)) not in (None, False)}
+    parameters = {name: value for name in _PARAMETERS if not _is_unset(value := fields.pop(name, None))}
     if parameters:
         fields["metadata"] = {**parameters, **(fields.get("metadata") or {})}
     return fields
+
+
+def _is_unset(value: Any) -> bool:
+    return value is None or value is False
+
+
+def _counted(record: CallRecord, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Who counted, where the caller did not say, and the total of what was counted."""
+    prompt, completion = record.prompt_tokens, record.completion_tokens
+    changes: dict[str, Any] = {}
+    if "usage_source" not in given:
+        changes["usage_source"] = "none" if prompt is None and completion is None else "provider"
+    if record.total_tokens is None and prompt is not None and completion is not None:
+        changes["total_tokens"] = check_count("total_tokens", prompt + completion)
+    return changes
 
 
 def _charge(record: CallRecord, prices: PriceBook, priced_as: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .entries import complete
-from .errors import RecordRejectedError, StorageError, StorageUnavailableError
+from .errors import StorageError, StorageUnavailableError
 from .pricing import load_bundled_prices
 from .recorder import Recorder
 from .registry import ModelRegistry
@@ -34,10 +34,10 @@ class Journal:
         :raises RecordRejectedError: it can never be stored
         :raises StorageError: it is not known to be stored
         """
+        await load_bundled_prices()
         try:
             async with asyncio.timeout(self._timeout):
                 await self._session.start()
-                await load_bundled_prices()
                 record = self._completed(given)
                 await self._commit(record)
         except TimeoutError:
@@ -54,28 +54,35 @@ class Journal:
         record = None
         failure: StorageError
         try:
+            await load_bundled_prices()
             async with asyncio.timeout(self._timeout):
                 await self._session.start()
-                await load_bundled_prices()
                 record = self._completed(given, priced_as)
                 await self._commit(record)
-        except StorageError as error:
-            failure = error
         except TimeoutError:
             failure = self._unconfirmed()
+        except StorageError as error:
+            failure = error
+        except Exception as error:  # whatever it is, the caller has paid for the answer and gets it
+            failure = StorageError(f"recording it raised {type(error).__name__}")
         else:
             return record, "committed"
-        with contextlib.suppress(RecordRejectedError):
+        with contextlib.suppress(Exception):
             record = record or self._completed(given, priced_as)
-        logger.error("call %s is lost to the books: %s", given.get("id"), failure)
+        logger.error("call %s is not known to be on the books: %s", given.get("id"), failure)
         return record, "lost"
 
     async def close(self) -> None:
-        """Write what waits. Idempotent; the next record begins anew."""
-        if self._recorder is not None:
-            self._session.check_owner()
-            await self._recorder.close()
-            self._recorder = None
+        """Write what waits, for at most the timeout. Idempotent; the next record begins anew."""
+        recorder, self._recorder = self._recorder, None
+        if recorder is None:
+            return
+        self._session.check_owner()
+        closing = asyncio.ensure_future(recorder.close())
+        _, late = await asyncio.wait([closing], timeout=self._timeout)
+        if late:
+            logger.error("%d calls are not known to be on the books: the store did not take them", recorder.abandon())
+            await closing
 
     def _completed(self, given: Mapping[str, Any], priced_as: str | None = None) -> CallRecord:
         self._registry.refresh_prices_soon()

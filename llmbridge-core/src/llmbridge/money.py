@@ -17,6 +17,7 @@ MAX_DOLLARS = Decimal(9_000_000)
 CONTEXT = Context(prec=60, rounding=ROUND_HALF_EVEN)
 
 _UNIT = Decimal("1E-12")
+_ZERO = Decimal("0E-12")
 
 
 def parse(value: Decimal | int | float | str) -> Decimal:
@@ -35,7 +36,7 @@ def parse(value: Decimal | int | float | str) -> Decimal:
         raise ValueError("not an amount of dollars") from error
     if abs(rounded) >= MAX_DOLLARS:
         raise ValueError(f"an amount of dollars is below {MAX_DOLLARS:,}")
-    return rounded
+    return rounded or _ZERO  # units have no negative zero
 
 
 def to_units(dollars: Decimal) -> int:

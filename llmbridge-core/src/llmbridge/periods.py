@@ -47,11 +47,16 @@ def to_utc(at: datetime | date, tz: ZoneInfo) -> datetime:
 
     :raises ValueError: a naive datetime
     """
-    if not isinstance(at, datetime):
-        return start_of_day(at, tz)
-    if at.utcoffset() is None:
-        raise ValueError(f"{at.isoformat()} is naive; give it a time zone")
-    return at.astimezone(UTC)
+    try:
+        if isinstance(at, datetime):
+            if at.utcoffset() is None:
+                raise ValueError(f"{at.isoformat()} is naive; give it a time zone")
+            return at.astimezone(UTC)
+        if isinstance(at, date):
+            return start_of_day(at, tz)
+    except OverflowError:
+        raise ValueError(f"{at.isoformat()} lies outside the years 1 to 9999 in UTC") from None
+    raise ValueError(f"a time is a datetime or a date, not {type(at).__name__}")
 
 
 def split(since: datetime, until: datetime, unit: str, tz: ZoneInfo) -> Periods:
@@ -68,7 +73,10 @@ def split(since: datetime, until: datetime, unit: str, tz: ZoneInfo) -> Periods:
     while edges[-1] < until:
         if len(labels) == MAX_PERIODS:
             raise ValueError(f"more than {MAX_PERIODS} periods; ask for a shorter range or a longer period")
-        label, end = step(edges[-1], tz)
+        try:
+            label, end = step(edges[-1], tz)
+        except OverflowError:
+            raise ValueError("a period lies outside the years 1 to 9999") from None
         labels.append(label)
         edges.append(min(end, until))
     return Periods(tuple(edges), tuple(labels))

@@ -73,6 +73,11 @@ def create_backend(
     elif injected:
         address, query = StorageURL("postgresql"), {}
     else:
+        left = sorted(
+            name for name, value in options.items() if value is not None and name not in ("schema", "enable_monitoring")
+        )
+        if left:
+            raise InvalidStorageURLError(f"options without a storage URL mean nothing: {', '.join(left)}")
         return None
 
     claim = choose(storage(), address.scheme, plugin)

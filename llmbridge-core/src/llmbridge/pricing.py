@@ -123,8 +123,8 @@ class PriceBook:
 
 
 async def load_bundled_prices() -> None:
-    """Read the bundled price data, some hundred milliseconds of work, without holding up the event loop."""
-    if not rate_cards.bundled.cache_info().currsize:
+    """Read the bundled price data, some hundred milliseconds of work, once and on a thread of its own."""
+    if not rate_cards.are_read():
         await asyncio.to_thread(rate_cards.bundled)
 
 

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from . import money
 from .errors import RecordRejectedError
 from .schemas import CallRecord, LLMModel
+from .storage.types import LATEST, ModelPrice
 
 #: Most characters in an origin, an id_at_origin, and the names of a vendor and a model.
 MAX_NAME = 255
@@ -29,7 +30,6 @@ MAX_ERROR_MESSAGE = 2000
 MAX_METADATA_BYTES = 8 * 1024
 
 _INT64 = 2**63
-_LATEST = datetime.max.replace(tzinfo=UTC)
 _NAMES = ("origin", "provider", "model_name")
 _SHORT_TEXTS = ("requested_model", "price_version", "finish_reason", "response_id", "system_prompt_hash", "error_type")
 _NATURALS = (
@@ -54,9 +54,17 @@ _get_amounts = attrgetter(*_AMOUNTS)
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _SECRETS = re.compile(
     r"""(?ix)
-    (?P<before> \bbearer\s+ | ://[^\s/:@]*: | \b(?:api[-_]?key|key|token|password|secret)["']?\s*[=:]\s*["']? )
-    (?P<secret> [^\s"'@,&]+ )
-    | \b(?: sk | pk | rk | gsk | xai )-[\w-]{8,} | \bAIza[\w-]{10,}
+    ( ://[^\s/:"]{0,255}: ) [^\s"]{1,1000} (?=@)
+    | ( \bauthorization \\*["']? \s*[=:]\s* (?:\\*["'])? (?:(?:basic|bearer|digest|token|apikey)\s+)? ) [^\s"',]+
+    | ( \bbearer\s+ | \bbasic\s+ (?=[\w+/.-]{8}) (?=\S*(?:\d|=|(?-i:[a-z][A-Z]))) ) [^\s"',]+
+    | ( (?: (?:api|access|account|encryption|private|secret|shared|signing)[-_ ]?key | (?<![a-z0-9])(?:key|pass|pwd)
+          | token (?! \\*["']? \s*[=:]\s* \d{1,9} (?! [\w+/=-] | \.\w ) )
+          | secret | passw(?:or)?d | passphrase | credentials?
+        ) \\*["']? \s*[=:]\s* (?: \\*b?(?P<quote>["']) )?
+      ) (?(quote) (?: (?!(?P=quote)). )* | [^\s"'&]+ )
+    | \b(?:sk|pk|rk|gsk|xai)-[\w*.-]{7,}[\w*-] | \b(?:sk|pk|rk)_(?:live|test)_\w{8,} | \bgsk_\w{8,}
+    | \bAIza[\w-]{10,} | \bA(?:KI|SI)A[A-Z0-9]{12,} | \bhf_\w{8,} | \bgh[opsur]_\w{8,} | \bgithub_pat_\w{8,}
+    | \bglpat-[\w-]{8,} | \bxox[a-z]-[\w-]{8,} | \beyJ[\w-]{4,1000}\.[\w-]{4,}(?:\.[\w-]*)?
     """
 )
 
@@ -75,7 +83,7 @@ def hash_prompt(system_prompt: str) -> str:
 
 def redact(message: str) -> str:
     """`message` without anything that looks like a key or a password."""
-    return _SECRETS.sub(lambda match: f"{match['before'] or ''}***", message)
+    return _SECRETS.sub(lambda match: f"{match[match.lastindex] if match.lastindex else ''}***", message)
 
 
 def build(fields: Mapping[str, Any]) -> CallRecord:
@@ -94,6 +102,7 @@ def build(fields: Mapping[str, Any]) -> CallRecord:
 def complete_in_place(record: CallRecord, changes: Mapping[str, Any]) -> None:
     """Change a frozen record that nobody else has seen yet; a copy would cost more than all the rest."""
     vars(record).update(changes)
+    record.model_fields_set.update(changes)
 
 
 def canonical(call: CallRecord) -> CallRecord:
@@ -122,6 +131,22 @@ def canonical_model(model: LLMModel, *, id: int, now: datetime) -> LLMModel:  # 
     return model.model_copy(update=changes)
 
 
+def canonical_price(price: ModelPrice) -> ModelPrice:
+    """`price` as every store will give it back.
+
+    :raises RecordRejectedError: a name, time or rate that can never be stored
+    """
+    return ModelPrice(
+        check_name("provider", price.provider),
+        check_name("model_name", price.model_name),
+        _time("effective_from", price.effective_from),
+        input=check_rate("input rate", price.input),
+        output=check_rate("output rate", price.output),
+        cache_read=check_rate("cache_read rate", price.cache_read),
+        cache_write=check_rate("cache_write rate", price.cache_write),
+    )
+
+
 def check_name(field: str, name: str) -> str:
     """A required name in storable form.
 
@@ -133,7 +158,7 @@ def check_name(field: str, name: str) -> str:
         raise RecordRejectedError(f"{field} is empty")
     if len(name) > MAX_NAME:
         raise RecordRejectedError(f"{field} has {len(name)} characters; at most {MAX_NAME}")
-    return _storable(name)
+    return storable(name)
 
 
 def check_user(id_at_origin: str | None) -> str | None:
@@ -176,6 +201,15 @@ def check_amount(field: str, amount: Decimal | float | str | None) -> Decimal | 
         raise RecordRejectedError(f"{field}: {error}") from None
 
 
+def check_count(field: str, count: int) -> int:
+    """A count that fits 64 bits.
+
+    :raises RecordRejectedError: it does not, or is negative
+    """
+    _check_integer(field, count, least=0)
+    return count
+
+
 def check_rate(field: str, rate: Decimal | float | str | None) -> Decimal | None:
     """A rate in dollars per million tokens, exact to 1e-12; None stays None.
 
@@ -205,15 +239,15 @@ def _changes(call: CallRecord) -> dict[str, Any]:
     for name, amount in zip(_AMOUNTS, _get_amounts(call), strict=True):
         if amount is not None:
             changes[name] = check_amount(name, amount)
-    if call.temperature is not None and not math.isfinite(call.temperature):
-        raise RecordRejectedError(f"temperature is {call.temperature}; it must be finite")
+    if call.temperature is not None:
+        changes["temperature"] = _finite("temperature", call.temperature)
     if call.tools_used is not None:
         changes["tools_used"] = [_text(tool, MAX_NAME) for tool in call.tools_used]
     if call.error_message is not None:
         changes["error_message"] = _text(redact(call.error_message), MAX_ERROR_MESSAGE)
     if call.metadata is not None:
         changes["metadata"] = check_metadata(call.metadata)
-    changes["called_at"] = _utc("called_at", call.called_at)
+    changes["called_at"] = _time("called_at", call.called_at)
     if call.repriced_at is not None:
         changes["repriced_at"] = _utc("repriced_at", call.repriced_at)
     return changes
@@ -223,12 +257,13 @@ def _is_plain(text: str) -> bool:
     return text.isascii() and "\0" not in text
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """`text` with U+FFFD for what no database holds: NUL and lone surrogates."""
     return text if _is_plain(text) else _UNSTORABLE.sub("\ufffd", text)
 
 
 def _text(text: str | None, longest: int) -> str | None:
-    return None if text is None else _storable(text[:longest] if len(text) > longest else text)
+    return None if text is None else storable(text[:longest] if len(text) > longest else text)
 
 
 def _check_integer(field: str, number: int | None, *, least: int) -> None:
@@ -236,17 +271,24 @@ def _check_integer(field: str, number: int | None, *, least: int) -> None:
         raise RecordRejectedError(f"{field} is {number}; it must be from {least} to {_INT64 - 1}")
 
 
+def _finite(field: str, number: float) -> float:
+    if not math.isfinite(number):
+        raise RecordRejectedError(f"{field} is {number}; it must be finite")
+    return number + 0.0  # SQLite has no negative zero
+
+
 def _utc(field: str, at: datetime | None) -> datetime | None:
-    if at is None or at.tzinfo is UTC:
-        moment = at
-    elif at.utcoffset() is None:
-        raise RecordRejectedError(f"{field} is naive; give it a time zone")
-    else:
-        try:
-            moment = at.astimezone(UTC)
-        except OverflowError:
-            raise RecordRejectedError(f"{field} lies outside the years 1 to 9999 in UTC") from None
-    if moment is not None and moment >= _LATEST:
+    return None if at is None else _time(field, at)
+
+
+def _time(field: str, at: object) -> datetime:
+    if not isinstance(at, datetime) or at.utcoffset() is None:
+        raise RecordRejectedError(f"{field} is no time with a zone")
+    try:
+        moment = at if at.tzinfo is UTC else at.astimezone(UTC)
+    except OverflowError:
+        raise RecordRejectedError(f"{field} lies outside the years 1 to 9999 in UTC") from None
+    if moment >= LATEST:
         raise RecordRejectedError(f"{field} is the end of time")
     return moment
 
@@ -255,7 +297,7 @@ def _json_value(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return _storable(str(value))
+        return storable(str(value))
     if isinstance(value, int):
         _check_integer("a number in metadata", value, least=-_INT64)
         return int(value)
@@ -268,7 +310,7 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise RecordRejectedError("the keys of metadata must be text")
-        return {_storable(str(key)): _json_value(item) for key, item in value.items()}
+        return {storable(str(key)): _json_value(item) for key, item in value.items()}
     raise RecordRejectedError(f"metadata holds a {type(value).__name__}, which is no JSON")
 
 

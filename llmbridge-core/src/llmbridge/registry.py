@@ -12,7 +12,7 @@ from decimal import Decimal
 from . import catalog
 from .errors import LLMBridgeError
 from .pricing import PriceBook, load_bundled_prices
-from .records import canonical_model, check_name, check_rate
+from .records import canonical_model, canonical_price, check_name, check_rate, storable
 from .schemas import LLMModel
 from .session import Session
 from .storage.base import StorageBackend
@@ -55,8 +55,9 @@ class ModelRegistry:
             self._loading = asyncio.create_task(self._refresh_prices(), name="llmbridge-prices")
 
     async def close(self) -> None:
-        """Wait for the background's reading."""
+        """End the background's reading."""
         if self._loading is not None:
+            self._loading.cancel()
             await asyncio.wait([self._loading])
 
     async def list_models(
@@ -64,17 +65,20 @@ class ModelRegistry:
     ) -> list[LLMModel]:
         """Models in order of (provider, model_name)."""
         await self._session.start()
+        provider, model_name = (None if name is None else storable(name) for name in (provider, model_name))
         async with self._session.guard():
             return await self._backend.list_models(provider, model_name, active_only)
 
     async def upsert(self, models: Sequence[LLMModel]) -> UpsertResult:
-        """Insert or replace models; where they have rates that differ from those in force, set own prices."""
+        """Insert or replace models as a user's own; where they have rates that differ from those in force, set own
+        prices."""
         await self._session.start()
         now = datetime.now(UTC)
-        rows = [self._canonical(model, now) for model in models]
+        rows = [self._canonical(model.model_copy(update={"source": "user"}), now) for model in models]
         async with self._session.guard():
             result = await self._backend.upsert_models(rows)
-        await self._charge(rows, now)
+        for row in rows:
+            await self._charge(row, row.dollars_per_million_tokens_input, row.dollars_per_million_tokens_output, now)
         return result
 
     async def update_costs(
@@ -88,30 +92,33 @@ class ModelRegistry:
         check_name("provider", provider)
         check_name("model_name", model_name)
         found = await self.list_models(provider, model_name, active_only=False)
-        if not found:
-            return False
-        rates = {
-            name: check_rate(name, rate)
-            for name, rate in (
-                ("dollars_per_million_tokens_input", input_rate),
-                ("dollars_per_million_tokens_output", output_rate),
-            )
-            if rate is not None
-        }
-        await self.upsert([found[0].model_copy(update=rates)])
-        return True
+        new_input, new_output = check_rate("input rate", input_rate), check_rate("output rate", output_rate)
+        given = {"dollars_per_million_tokens_input": new_input, "dollars_per_million_tokens_output": new_output}
+        changes = {name: rate for name, rate in given.items() if rate is not None}
+        if found and changes:
+            now = datetime.now(UTC)
+            row = self._canonical(found[0].model_copy(update={**changes, "source": "user"}), now)
+            async with self._session.guard():
+                await self._backend.upsert_models([row])
+            await self._charge(row, new_input, new_output, now)
+        return bool(found)
 
     async def retire(self, keys: Sequence[tuple[str, str]]) -> int:
         """Mark models as no longer in use; return how many were."""
         await self._session.start()
+        stored = [(storable(provider), storable(model_name)) for provider, model_name in keys]
         async with self._session.guard():
-            return await self._backend.retire_models(keys, datetime.now(UTC))
+            return await self._backend.retire_models(stored, datetime.now(UTC))
 
     async def set_prices(self, prices: Sequence[ModelPrice]) -> None:
-        """Set own prices, in force at once in this process and within a minute in others."""
+        """Set own prices, in force at once in this process and within a minute in others.
+
+        :raises RecordRejectedError: a name, time or rate that can never be stored
+        """
+        rows = [canonical_price(price) for price in prices]
         await self._session.start()
         async with self._session.guard():
-            await self._backend.set_prices(prices)
+            await self._backend.set_prices(rows)
             await self._load_prices()
 
     @property
@@ -121,22 +128,22 @@ class ModelRegistry:
     def _canonical(self, model: LLMModel, now: datetime) -> LLMModel:
         return canonical_model(model, id=catalog.model_id(model.provider, model.model_name), now=now)
 
-    async def _charge(self, models: Sequence[LLMModel], now: datetime) -> None:
+    async def _charge(
+        self, model: LLMModel, given_input: Decimal | None, given_output: Decimal | None, now: datetime
+    ) -> None:
+        """Make the given rates an own price, unless they are in force; None keeps the rate that is."""
         await load_bundled_prices()
-        changed = [price for model in models if (price := self._new_price(model, now)) is not None]
-        if changed:
-            await self.set_prices(changed)
-
-    def _new_price(self, model: LLMModel, now: datetime) -> ModelPrice | None:
         card = self.prices.rates(model.provider, model.model_name, now)
         held = card.rates() if card is not None else None
         own = held if card is not None and card.source == "own_prices" else None
-        given = (model.dollars_per_million_tokens_input, model.dollars_per_million_tokens_output)
         in_force = (held.input, held.output) if held is not None else (None, None)
-        wanted = tuple(old if new is None else new for new, old in zip(given, in_force, strict=True))
+        wanted = (
+            in_force[0] if given_input is None else given_input,
+            in_force[1] if given_output is None else given_output,
+        )
         if wanted == in_force:
-            return None
-        return ModelPrice(
+            return
+        price = ModelPrice(
             model.provider,
             model.model_name,
             now,
@@ -145,6 +152,7 @@ class ModelRegistry:
             cache_read=own.cache_read if own is not None else None,
             cache_write=own.cache_write if own is not None else None,
         )
+        await self.set_prices([price])
 
     async def _load_prices(self) -> None:
         self.prices.replace_own(await self._backend.list_prices())

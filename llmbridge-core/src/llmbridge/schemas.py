@@ -42,6 +42,8 @@ class LLMRequest(BaseModel):
     `metadata` goes onto the record of the call and never to the vendor.
     """
 
+    model_config = ConfigDict(extra="forbid")
+
     messages: list[Message]
     model: str | None = None
     temperature: float | None = None
@@ -56,6 +58,13 @@ class LLMRequest(BaseModel):
     cache: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     extra: dict[str, Any] | None = None
+
+    @property
+    def wants_json(self) -> bool:
+        """Whether the answer is to be JSON: `response_format` decides, and without one `json_response`."""
+        if isinstance(self.response_format, dict):
+            return self.response_format.get("type") in ("json_object", "json_schema")
+        return bool(self.json_response)
 
 
 class TokenUsage(BaseModel):

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, date, datetime
 from typing import Any, Self
 
+from . import catalog, endings
 from .db import LLMDatabase, OnStorageError
 from .errors import (
     InvalidRequestError,
     InvalidResponseError,
-    LLMBridgeError,
-    ProviderError,
     ProviderTimeoutError,
-    ProviderUnavailableError,
     StorageUnavailableError,
 )
 from .plugins import create_provider, foreign_distribution_warning, provider_names
 from .providers.base import BaseLLMProvider, Completion
 from .providers.routing import resolve
-from .records import check_metadata, check_name, check_user, hash_prompt, new_id
+from .records import build, check_metadata, check_name, check_user, hash_prompt, new_id
 from .schemas import CallRecord, LLMModel, LLMRequest, LLMResponse, RecordStatus, UsageStats
 from .session import Migrate
 from .storage.types import UsageRow
@@ -47,8 +45,8 @@ class LLMBridge:
     :param max_retries: 0, every request is sent once; other values are refused
     :param timeout: seconds for one attempt at a vendor; `LLMRequest.timeout` replaces it
     :param record_timeout: seconds that a finished call waits for the store
-    :param on_storage_error: `raise` makes an unreachable store an error at the start; under every setting a
-        finished call returns its response
+    :param on_storage_error: `raise` makes an unreachable store an error of `async with`; under every setting a
+        call that the vendor answered returns its response
     :param backend_options: options of the backend
     :raises InvalidStorageURLError, UnknownStorageError, PluginError: the URL or its plugin is wrong; nothing is
         opened
@@ -75,6 +73,8 @@ class LLMBridge:
         self.origin = check_name("origin", origin)
         if max_retries != 0:
             raise ValueError(f"max_retries is {max_retries}; this release sends every request once and takes only 0")
+        if timeout <= 0:
+            raise ValueError(f"timeout is {timeout}; it must be more than 0 seconds")
         self.timeout = timeout
         self._books = LLMDatabase(
             db_connection_string if enable_db_logging else None,
@@ -89,7 +89,8 @@ class LLMBridge:
         )
         self._providers: dict[str, BaseLLMProvider] = {}
         self._priced_as: dict[str, str] = {}
-        self._finishing: set[asyncio.Task[Any]] = set()
+        self._replaced: list[BaseLLMProvider] = []
+        self._finishing: set[asyncio.Future[Any]] = set()
 
     @property
     def db(self) -> LLMDatabase | None:
@@ -118,12 +119,15 @@ class LLMBridge:
             logger.warning("starting without the books, they are tried again by every call: %s", error)
 
     async def close(self) -> None:
-        """Finish what is being recorded, close the books and the connections to vendors. Idempotent."""
+        """Finish the calls in flight, for at most `record_timeout` seconds, then close the books and the connections
+        to vendors. Idempotent; what comes after raises StorageClosedError."""
         if self._finishing:
-            await asyncio.wait(self._finishing)
-        await self._books.close()
-        for provider in self._providers.values():
-            await provider.close()
+            await asyncio.wait(self._finishing, timeout=self._books.record_timeout)
+        async with AsyncExitStack() as closing:  # each is closed whatever the others raise
+            for provider in (*self._providers.values(), *self._replaced):
+                closing.push_async_callback(provider.close)
+            closing.push_async_callback(self._books.close)
+        self._replaced.clear()
 
     async def chat(self, request: LLMRequest, id_at_origin: str | None = None) -> LLMResponse:
         """Send one request to a model and put the call on the books, however it ends.
@@ -134,27 +138,29 @@ class LLMBridge:
         :raises ModelNotFoundError, ProviderNotFoundError: the model leads to no vendor; nothing was sent
         :raises ProviderError: the vendor refused or failed
         """
+        if not isinstance(request, LLMRequest):
+            raise TypeError(f"chat() takes an LLMRequest, not {type(request).__name__}")
         self._books.check_owner()
         vendor, model = resolve(request.model or "", self._known_vendors())
         provider = self.get_provider(vendor)
         known = self._known_of(request, vendor, model, id_at_origin)
         if request.cache is not None:
             _warn_of_cache()
-        if self._books.on_storage_error == "raise":
-            await self._books.initialize()
-        else:
-            self._books.start_soon()
-        started = time.monotonic()
-        try:
-            completion = await self._complete(provider, request, vendor, model)
-        except asyncio.CancelledError:
-            await self._keep(vendor, {**known, **_ending(started), "status": "cancelled"})
-            raise
-        except Exception as error:
-            await self._keep(vendor, {**known, **_ending(started), **_failure(error)})
-            raise
-        record, status = await self._keep(vendor, {**known, **_ending(started), **_success(completion)})
-        return _response(request, vendor, completion, record, status)
+        self._books.start_soon()
+        with self._in_flight():
+            started = time.monotonic()
+            try:
+                await provider.prepare()
+                started, known["called_at"] = time.monotonic(), datetime.now(UTC)
+                completion = await self._complete(provider, request, vendor, model)
+            except Exception as error:
+                await self._keep(vendor, {**known, **_elapsed(started), **endings.failure(error)})
+                raise
+            except BaseException as error:  # a cancelled caller does not wait for the books
+                self._keep(vendor, {**known, **_elapsed(started), **endings.failure(error)})
+                raise
+            record, status = await self._keep(vendor, {**known, **_elapsed(started), **endings.success(completion)})
+            return endings.response(request, vendor, completion, record, status)
 
     def register_provider(
         self,
@@ -174,9 +180,15 @@ class LLMBridge:
         :raises ProviderNotFoundError: `kind` is not installed
         """
         check_name("provider", name)
+        if ":" in name:
+            raise ValueError(f"{name!r} cannot stand before the colon of a model's name")
         if provider is not None and (kind is not None or options):
             raise TypeError("register_provider() takes a provider or the options to make one, not both")
-        self._providers[name] = provider if provider is not None else create_provider(kind or name, **options)
+        made = provider if provider is not None else create_provider(kind or name, **options)
+        if name in self._providers:
+            self._replaced.append(self._providers[name])
+        made.name = name
+        self._providers[name] = made
         self._priced_as[name] = priced_as or kind or name
 
     def get_provider(self, name: str) -> BaseLLMProvider:
@@ -187,6 +199,24 @@ class LLMBridge:
         if name not in self._providers:
             self._providers[name] = create_provider(name)
         return self._providers[name]
+
+    def get_available_models(self) -> dict[str, list[str]]:
+        """The names of the bundled catalog's models, by vendor that can be called. A vendor may have others."""
+        named: dict[str, list[str]] = {vendor: [] for vendor in sorted(self._known_vendors())}
+        for model in catalog.models():
+            named.get(model.provider, []).append(model.model_name)
+        return named
+
+    def get_model_info(self, model: str) -> dict[str, Any]:
+        """The `provider` and `model` that a model string leads to, and the fields of LLMModel where the bundled
+        catalog has it.
+
+        :raises ModelNotFoundError, ProviderNotFoundError: it leads to no vendor
+        """
+        vendor, name = resolve(model, self._known_vendors())
+        kind = self._priced_as.get(vendor, vendor)
+        known = [entry for entry in catalog.models() if (entry.provider, entry.model_name) == (kind, name)]
+        return {**(known[0].model_dump() if known else {}), "provider": vendor, "model": name}
 
     async def usage(
         self,
@@ -243,7 +273,7 @@ class LLMBridge:
     def _known_of(self, request: LLMRequest, vendor: str, model: str, user: str | None) -> dict[str, Any]:
         """What stands on the record before the vendor is asked, checked so that no money is spent in vain."""
         call_id = new_id()
-        return {
+        known = {
             "id": call_id,
             "group_id": call_id,
             "origin": self.origin,
@@ -258,109 +288,54 @@ class LLMBridge:
             "metadata": check_metadata(request.metadata),
             "called_at": datetime.now(UTC),
         }
+        build(known)
+        return known
 
     async def _complete(self, provider: BaseLLMProvider, request: LLMRequest, vendor: str, model: str) -> Completion:
         timeout = self.timeout if request.timeout is None else request.timeout
         try:
             async with asyncio.timeout(timeout):
-                return await provider.complete(request, model, timeout=timeout)
+                completion: object = await provider.complete(request, model, timeout=timeout)
         except TimeoutError as error:
             raise ProviderTimeoutError(
                 f"{vendor} did not answer within {timeout:g} s", provider=vendor, model=model
             ) from error
+        if not isinstance(completion, Completion):
+            raise InvalidResponseError(
+                f"the provider of {vendor} returned {type(completion).__name__}, not a Completion",
+                provider=vendor,
+                model=model,
+            )
+        return completion
 
-    async def _keep(self, vendor: str, fields: dict[str, Any]) -> tuple[CallRecord | None, RecordStatus | None]:
+    def _keep(
+        self, vendor: str, fields: dict[str, Any]
+    ) -> asyncio.Future[tuple[CallRecord | None, RecordStatus | None]]:
         """Record an ending to its end, even if the caller goes away meanwhile."""
         keeping = asyncio.create_task(self._books.keep(fields, self._priced_as.get(vendor)))
         self._finishing.add(keeping)
         keeping.add_done_callback(self._finishing.discard)
-        return await asyncio.shield(keeping)
+        return asyncio.shield(keeping)
+
+    @contextmanager
+    def _in_flight(self) -> Iterator[None]:
+        """Let `close` wait for a call until it has ended."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._finishing.add(ended)
+        try:
+            yield
+        finally:
+            self._finishing.discard(ended)
+            ended.set_result(None)
 
 
-def _ending(started: float) -> dict[str, Any]:
+def _elapsed(started: float) -> dict[str, Any]:
     return {"response_time_ms": round((time.monotonic() - started) * 1000)}
 
 
-def _success(completion: Completion) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "finish_reason": completion.finish_reason,
-        "response_id": completion.response_id,
-    }
-    usage = completion.usage
-    if usage is not None:
-        fields |= usage.model_dump(exclude={"source"})
-        fields["usage_source"] = usage.source
-    if completion.cost is not None:
-        fields |= {"estimated_cost": completion.cost, "cost_source": "provider"}
-    return fields
-
-
-def _failure(error: Exception) -> dict[str, Any]:
-    """How a failed attempt stands on the record. The text of a foreign exception may quote the prompt: it is left
-    out."""
-    return {
-        "status": error.status if isinstance(error, ProviderError) else "error",
-        "error_type": type(error).__name__,
-        "error_message": str(error) if isinstance(error, LLMBridgeError) else None,
-        "cost_reason": "not_billed" if _is_unbilled(error) else "unmeasured_usage",
-    }
-
-
-def _is_unbilled(error: Exception) -> bool:
-    """Whether the vendor refused the attempt, so that it cost nothing; what broke off half-way may have."""
-    if isinstance(error, ProviderTimeoutError | InvalidResponseError):
-        return False
-    if isinstance(error, ProviderUnavailableError):
-        return error.status_code is not None
-    return isinstance(error, LLMBridgeError)
-
-
-def _response(
-    request: LLMRequest,
-    vendor: str,
-    completion: Completion,
-    record: CallRecord | None,
-    status: RecordStatus | None,
-) -> LLMResponse:
-    cost = record.estimated_cost if record is not None else None
-    usage: dict[str, Any] | None = None
-    if completion.usage is not None:
-        usage = {
-            "prompt_tokens": completion.usage.prompt_tokens,
-            "completion_tokens": completion.usage.completion_tokens,
-            "total_tokens": completion.usage.total_tokens,
-        }
-        if cost is not None:
-            usage["cost"] = cost
-    return LLMResponse(
-        content=completion.content,
-        model=completion.model,
-        usage=usage,
-        finish_reason=completion.finish_reason,
-        tool_calls=completion.tool_calls,
-        provider=vendor,
-        cost=cost,
-        cost_reason=record.cost_reason if record is not None else None,
-        call_id=record.id if record is not None and status is not None else None,
-        record_status=status,
-        parsed=_parsed(completion.content) if _wants_json(request) else None,
-    )
-
-
-def _wants_json(request: LLMRequest) -> bool:
-    kind = (request.response_format or {}).get("type")
-    return bool(request.json_response) or kind in ("json_object", "json_schema")
-
-
-def _parsed(content: str) -> Any:
-    try:
-        return json.loads(content)
-    except ValueError:
-        return None
-
-
 def _tool_name(tool: dict[str, Any]) -> str:
-    name = tool.get("function", tool).get("name")
+    function = tool.get("function", tool)
+    name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str):
         raise InvalidRequestError("a tool has no name")
     return name

@@ -12,6 +12,7 @@ from .errors import (
     LLMBridgeError,
     SchemaOutdatedError,
     SchemaTooNewError,
+    StorageClosedError,
     StorageError,
     WrongLoopError,
 )
@@ -31,6 +32,7 @@ class Session:
         self._migrate = migrate
         self._on_start = on_start
         self._started = False
+        self._closed = False
         self._starting: asyncio.Task[None] | None = None
         self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
 
@@ -39,12 +41,26 @@ class Session:
         """Whether the store is open, migrated and ready."""
         return self._started
 
+    async def reopen(self) -> None:
+        """Open the store, also after it was closed."""
+        self._closed = False
+        await self.start()
+
     async def start(self) -> None:
         """Open and migrate the store once, however many ask at the same time; after a failure the next call tries
-        again."""
+        again.
+
+        :raises StorageClosedError: it was closed, which only `reopen` undoes
+        """
         starting = self.start_soon()
-        if starting is not None:
+        if starting is None:
+            return
+        try:
             await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            if not starting.cancelled():
+                raise
+            raise StorageClosedError("these books were closed while they were being opened") from None
 
     def start_soon(self) -> asyncio.Task[None] | None:
         """Begin to open the store without waiting for it; None: it is open."""
@@ -52,43 +68,48 @@ class Session:
         if self._started:
             return None
         if self._starting is None:
+            self._bind()
             self._starting = asyncio.create_task(self._start(), name="llmbridge-start")
             self._starting.add_done_callback(self._after_start)
         return self._starting
 
     async def migrate(self) -> MigrationReport:
         """Open the store and bring its schema up to date, whatever `migrate` says of the start."""
-        self.check_owner()
-        async with self.guard():
-            await self.backend.connect()
+        async with self._opened():
             return await self.backend.apply_migrations()
 
     async def schema_status(self) -> SchemaStatus:
         """Open the store, without migrating it, and ask how far it is."""
-        self.check_owner()
-        async with self.guard():
-            await self.backend.connect()
+        async with self._opened():
             return await self.backend.schema_status()
 
-    async def stop(self) -> None:
-        """Close the store. It can be started again, then also by another event loop."""
+    async def stop(self, patience: float) -> None:
+        """Close the store, giving up a start that takes longer than `patience` seconds. It can be opened again, then
+        also by another event loop."""
         if self._owner is None:
+            self._closed = True
             return
         self.check_owner()
+        self._closed = True
         if self._starting is not None:
-            await asyncio.wait([self._starting])
+            _, late = await asyncio.wait([self._starting], timeout=patience)
+            for starting in late:
+                starting.cancel()
+                await asyncio.wait([starting])
         self._started = False
         async with self.guard():
             await self.backend.disconnect()
         self._owner = None
 
     def check_owner(self) -> None:
-        """Bind to the running loop at first use.
+        """Raise what keeps the running loop from using the store.
 
-        :raises WrongLoopError: another loop or another process opened this store
+        :raises StorageClosedError: it was closed
+        :raises WrongLoopError: another loop or another process opened it
         """
         if self._owner is None:
-            self._owner = (os.getpid(), asyncio.get_running_loop())
+            if self._closed:
+                raise StorageClosedError("these books are closed; open them again with `async with` or initialize()")
         elif self._owner[0] != os.getpid():
             raise _wrong("process")  # told first: a forked child of a running loop has no loop to ask for
         elif self._owner[1] is not asyncio.get_running_loop():
@@ -102,10 +123,28 @@ class Session:
         except LLMBridgeError:
             raise
         except Exception as error:
-            distribution = type(self.backend).__module__.partition(".")[0].replace("_", "-")
+            backend = type(self.backend)
             raise StorageError(
-                f"{distribution} let a {type(error).__name__} through; please report it there"
+                f"the storage backend {backend.__module__}.{backend.__qualname__} let a {type(error).__name__} "
+                "through; please report it to its authors"
             ) from error
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        self.check_owner()
+        self._bind()
+        try:
+            async with self.guard():
+                await self.backend.connect()
+                yield
+        except BaseException:
+            if not self._started and self._starting is None:
+                await self.backend.disconnect()
+                self._owner = None
+            raise
+
+    def _bind(self) -> None:
+        self._owner = (os.getpid(), asyncio.get_running_loop())
 
     async def _start(self) -> None:
         async with self.guard():

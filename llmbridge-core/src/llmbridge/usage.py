@@ -10,8 +10,9 @@ from typing import Any
 
 from . import periods
 from .money import CONTEXT
+from .records import storable
 from .schemas import UsageStats
-from .storage.types import EARLIEST, LATEST, TAG_PREFIX, Filters, UsageQuery, UsageRow
+from .storage.types import EARLIEST, GROUP_FIELDS, LATEST, TAG_PREFIX, Filters, UsageQuery, UsageRow
 
 #: What a filter takes: one value or several, where None inside a tuple means "calls without one".
 Accepted = str | Iterable[str | None] | None
@@ -55,8 +56,10 @@ def ask(
     zone = periods.zone(tz)
     start = EARLIEST if since is None else periods.to_utc(since, zone)
     groups = (group_by,) if isinstance(group_by, str) else tuple(group_by)
-    if "period" in groups:
-        raise ValueError(f"group_by names its period: one of {', '.join(periods.UNITS)}")
+    for name in groups:
+        if name not in (*GROUP_FIELDS, *periods.UNITS) and not name.startswith(TAG_PREFIX):
+            known = ", ".join((*GROUP_FIELDS, f"{TAG_PREFIX}NAME", *periods.UNITS))
+            raise ValueError(f"cannot group by {name!r}; known: {known}")
     units = [name for name in groups if name in periods.UNITS]
     if len(units) > 1:
         raise ValueError(f"group_by takes one period, not {', '.join(units)}")
@@ -84,7 +87,12 @@ def _accepted(name: str, values: Accepted) -> tuple[str | None, ...]:
     for value in accepted:
         if value is not None and not isinstance(value, str):
             raise ValueError(f"the filter {name} takes text or None, not {type(value).__name__}")
-    return accepted
+    return tuple(_stored(name, value) for value in accepted)
+
+
+def _stored(name: str, value: str | None) -> str | None:
+    """A filter's value as records have it: an empty id_at_origin is none."""
+    return None if value is None or (name == "id_at_origin" and not value) else storable(value)
 
 
 def stats(rows: Sequence[UsageRow], since: datetime) -> UsageStats | None:

@@ -18,7 +18,9 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from . import forks
+from llmbridge.errors import StorageRefusedError
+
+from . import files
 from .faults import primary_code, translate
 from .location import MEMORY, Location
 
@@ -59,10 +61,10 @@ class Channel:
     When a cancelled caller gets its CancelledError, its function has run wholly or will never run.
     """
 
-    def __init__(self, database: aiosqlite.Connection, location: Location, files: Sequence[forks.Identity]) -> None:
+    def __init__(self, database: aiosqlite.Connection, location: Location, opened: Sequence[files.Identity]) -> None:
         self._database = database
         self._location = location
-        self._files = files
+        self._opened = opened
 
     @classmethod
     async def open(cls, location: Location, mode: str, prepare: Callable[[Session], None]) -> Channel:
@@ -70,7 +72,7 @@ class Channel:
         When that fails nothing stays open."""
 
         faults: list[Exception] = []
-        files: list[forks.Identity] = []
+        opened: list[files.Identity] = []
 
         def connect(*args: Any, **options: Any) -> Session:
             """Never fails, since aiosqlite's thread could then outlive the loop to which it reports its end."""
@@ -78,14 +80,14 @@ class Channel:
             try:
                 location.create()
                 if location.path is not None:
-                    files.append(forks.opening(location.path))
+                    opened.append(files.opening(location.path))
                 session = Session(*args, **options)
                 _patiently(partial(prepare, session))
             except Exception as error:
                 faults.append(error)
             return session or Session(MEMORY)
 
-        channel = cls(await _unstarted(location.uri(mode), connect), location, files)
+        channel = cls(await _unstarted(location.uri(mode), connect), location, opened)
         for fault in faults:
             await channel.close()
             if isinstance(fault, sqlite3.Error | OSError):
@@ -114,6 +116,7 @@ class Channel:
         def transaction(session: Session) -> T:
             session.execute("BEGIN IMMEDIATE")
             _go_on(claim)
+            self._check_place()
             result = work(session)
             session.execute("COMMIT")
             return result
@@ -150,13 +153,22 @@ class Channel:
         except (sqlite3.Error, OSError, OverflowError, UnicodeError) as error:
             raise translate(error, str(self._location)) from error
 
+    def _check_place(self) -> None:
+        """Refuse to write into a file that was deleted or replaced: the commit would succeed, and be gone."""
+        path = self._location.path
+        if path is not None and not all(files.is_in_place(file, path) for file in self._opened):
+            raise StorageRefusedError(
+                f"the SQLite database {path} was deleted or replaced while it was open; close the books and open them "
+                "again"
+            )
+
     async def close(self) -> None:
         """Close the connection and end its thread, after the jobs that were handed over before."""
         try:
             await self._database.close()
         finally:
-            for file in self._files:
-                forks.closed(file)
+            for file in self._opened:
+                files.closed(file)
 
 
 class _AbandonedError(Exception):

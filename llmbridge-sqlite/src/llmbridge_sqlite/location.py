@@ -28,7 +28,7 @@ class Location:
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> Location:
-        """The location that a caller means: `~` is home, a relative path starts here and now."""
+        """The location that a caller means: `~` is home, a relative path starts here and now, links are followed."""
         text = os.fspath(path)
         if text == MEMORY:
             return cls(None)
@@ -38,7 +38,7 @@ class Location:
             raise InvalidStorageURLError(
                 "SQLiteBackend takes the path of a file; llmbridge.db_backends.create_backend takes a URL"
             )
-        return cls(Path(os.path.abspath(os.path.expanduser(text))))
+        return cls(Path(os.path.realpath(os.path.expanduser(text))))
 
     def __str__(self) -> str:
         return MEMORY if self.path is None else str(self.path)

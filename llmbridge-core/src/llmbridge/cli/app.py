@@ -7,21 +7,28 @@ from typing import Annotated
 import typer
 
 from . import calls, chat, models, output, setup, storage, usage
-from .settings import Database, Json, Settings
+from .outcome import UserError
+from .parser import Group
+from .settings import Database, Json, Plugin, Settings
 
 EPILOG = "\n\n".join(
     (
         "Database: --db, else LLMBRIDGE_DATABASE_URL, else DATABASE_URL (each from the environment, else from ./.env), "
-        "else ~/.llmbridge/llmbridge.db. Options before a command and after it mean the same.",
+        "else ~/.llmbridge/llmbridge.db. Only chat, init-db and storage migrate make a file that does not exist.",
+        "Options: --db, --plugin and --json mean the same right after llmbridge and after the command; of two, the one "
+        "after the command counts. storage plugins opens no database, and has only --json.",
         "Output: results go to stdout, all else to stderr. With --json, stdout is exactly one JSON document, for an "
-        "error too: {'error': {'type': ..., 'message': ...}}. Money is text, times are ISO 8601 in UTC.",
-        "Exit codes: 0 done; 1 the operation failed (vendor, store, plugin); 2 a mistake in what was asked (option, "
-        "URL, unknown model, unknown kind of database); 130 interrupted.",
+        'error too: {"error": {"type": "...", "message": "..."}}. Money and the ids of models are text, times are '
+        "ISO 8601 in UTC.",
+        "Exit codes: 0 done; 1 the operation failed (vendor, store, plugin), or chat has an answer that is not known "
+        "to be on the books; 2 a mistake in what was asked (option, URL, unknown model, unknown kind of database, "
+        "a file to read that does not exist); 130 interrupted.",
     )
 )
 
 app = typer.Typer(
     name="llmbridge",
+    cls=Group,
     help="Call any LLM and keep the books: every call, with its exact cost.",
     epilog=EPILOG,
     add_completion=False,
@@ -42,11 +49,8 @@ def _version(asked: bool) -> None:
 def root(
     context: typer.Context,
     db: Database = None,
+    plugin: Plugin = None,
     json: Json = False,
-    plugin: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Distribution that serves the database, where several offer to."),
-    ] = None,
     version: Annotated[
         bool,
         typer.Option("--version", metavar=" ", help="Show the version and exit.", callback=_version, is_eager=True),
@@ -54,6 +58,8 @@ def root(
 ) -> None:
     """Call any LLM and keep the books: every call, with its exact cost."""
     context.obj = Settings(db, json, plugin)
+    if context.invoked_subcommand is None and json:
+        raise UserError("there is no command; llmbridge --help lists them")
     if context.invoked_subcommand is None:
         output.line(context.get_help())
         raise typer.Exit

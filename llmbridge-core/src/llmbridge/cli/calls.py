@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import database, output, questions
+from . import database, output, questions, vendors
 from .output import Column
-from .settings import Database, Json, Origins, Settings, Since, Statuses, Until, Users, Zone, settings
+from .parser import Command
+from .settings import (
+    Database,
+    Json,
+    Models,
+    Origins,
+    Plugin,
+    Settings,
+    Since,
+    Statuses,
+    Until,
+    Users,
+    Vendors,
+    Zone,
+    settings,
+)
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -21,17 +37,15 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(calls)
+    app.command(cls=Command)(calls)
 
 
 def calls(
     context: typer.Context,
     user: Users = None,
     origin: Origins = None,
-    provider: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this vendor. Repeatable.")] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this model, without its vendor. Repeatable.")
-    ] = None,
+    provider: Vendors = None,
+    model: Models = None,
     status: Statuses = None,
     tag: Annotated[
         list[str] | None,
@@ -39,12 +53,13 @@ def calls(
     ] = None,
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Most calls to show.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, max=1000, help="Most calls to show.")] = 20,
     cursor: Annotated[
         str | None, typer.Option(metavar="CURSOR", help="Go on where the page before ended.", show_default=False)
     ] = None,
     tz: Zone = "UTC",
     db: Database = None,
+    plugin: Plugin = None,
     json: Json = False,
 ) -> None:
     """List calls, newest first.
@@ -74,7 +89,7 @@ def calls(
             limit=limit,
             after=None if cursor is None else cursors.decode(cursor),
         )
-    asked = settings(context, db, json)
+    asked = settings(context, db, json, plugin)
     page = asyncio.run(_ask(asked, query))
     following = cursors.encode(page.next) if page.next is not None else None
     if asked.json:
@@ -96,7 +111,8 @@ def calls(
 
 async def _ask(asked: Settings, query: CallQuery) -> CallPage:
     async with database.opened(asked) as db:
-        return await db.list_calls(query)
+        filters = {**query.filters, **await vendors.split(db, query.filters)}
+        return await db.list_calls(replace(query, filters=filters))
 
 
 def _cells(call: CallRecord, zone: ZoneInfo) -> list[str]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import database, output, questions
-from .outcome import UserError
-from .settings import Database, Json, settings
+from . import database, output, questions, vendors
+from .outcome import FAILED, UserError
+from .parser import Command
+from .settings import Database, Json, Plugin, settings
 
 if TYPE_CHECKING:
     from ..schemas import LLMRequest, LLMResponse
@@ -19,19 +20,23 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(chat)
+    app.command(cls=Command)(chat)
 
 
 def chat(
     context: typer.Context,
-    text: Annotated[str, typer.Argument(help="What to say; - reads it from stdin.", show_default=False)],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="What to say; - reads it from stdin.", show_default=False)
+    ],
     model: Annotated[
         str | None, typer.Option("--model", "-m", metavar="VENDOR:NAME", help="The model to ask.", show_default=False)
     ] = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Not sent unless given.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of the answer.")] = None,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the vendor.")] = 60.0,
+    temperature: Annotated[float | None, typer.Option(metavar="NUMBER", help="Not sent unless given.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(metavar="N", min=1, help="Most tokens of the answer.")] = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.001, help="How long to wait for the vendor.")
+    ] = 60.0,
     user: Annotated[str | None, typer.Option(metavar="ID", help="On whose account (id_at_origin).")] = None,
     origin: Annotated[str, typer.Option(metavar="NAME", help="Application on whose account.")] = "llmbridge",
     tag: Annotated[
@@ -39,15 +44,18 @@ def chat(
     ] = None,
     no_db: Annotated[bool, typer.Option("--no-db", metavar=" ", help="Keep no books.", show_default=False)] = False,
     db: Database = None,
+    plugin: Plugin = None,
     json: Json = False,
 ) -> None:
     """Ask a model and put the call on the books.
 
-    The answer goes to stdout, what it cost and its record to stderr.
+    The answer goes to stdout, what it cost and its record to stderr. The exit code is 1 if the call is not known to be
+    on the books, though it was answered.
 
     Vendors' keys come from the environment, or from ./.env: NAME_API_KEY, with NAME_BASE_URL and NAME_ORG_ID, of
     vendors whose key is not in the environment. Nothing else of that file is used.
     """
+    from ..records import check_name
     from ..schemas import LLMRequest, Message
 
     if model is None:
@@ -69,16 +77,22 @@ def chat(
         timeout=timeout,
         metadata=questions.metadata(tag),
     )
-    asked = settings(context, db, json)
-    choice = None if no_db else database.announce(asked)
+    if not origin:
+        raise UserError("--origin is empty; name the application on whose account the call is")
+    check_name("--origin", origin)
+    asked = settings(context, db, json, plugin)
     with database.keys_from_env_file():
+        vendors.check_address(model)
+        choice = None if no_db else database.announce(asked)
         response = asyncio.run(_ask(request, choice, asked.plugin, origin, user))
     if asked.json:
         output.json(response.model_dump())
-        return
-    output.prose(response.content)
-    output.flush()
-    output.note(_record_line(response))
+    else:
+        output.prose(response.content)
+        output.flush()
+        output.note(_record_line(response))
+    if response.record_status == "lost":
+        raise typer.Exit(FAILED)
 
 
 async def _ask(
@@ -113,7 +127,8 @@ def _record_line(response: LLMResponse) -> str:
         None: "not recorded: no database",
         "committed": f"recorded as {response.call_id}",
         "spooled": f"waits for the database as {response.call_id}",
-        "lost": "not recorded: the database failed",
+        "lost": "the call is not known to be on the books: the database failed",
     }[response.record_status]
-    tokens = f"{output.count(usage.get('prompt_tokens'))} tokens in, {output.count(usage.get('completion_tokens'))} out"
+    out = usage.get("completion_tokens")
+    tokens = f"{output.tokens(usage.get('prompt_tokens'))} in, {'unknown' if out is None else output.count(out)} out"
     return output.clean(f"{response.provider}:{response.model}, {tokens}, cost {cost}; {kept}")

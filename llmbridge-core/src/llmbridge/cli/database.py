@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,23 @@ class Choice:
 
         with self.explained():
             return str(parse(self.url)[0])
+
+    def missing(self) -> str | None:
+        """What to say where the database is a file that does not exist; None where it does, or is no file."""
+        from ..storage.url import MEMORY, parse
+
+        url, _ = parse(self.url)
+        # One that may as well be a server's has a `database` too.
+        if url.path is None or url.path == MEMORY or url.scheme == "memory" or url.database is not None:
+            return None
+        try:
+            os.stat(url.path)
+        except (FileNotFoundError, NotADirectoryError):
+            making = f"llmbridge init-db --db {shlex.quote(self.masked())}"
+            return f"there is no database at {os.path.abspath(url.path)} yet; {making} makes one"
+        except (OSError, ValueError):
+            return None  # whoever opens it says why it cannot be
+        return None
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -78,10 +96,18 @@ def books(settings: Settings, **options: Any) -> tuple[LLMDatabase, Choice]:
         return LLMDatabase(choice.url, plugin=settings.plugin, **options), choice
 
 
+def books_to_read(settings: Settings) -> tuple[LLMDatabase, Choice]:
+    """The chosen database, announced and not yet opened; a file that does not exist is a mistake, and is not made."""
+    db, choice = books(settings)
+    if (text := choice.missing()) is not None:
+        raise UserError(output.clean(text))
+    return db, choice
+
+
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[LLMDatabase]:
-    """The chosen database, open and migrated; says so when it was empty or had to be migrated."""
-    db, choice = books(settings)
+    """The chosen database, open and migrated, to read; says so when it was empty or had to be migrated."""
+    db, choice = books_to_read(settings)
     try:
         with choice.explained():
             status = await db.schema_status()

@@ -12,7 +12,8 @@ import typer
 from . import database, output
 from .outcome import UserError
 from .output import Column
-from .settings import Database, Json, Settings, settings
+from .parser import Command, Group
+from .settings import Database, Json, Plugin, Settings, settings
 
 if TYPE_CHECKING:
     from ..catalog import Origin
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..rate_cards import RateCard
     from ..schemas import LLMModel
 
-app = typer.Typer(rich_markup_mode="markdown", help="Show the models that the books know, and their prices.")
+app = typer.Typer(cls=Group, rich_markup_mode="markdown", help="Show the models that the books know, and their prices.")
 
 _CAPABILITIES = {
     "supports_vision": "vision",
@@ -33,17 +34,20 @@ _RATES = ("input", "output", "cache_read", "cache_write", "reasoning")
 Priced = tuple["LLMModel", "RateCard | None"]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_models(
     context: typer.Context,
     provider: Annotated[str | None, typer.Option(metavar="NAME", help="Only this vendor.")] = None,
     every: Annotated[bool, typer.Option("--all", metavar=" ", help="Retired models too.", show_default=False)] = False,
     db: Database = None,
+    plugin: Plugin = None,
     json: Json = False,
 ) -> None:
     """List models with the rates in force now, in dollars per million tokens."""
-    asked = settings(context, db, json)
-    found = asyncio.run(_list(asked, provider, active_only=not every))
+    asked = settings(context, db, json, plugin)
+    found, hint = asyncio.run(_list(asked, provider, active_only=not every))
+    if hint is not None:
+        output.note(output.clean(hint))
     if asked.json:
         output.json({"models": [_document(model, card) for model, card in found]})
         return
@@ -59,15 +63,16 @@ def list_models(
     output.table(columns, [_cells(model, card)[: len(columns)] for model, card in found])
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
     context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="VENDOR:NAME", help="The model.", show_default=False)],
     db: Database = None,
+    plugin: Plugin = None,
     json: Json = False,
 ) -> None:
     """Show all that is known of one model."""
-    asked = settings(context, db, json)
+    asked = settings(context, db, json, plugin)
     found, card = asyncio.run(_find(asked, model))
     if asked.json:
         output.json(_document(found, card))
@@ -76,9 +81,18 @@ def show(
         output.line(output.clean(f"{name + ':':<19}{value}"))
 
 
-async def _list(asked: Settings, provider: str | None, *, active_only: bool) -> list[Priced]:
+async def _list(asked: Settings, provider: str | None, *, active_only: bool) -> tuple[list[Priced], str | None]:
+    """Models, and what to say where there are none."""
     async with database.opened(asked) as db:
-        return [_priced(db, model) for model in await db.list_models(provider, active_only)]
+        found = [_priced(db, model) for model in await db.list_models(provider, active_only)]
+        if found or provider is None:
+            return found, None
+        if active_only and await db.list_models(provider, active_only=False):
+            return [], f"all models of {provider!r} are retired: add --all"
+        names = sorted({model.provider for model in await db.list_models(active_only=False)})
+    close = get_close_matches(provider.lower(), names, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are models of {', '.join(names)}"
+    return [], f"the books know no model of {provider!r}; {hint}"
 
 
 async def _find(asked: Settings, text: str) -> Priced:
@@ -120,8 +134,8 @@ def _description(model: LLMModel, card: RateCard | None) -> list[tuple[str, str]
         ("name", model.display_name or "-"),
         ("description", model.description or "-"),
         ("state", _state(model)),
-        ("context", f"{output.count(model.max_context)} tokens"),
-        ("most output", f"{output.count(model.max_output_tokens)} tokens"),
+        ("context", output.tokens(model.max_context)),
+        ("most output", output.tokens(model.max_output_tokens)),
         ("can", _capabilities(model)),
         ("entry", f"{model.source}, written {output.moment(model.updated_at) or '-'}"),
     ]
@@ -155,7 +169,9 @@ def _document(model: LLMModel, card: RateCard | None) -> dict[str, Any]:
         rates = {"source": card.source, "version": card.version, "bands": bands}
     origin = _origin(model)
     checked = {"source": origin.source, "date": origin.date.isoformat()} if origin is not None else None
-    return {**model.model_dump(), "active": model.is_active, "catalog_entry": checked, "rates": rates}
+    # As text: a number of 63 bits is not what most readers of JSON take it for.
+    known = {**model.model_dump(), "id": None if model.id is None else str(model.id)}
+    return {**known, "active": model.is_active, "catalog_entry": checked, "rates": rates}
 
 
 def _origin(model: LLMModel) -> Origin | None:

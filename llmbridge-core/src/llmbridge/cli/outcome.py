@@ -45,6 +45,8 @@ def run(app: typer.Typer, args: Sequence[str] | None) -> int:
                 return _invoke(app, given)
             except (output.OutputError, BrokenPipeError):
                 raise
+            except (KeyboardInterrupt, typer.Abort):
+                return _interrupted(as_json=as_json)
             except Exception as error:
                 return _report(error, as_json=as_json)
             finally:
@@ -58,6 +60,7 @@ def run(app: typer.Typer, args: Sequence[str] | None) -> int:
             output.note(f"error: the output could not be written: {failed.__cause__}")
             return FAILED
         except KeyboardInterrupt:
+            output.note("interrupted")
             return INTERRUPTED
 
 
@@ -69,9 +72,14 @@ def _invoke(app: typer.Typer, args: list[str]) -> int:
             command.invoke(context)
     except typer.Exit as leave:
         return leave.exit_code
-    except typer.Abort:
-        return INTERRUPTED
     return DONE
+
+
+def _interrupted(*, as_json: bool) -> int:
+    output.note("interrupted")
+    if as_json:
+        output.json({"error": {"type": "KeyboardInterrupt", "message": "interrupted"}})
+    return INTERRUPTED
 
 
 def _report(error: Exception, *, as_json: bool) -> int:
@@ -82,7 +90,7 @@ def _report(error: Exception, *, as_json: bool) -> int:
         name, message, code = "UsageError", _of_parser(error), MISTAKEN
     elif isinstance(error, UserError):
         name, code = "UsageError", MISTAKEN
-    elif isinstance(error, _MISTAKES):
+    elif isinstance(error, _MISTAKES) or _was_not_sent(error):
         code = MISTAKEN
     elif not isinstance(error, errors.LLMBridgeError):
         output.note(redact("".join(traceback.format_exception(error))).rstrip())
@@ -98,7 +106,13 @@ def _report(error: Exception, *, as_json: bool) -> int:
 def _of_parser(error: Exception) -> str:
     message: str = getattr(error, "format_message", error.__str__)()
     context = getattr(error, "ctx", None)
-    return message if context is None else f"{message} See: {context.command_path} --help"
+    if context is None:
+        return message
+    return f"{message}{'' if message.endswith('.') else '.'} See {context.command_path} --help"
+
+
+def _was_not_sent(error: Exception) -> bool:
+    return isinstance(error, errors.InvalidRequestError) and error.status_code is None
 
 
 def _forget_stdout() -> None:

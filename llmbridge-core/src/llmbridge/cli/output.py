@@ -134,6 +134,11 @@ def count(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
 
 
+def tokens(number: int | None) -> str:
+    """A number of tokens in words; None is unknown."""
+    return "unknown" if number is None else f"{number:,} token{'' if number == 1 else 's'}"
+
+
 def at_least(text: str) -> str:
     """The mark of a sum that may be larger."""
     return f"≥ {text}" if _is_unicode() else f">= {text}"

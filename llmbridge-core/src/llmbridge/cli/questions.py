@@ -68,7 +68,8 @@ def instant(at: datetime | date | None, tz: ZoneInfo) -> datetime | None:
     try:
         if isinstance(at, datetime) and at.utcoffset() is None:
             return at.replace(tzinfo=tz).astimezone(UTC)
-        return periods.to_utc(at, tz)
+        with answerable():
+            return periods.to_utc(at, tz)
     except OverflowError as error:
         raise UserError(f"{at.isoformat()} is out of range") from error
 
@@ -85,6 +86,17 @@ def fields(words: Iterable[str]) -> tuple[str, ...]:
             known = ", ".join((*map(title, GROUP_FIELDS), f"{TAG_PREFIX}NAME", *UNITS))
             raise UserError(f"--by {name!r} is no field; known: {known}")
     return found
+
+
+def periods_within(groups: Sequence[str], start: datetime | None) -> None:
+    """Refuse to group by several periods, or by one when there is no first of it."""
+    from ..periods import UNITS
+
+    units = [name for name in groups if name in UNITS]
+    if len(units) > 1:
+        raise UserError(f"--by takes one period, not {', '.join(units)}")
+    if units and start is None:
+        raise UserError(f"--by {units[0]} needs a --since other than all")
 
 
 def title(field: str) -> str:
@@ -118,7 +130,12 @@ def tags(pairs: Sequence[str] | None) -> dict[str, tuple[str | None, ...]] | Non
 
 def metadata(pairs: Sequence[str] | None) -> dict[str, str] | None:
     """The metadata of a call from texts `NAME=VALUE`."""
-    return dict(map(_pair, pairs)) if pairs else None
+    found: dict[str, str] = {}
+    for name, value in map(_pair, pairs or ()):
+        if name in found:
+            raise UserError(f"--tag {name!r} is given twice; a call has one value for it")
+        found[name] = value
+    return found or None
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -14,6 +14,15 @@ Database = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", metavar=" ", help="Print one JSON document instead of text.", show_default=False)
 ]
+Plugin = Annotated[
+    str | None,
+    typer.Option(
+        "--plugin",
+        metavar="NAME",
+        help="Distribution that serves the database, where several offer to.",
+        show_default=False,
+    ),
+]
 Zone = Annotated[str, typer.Option("--tz", metavar="ZONE", help="IANA time zone, such as Europe/Madrid.")]
 Since = Annotated[
     str | None,
@@ -28,6 +37,11 @@ Users = Annotated[
 ]
 Origins = Annotated[
     list[str] | None, typer.Option("--origin", metavar="NAME", help="Only this application. Repeatable.")
+]
+Vendors = Annotated[list[str] | None, typer.Option("--provider", metavar="NAME", help="Only this vendor. Repeatable.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="NAME", help="Only this model: NAME or VENDOR:NAME. Repeatable for one vendor."),
 ]
 Statuses = Annotated[
     list[str] | None,
@@ -46,7 +60,12 @@ class Settings:
     plugin: str | None = None
 
 
-def settings(context: typer.Context, db: str | None = None, json: bool = False) -> Settings:
+def settings(context: typer.Context, db: str | None = None, json: bool = False, plugin: str | None = None) -> Settings:
     """The options before the command together with those after it, which come first."""
     found = context.find_object(Settings) or Settings()
-    return replace(found, db=found.db if db is None else db, json=found.json or json)
+    return replace(
+        found,
+        db=found.db if db is None else db,
+        json=found.json or json,
+        plugin=found.plugin if plugin is None else plugin,
+    )

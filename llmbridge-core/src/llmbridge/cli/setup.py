@@ -9,21 +9,22 @@ import typer
 
 from . import database, output
 from .outcome import FAILED
-from .settings import Database, Json, Settings, settings
+from .parser import Command
+from .settings import Database, Json, Plugin, Settings, settings
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("init-db")(init_db)
-    app.command()(health)
+    app.command("init-db", cls=Command)(init_db)
+    app.command(cls=Command)(health)
 
 
-def init_db(context: typer.Context, db: Database = None, json: Json = False) -> None:
+def init_db(context: typer.Context, db: Database = None, plugin: Plugin = None, json: Json = False) -> None:
     """Create the database, or bring it up to date.
 
     The bundled models are put in it, where they are missing.
     """
-    asked = settings(context, db, json)
+    asked = settings(context, db, json, plugin)
     done = asyncio.run(_initialize(asked))
     if asked.json:
         output.json(done)
@@ -34,12 +35,12 @@ def init_db(context: typer.Context, db: Database = None, json: Json = False) -> 
     output.line(f"models: {done['models']}, {done['models_added']} of them added now")
 
 
-def health(context: typer.Context, db: Database = None, json: Json = False) -> None:
+def health(context: typer.Context, db: Database = None, plugin: Plugin = None, json: Json = False) -> None:
     """Ask whether the database answers.
 
-    The exit code is 1 if it does not.
+    The exit code is 1 if it does not, or is a file that does not exist.
     """
-    asked = settings(context, db, json)
+    asked = settings(context, db, json, plugin)
     report = asyncio.run(_check(asked))
     if asked.json:
         output.json(report)
@@ -74,6 +75,9 @@ async def _initialize(asked: Settings) -> dict[str, Any]:
 
 async def _check(asked: Settings) -> dict[str, Any]:
     db, choice = database.books(asked)
+    if (text := choice.missing()) is not None:
+        target = db.backend.target if db.backend is not None else None
+        return {"database": choice.masked(), "status": "unhealthy", "target": target, "error": text}
     try:
         report = await db.health_check()
     finally:

@@ -10,15 +10,16 @@ import typer
 
 from . import database, output
 from .output import Column
-from .settings import Database, Json, Settings, settings
+from .parser import Command, Group
+from .settings import Database, Json, Plugin, Settings, settings
 
 if TYPE_CHECKING:
     from ..storage.types import MigrationReport
 
-app = typer.Typer(rich_markup_mode="markdown", help="Show storage plugins, and the schema of a database.")
+app = typer.Typer(cls=Group, rich_markup_mode="markdown", help="Show storage plugins, and the schema of a database.")
 
 
-@app.command()
+@app.command(cls=Command)
 def plugins(context: typer.Context, json: Json = False) -> None:
     """List the storage plugins that are installed; a broken one with its error."""
     from ..plugins import storage_plugins
@@ -37,10 +38,10 @@ def plugins(context: typer.Context, json: Json = False) -> None:
     )
 
 
-@app.command()
-def status(context: typer.Context, db: Database = None, json: Json = False) -> None:
+@app.command(cls=Command)
+def status(context: typer.Context, db: Database = None, plugin: Plugin = None, json: Json = False) -> None:
     """Show how far the schema is; migrates nothing."""
-    asked = settings(context, db, json)
+    asked = settings(context, db, json, plugin)
     found = asyncio.run(_status(asked))
     if asked.json:
         output.json(found)
@@ -55,10 +56,10 @@ def status(context: typer.Context, db: Database = None, json: Json = False) -> N
         output.line(output.clean(f"{name + ':':<10}{value}"))
 
 
-@app.command()
-def migrate(context: typer.Context, db: Database = None, json: Json = False) -> None:
+@app.command(cls=Command)
+def migrate(context: typer.Context, db: Database = None, plugin: Plugin = None, json: Json = False) -> None:
     """Bring the schema up to date."""
-    asked = settings(context, db, json)
+    asked = settings(context, db, json, plugin)
     report = asyncio.run(_migrate(asked))
     if asked.json:
         output.json({"applied": report.applied, "skipped": report.skipped, "total": report.total})
@@ -68,7 +69,7 @@ def migrate(context: typer.Context, db: Database = None, json: Json = False) -> 
 
 
 async def _status(asked: Settings) -> dict[str, Any]:
-    db, choice = database.books(asked)
+    db, choice = database.books_to_read(asked)
     try:
         with choice.explained():
             found = await db.schema_status()

@@ -10,9 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import database, output, questions
+from . import database, output, questions, vendors
 from .output import Column
-from .settings import Database, Json, Origins, Settings, Since, Statuses, Until, Users, Zone, settings
+from .parser import Command
+from .settings import (
+    Database,
+    Json,
+    Models,
+    Origins,
+    Plugin,
+    Settings,
+    Since,
+    Statuses,
+    Until,
+    Users,
+    Vendors,
+    Zone,
+    settings,
+)
 
 if TYPE_CHECKING:
     from ..storage.types import UsageRow
@@ -22,7 +37,7 @@ _FIGURES = ("calls", "re|quests", "tokens", "cost $", "un|priced", "un|measured"
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(usage)
+    app.command(cls=Command)(usage)
 
 
 def usage(
@@ -34,23 +49,22 @@ def usage(
         typer.Option(
             metavar="FIELD,...",
             help="Group by origin, user, provider, model, status, error_type, tag:NAME, and one of hour, day, week, "
-            "month; none for the total alone. Repeatable.",
-            show_default="provider,model",
+            "month; none for the total alone. Repeatable. Not given, it is provider,model.",
+            show_default=False,
         ),
     ] = None,
     tz: Zone = "UTC",
     user: Users = None,
     origin: Origins = None,
-    provider: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this vendor. Repeatable.")] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this model, without its vendor. Repeatable.")
-    ] = None,
+    provider: Vendors = None,
+    model: Models = None,
     status: Statuses = None,
     tag: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Only calls with this metadata. Repeatable with other values."),
     ] = None,
     db: Database = None,
+    plugin: Plugin = None,
     json: Json = False,
 ) -> None:
     """Show calls, tokens and exact cost, summed by what you ask.
@@ -63,6 +77,7 @@ def usage(
     start = questions.instant(questions.time("--since", since, now), zone)
     end = questions.instant(questions.time("--until", until, now), zone)
     groups = questions.fields(by or ("provider,model",))
+    questions.periods_within(groups, start)
     filters = {
         "origin": questions.accepted(origin),
         "id_at_origin": questions.accepted(user),
@@ -71,7 +86,7 @@ def usage(
         "status": questions.statuses(status),
         "tags": questions.tags(tag),
     }
-    asked = settings(context, db, json)
+    asked = settings(context, db, json, plugin)
     question = {"since": start, "until": end, "group_by": groups, "tz": tz, **filters}
     rows = asyncio.run(_ask(asked, question))
     if asked.json:
@@ -102,7 +117,7 @@ async def _ask(asked: Settings, question: dict[str, Any]) -> list[UsageRow]:
         # Without a database: a wrong question is refused before anything is opened.
         await LLMDatabase().usage(**question)
     async with database.opened(asked) as db:
-        return await db.usage(**question)
+        return await db.usage(**{**question, **await vendors.split(db, question)})
 
 
 def _total(rows: Sequence[UsageRow]) -> UsageRow:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +37,19 @@ class Tool:
         return self.function.get("parameters") or {"type": "object", "properties": {}}
 
 
+def messages(request: LLMRequest) -> list[Message]:
+    """The messages to send.
+
+    :raises InvalidRequestError: there are none, or one of them is no message
+    """
+    found: Any = request.messages
+    if not isinstance(found, list) or not found:
+        raise InvalidRequestError("the request has no messages")
+    if not all(isinstance(message, Message) for message in found):
+        raise InvalidRequestError("every message of a request is a Message")
+    return found
+
+
 def texts(message: Message) -> list[str]:
     """The text parts of a message, in order.
 
@@ -58,17 +70,26 @@ def _text_part(part: Any, role: str) -> str:
     if isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
         text: str = part["text"]
         return text
-    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-    raise InvalidRequestError(f"a {role} message has a part of type {kind!r}; only text can be sent")
+    raise InvalidRequestError(f"a {role} message has a part that is not text; only text can be sent")
 
 
 def tool_calls(message: Message) -> list[ToolCall]:
     """The calls of an assistant message, from OpenAI's form or the flat `{"id", "name", "arguments"}`."""
-    return [_tool_call(call) for call in message.tool_calls or ()]
+    return [_tool_call(call) for call in _dicts(message.tool_calls, "the tool calls of an assistant message")]
+
+
+def _dicts(found: Any, what: str) -> list[dict[str, Any]]:
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise InvalidRequestError(f"{what} are a list of dicts")
+    return found
 
 
 def _tool_call(call: dict[str, Any]) -> ToolCall:
-    function = call["function"] if isinstance(call.get("function"), dict) else call
+    function = call.get("function", call)
+    if not isinstance(function, dict):
+        raise InvalidRequestError("the function of a tool call is a dict with name and arguments")
     name, arguments = function.get("name"), function.get("arguments")
     if not isinstance(name, str) or not name or not isinstance(call.get("id"), str):
         raise InvalidRequestError("a tool call of an assistant message needs an id and a name")
@@ -80,23 +101,28 @@ def _tool_call(call: dict[str, Any]) -> ToolCall:
 def _json_text(value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequestError("the arguments of a tool call are not JSON") from error
 
 
 def tools(request: LLMRequest) -> list[Tool]:
     """The tools on offer, from OpenAI's form or the flat `{"name", "description", "parameters"}`."""
-    return [_tool(tool) for tool in request.tools or ()]
+    return [_tool(tool) for tool in _dicts(request.tools, "tools")]
 
 
 def _tool(tool: dict[str, Any]) -> Tool:
-    kind = tool.get("type", "function")
-    if kind != "function":
-        raise InvalidRequestError(f"a tool of type {kind!r} cannot be sent; only functions can")
-    function = tool["function"] if isinstance(tool.get("function"), dict) else _without_type(tool)
+    if tool.get("type", "function") != "function":
+        raise InvalidRequestError("a tool that is no function cannot be sent")
+    function = tool["function"] if "function" in tool else _without_type(tool)
+    if not isinstance(function, dict):
+        raise InvalidRequestError("the function of a tool is a dict with name, description and parameters")
     name = function.get("name")
     if not isinstance(name, str) or not name:
         raise InvalidRequestError("a tool needs a name")
+    if not isinstance(function.get("description"), str | None):
+        raise InvalidRequestError("the description of a tool is text")
+    if not isinstance(function.get("parameters"), dict | None):
+        raise InvalidRequestError("the parameters of a tool are a JSON schema, a dict")
     return Tool(name, function)
 
 
@@ -122,7 +148,7 @@ def tool_choice(request: LLMRequest, offered: list[Tool]) -> str | dict[str, Any
     if not isinstance(name, str):
         raise InvalidRequestError("tool_choice is 'auto', 'none', 'required' or names one function")
     if name not in names:
-        raise InvalidRequestError(f"tool_choice names the tool {name!r}, which the request does not offer")
+        raise InvalidRequestError("tool_choice names a tool that the request does not offer")
     return {"type": "function", "function": {"name": name}}
 
 
@@ -130,24 +156,4 @@ def response_format(request: LLMRequest) -> dict[str, Any] | None:
     """The form of the answer that was asked for, in OpenAI's form; None is free text."""
     if request.response_format is not None:
         return request.response_format
-    return {"type": "json_object"} if request.json_response else None
-
-
-def strings(value: Any) -> Iterator[str]:
-    """Every text inside a value made of dicts and lists."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from strings(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from strings(inner)
-
-
-def private_texts(request: LLMRequest) -> Iterator[str]:
-    """Every text of the request that no log and no exception may repeat."""
-    for message in request.messages:
-        yield from strings(message.content)
-        yield from strings(message.tool_calls)
-    yield from strings(request.extra)
+    return {"type": "json_object"} if request.wants_json else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -27,7 +27,7 @@ _CONTENT_CODES = frozenset(
         "content_filter",
         "content_policy_violation",
         "moderation_blocked",
-        "ResponsibleAIPolicyViolation",
+        "responsibleaipolicyviolation",
         "invalid_prompt",
     }
 )
@@ -42,15 +42,97 @@ _CONTEXT_WORDS = (
     "reduce the length of the messages",
 )
 
-_QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+_QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 
-#: How much of a vendor's own words an error repeats, in characters.
-_MESSAGE_LENGTH = 300
+#: The codes and types of errors that our sentences repeat. Whatever else a vendor says may quote the request.
+_CODES = (
+    _CONTENT_CODES
+    | _CONTEXT_CODES
+    | _QUOTA_CODES
+    | {
+        "account_deactivated",
+        "api_error",
+        "authentication_error",
+        "billing_error",
+        "deploymentnotfound",
+        "engine_overloaded",
+        "forbidden",
+        "insufficient_balance",
+        "insufficient_permissions",
+        "internal_error",
+        "internal_server_error",
+        "invalid_api_key",
+        "invalid_authentication",
+        "invalid_image",
+        "invalid_json_schema",
+        "invalid_model",
+        "invalid_organization",
+        "invalid_parameter",
+        "invalid_request_error",
+        "invalid_schema",
+        "invalid_type",
+        "invalid_value",
+        "json_validate_failed",
+        "method_not_supported",
+        "missing_required_parameter",
+        "model_not_available",
+        "model_not_found",
+        "not_found",
+        "not_found_error",
+        "organization_restricted",
+        "overloaded",
+        "overloaded_error",
+        "permission_denied",
+        "permission_error",
+        "rate_limit_error",
+        "rate_limit_exceeded",
+        "request_timeout",
+        "request_too_large",
+        "server_error",
+        "service_unavailable",
+        "slow_down",
+        "string_above_max_length",
+        "timeout",
+        "token_limit_exceeded",
+        "tool_use_failed",
+        "unavailable",
+        "unknown_parameter",
+        "unknown_url",
+        "unsupported_country_region_territory",
+        "unsupported_model",
+        "unsupported_parameter",
+        "unsupported_value",
+    }
+)
 
-#: Repeating this many characters of a prompt in a row is quoting it.
-_QUOTATION = 16
-
-_KEY_LIKE = re.compile(r"\b(sk|pk)-[\w*.-]{4,}|\bBearer\s+\S+", re.IGNORECASE)
+#: The parameters that our sentences name where the vendor points at one, such as `messages[3].content`.
+_PARAMETERS = frozenset(
+    {
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "messages",
+        "model",
+        "n",
+        "parallel_tool_calls",
+        "presence_penalty",
+        "reasoning_effort",
+        "response_format",
+        "seed",
+        "service_tier",
+        "stop",
+        "store",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "user",
+        "verbosity",
+    }
+)
 
 Kind = Literal["http", "timeout", "unreachable", "response", "request"]
 
@@ -61,14 +143,27 @@ class Failure:
 
     `kind` is how far it came: the vendor refused it (`http`, with the status), the time was up, the vendor could not
     be reached, its answer is none (`response`), or nothing could be sent (`request`). `codes` are the vendor's own
-    words for its error, `message` its sentence for people, unchecked; `headers` have names in lower case.
+    words for its error, the most telling first, `message` its sentence for people, `parameter` what it points at: all
+    unchecked, and any of them may quote the request. `headers` have names in lower case.
     """
 
     kind: Kind
     status: int | None = None
-    codes: frozenset[str] = frozenset()
+    codes: tuple[str, ...] = ()
     message: str | None = None
+    parameter: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def known_codes(self) -> list[str]:
+        """Those of the codes that are known, in lower case."""
+        return [code for code in map(str.lower, self.codes) if code in _CODES]
+
+    @property
+    def known_parameter(self) -> str | None:
+        """The parameter, if it is one that is known."""
+        name = re.split(r"[.\[]", self.parameter or "", maxsplit=1)[0]
+        return name if name in _PARAMETERS else None
 
 
 class VendorLibraryError(Exception):
@@ -89,22 +184,13 @@ def stand_in(error: BaseException) -> VendorLibraryError:
 
 
 def to_error(
-    failure: Failure,
-    *,
-    provider: str,
-    model: str,
-    server: str,
-    timeout: float,
-    secrets: Iterable[str],
-    private: Iterable[str],
+    failure: Failure, *, provider: str, model: str, server: str, timeout: float, has_key: bool
 ) -> LLMBridgeError:
     """The one place where a failed call gets its exception.
 
-    `server` says where the call went and `timeout` how long it could take, in seconds. No text of `secrets` or
-    `private` gets into the exception.
+    `server` says where the call went, `timeout` how long it could take, in seconds, and `has_key` whether a key went
+    with it. The text is ours: of the vendor's words it has only codes and parameters that are known beforehand.
     """
-    message = quotable(failure.message, secrets=secrets, private=private)
-    said = f": {message}" if message else ""
     where: dict[str, Any] = {"provider": provider, "model": model, "status_code": failure.status}
     match failure.kind:
         case "timeout":
@@ -118,33 +204,71 @@ def to_error(
                 f"{provider} at {server} answered no completion; is the base_url right?", **where
             )
         case "request":
-            return InvalidRequestError(f"the request cannot be sent to {provider} for {model}{said}", **where)
-    return _refusal(failure, f"{provider} answered {failure.status} for {model}{said}", where)
+            return InvalidRequestError(
+                f"the request cannot be sent to {provider} for {model}: a text of it is no valid Unicode, or the "
+                "base_url is no address",
+                **where,
+            )
+    return _refusal(failure, provider, model, server, has_key, where)
 
 
-def _refusal(failure: Failure, text: str, where: dict[str, Any]) -> LLMBridgeError:
-    status = failure.status or 0
+def _refusal(
+    failure: Failure, provider: str, model: str, server: str, has_key: bool, where: dict[str, Any]
+) -> LLMBridgeError:
+    status, codes = failure.status or 0, set(failure.known_codes)
     words = (failure.message or "").lower()
-    if failure.codes & _CONTENT_CODES or (status in (400, 403) and any(said in words for said in _CONTENT_WORDS)):
-        return ContentFilterError(text, **where)
-    if failure.codes & _CONTEXT_CODES or (status in (400, 413, 422) and any(said in words for said in _CONTEXT_WORDS)):
-        return ContextLengthError(text, **where)
-    if status in (402, 429) or failure.codes & _QUOTA_CODES:
-        return RateLimitError(text, retry_after=retry_after(failure.headers), **where)
+    refused = f"{provider} refused the request for {model}: {_told(failure)}"
+    if 300 <= status < 400:
+        return ProviderUnavailableError(
+            f"{provider} at {server} redirects ({status}), which is not followed; is the base_url right?", **where
+        )
+    if codes & _CONTENT_CODES or (status in (400, 403) and any(said in words for said in _CONTENT_WORDS)):
+        return ContentFilterError(f"{refused}; its safety system objects to what the messages say", **where)
+    if codes & _CONTEXT_CODES or (status in (400, 413, 422) and any(said in words for said in _CONTEXT_WORDS)):
+        return ContextLengthError(
+            f"{refused}; the messages and max_tokens are more than the model's context holds: shorten them, or take "
+            "a model with a longer context",
+            **where,
+        )
+    if status in (402, 429) or codes & _QUOTA_CODES:
+        wait = retry_after(failure.headers)
+        return RateLimitError(f"{refused}; {_limit(status, codes, wait)}", retry_after=wait, **where)
     if status in (401, 403):
-        question = "is the API key right" if status == 401 else "may this API key use the model"
-        return AuthenticationError(f"{text}; {question}?", **where)
-    if status == 404 and ("model_not_found" in failure.codes or "model" in words):
-        return ModelNotFoundError(text)
+        return AuthenticationError(f"{refused}; {_doubt(status, has_key)}", **where)
+    if status == 404 and ("model_not_found" in codes or "model" in words):
+        return ModelNotFoundError(f"{refused}; it has no such model, or not for this API key")
     if status == 404:
-        return InvalidRequestError(f"{text}; is the base_url right?", **where)
+        return InvalidRequestError(f"{refused}; {server} has no such address: is the base_url right?", **where)
     if status == 408:
-        return ProviderTimeoutError(text, **where)
+        return ProviderTimeoutError(f"{provider} gave up on the request for {model}: {_told(failure)}", **where)
+    if status == 413:
+        return InvalidRequestError(f"{refused}; the request is too large: shorten its messages", **where)
     if status >= 500:
-        return ProviderUnavailableError(text, **where)
+        return ProviderUnavailableError(
+            f"{provider} failed on its side for {model}: {_told(failure)}; try again later", **where
+        )
     if status >= 400:
-        return InvalidRequestError(text, **where)
-    return InvalidResponseError(text, **where)
+        return InvalidRequestError(f"{refused}; check its parameters against what this model takes", **where)
+    return InvalidResponseError(f"{provider} at {server} answered {status}, which is no completion", **where)
+
+
+def _limit(status: int, codes: set[str], wait: float | None) -> str:
+    if status == 402 or codes & _QUOTA_CODES:
+        return "the account has no credit or quota left, which is mended in its billing"
+    return "too many requests or tokens: " + ("slow down" if wait is None else f"try again in {wait:g} s")
+
+
+def _doubt(status: int, has_key: bool) -> str:
+    if not has_key:
+        return "no API key was sent: pass api_key= along with the base_url"
+    return "is the API key right?" if status == 401 else "may this API key use the model?"
+
+
+def _told(failure: Failure) -> str:
+    """The status, with the most telling code and the parameter where they are known: `400 invalid_value (stop)`."""
+    code = next(iter(failure.known_codes), None)
+    parameter = failure.known_parameter
+    return f"{failure.status}" + (f" {code}" if code else "") + (f" ({parameter})" if parameter else "")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -174,30 +298,3 @@ def _positive(text: str | None) -> float | None:
     except ValueError:
         return None
     return number if 0 <= number < float("inf") else None
-
-
-def quotable(message: str | None, *, secrets: Iterable[str], private: Iterable[str]) -> str | None:
-    """A vendor's sentence as an exception may repeat it: short, on one line, without keys.
-
-    None: there is no sentence, or it quotes a private text.
-    """
-    if message is None or message.lstrip().startswith("<"):
-        return None
-    for secret in secrets:
-        message = message.replace(secret, "***")
-    message = _KEY_LIKE.sub("***", " ".join(message.split()))
-    if len(message) > _MESSAGE_LENGTH:
-        message = message[: _MESSAGE_LENGTH - 3] + "..."
-    return None if any(_quotes(message, text) for text in private) else message
-
-
-def _quotes(message: str, text: str) -> bool:
-    text = " ".join(text.split())
-    if not text:
-        return False
-    if len(text) < _QUOTATION:
-        return len(text) > 3 and text in message
-    if any(message[i : i + _QUOTATION] in text for i in range(len(message) - _QUOTATION + 1)):
-        return True
-    # Names and numbers of a prompt are shorter, and nothing that a vendor would say by itself.
-    return any(word in text for word in message.split() if len(word) > 5 and any(letter.isdigit() for letter in word))

@@ -42,6 +42,9 @@ _FINISH_REASONS = {
     "content_filter": "content_filter",
 }
 
+#: A count that nobody can mean; two smaller ones have a sum that fits 64 bits.
+_TOO_MANY = 2**62
+
 #: Models that refuse `max_tokens`; all others understand it, on every server that speaks the protocol.
 _REASONING_MODELS = ("o1", "o3", "o4", "gpt-5", "gpt-6")
 
@@ -73,9 +76,24 @@ def _plain(usage: Any) -> Any:
 class ChatCompletions:
     """Chat completions of one server that speaks OpenAI's protocol, over one pool of connections."""
 
-    def __init__(self, *, api_key: str, base_url: str | None, organization: str | None) -> None:
-        self.api_key = api_key
-        self._client = openai.AsyncOpenAI(api_key=api_key, base_url=base_url, organization=organization, max_retries=0)
+    def __init__(
+        self, *, api_key: str, has_key: bool, base_url: str | None, organization: str | None, from_environment: bool
+    ) -> None:
+        """`has_key` False: `api_key` is a placeholder. `from_environment` False keeps back what the environment holds
+        for OpenAI, such as its project and headers."""
+        self.has_key = has_key
+        self._client = openai.AsyncOpenAI(
+            api_key=api_key,
+            base_url=base_url,
+            organization=organization,
+            max_retries=0,
+            # A redirect would take the prompt to a server that nobody chose.
+            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
+        )
+        if not from_environment:
+            # The library reads them itself and knows no argument for "none".
+            self._client.organization, self._client.project = organization, None
+            self._client._custom_headers = {}
         self._provider = OpenAIProvider(openai_client=self._client)
         self._is_openai = self._client.base_url.host == "api.openai.com"
 
@@ -121,7 +139,7 @@ class ChatCompletions:
 def _messages(request: LLMRequest) -> list[ModelMessage]:
     tool_names: dict[str, str] = {}
     messages: list[ModelMessage] = []
-    for message in request.messages:
+    for message in conversation.messages(request):
         texts = conversation.texts(message)
         if message.role != "assistant" and not texts:
             raise InvalidRequestError(f"a {message.role} message has no content")
@@ -144,6 +162,8 @@ def _messages(request: LLMRequest) -> list[ModelMessage]:
                     raise InvalidRequestError("a tool message needs the tool_call_id that it answers")
                 name = tool_names.get(message.tool_call_id, "tool")
                 messages.append(ModelRequest([ToolReturnPart(name, "\n".join(texts), message.tool_call_id)]))
+            case _:
+                raise InvalidRequestError("the role of a message is system, user, assistant or tool")
     return messages
 
 
@@ -174,6 +194,8 @@ def _settings(request: LLMRequest, tools: list[conversation.Tool], timeout: floa
 def _body(request: LLMRequest, tools: list[conversation.Tool]) -> dict[str, Any]:
     """What is in OpenAI's form already, and what the caller adds: it goes into the request body as it is."""
     extra = request.extra or {}
+    if not isinstance(extra, dict):
+        raise InvalidRequestError("extra is a dict that goes into the request body")
     if extra.get("stream"):
         raise InvalidRequestError("extra asks for a stream, and this call returns one whole answer")
     forms = {
@@ -183,7 +205,7 @@ def _body(request: LLMRequest, tools: list[conversation.Tool]) -> dict[str, Any]
     body = {**{name: form for name, form in forms.items() if form is not None}, **extra}
     try:
         json.dumps(body)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequestError("response_format, tool_choice and extra must be JSON") from error
     return body
 
@@ -236,7 +258,8 @@ def _usage(reported: Any) -> TokenUsage | None:
 
 def _count(counts: Any, name: str) -> int | None:
     value = counts.get(name) if isinstance(counts, Mapping) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _TOO_MANY
+    return value if is_count else None
 
 
 def _failure(error: Exception) -> Failure:
@@ -258,6 +281,8 @@ def _failure(error: Exception) -> Failure:
             return Failure("unreachable")
         case exceptions.UserError() | UnicodeEncodeError() | httpx2.InvalidURL():
             return Failure("request")
+        case exceptions.ModelAPIError() if isinstance(error.__cause__, openai.APIStatusError):
+            return _failure(error.__cause__)
         case exceptions.ModelAPIError() | exceptions.UnexpectedModelBehavior():
             return Failure("response", status=200)
     return Failure("response")
@@ -277,12 +302,13 @@ def _unreachable(cause: BaseException | None) -> Failure:
 def _refused(status: int, body: object, headers: Mapping[str, str]) -> Failure:
     facts: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     inner = facts.get("innererror")
-    codes = [facts.get("code"), facts.get("type"), inner.get("code") if isinstance(inner, Mapping) else None]
+    codes = [facts.get("code"), inner.get("code") if isinstance(inner, Mapping) else None, facts.get("type")]
     message = body if isinstance(body, str) else facts.get("message") or facts.get("detail")
     return Failure(
         "http",
         status=status,
-        codes=frozenset(code for code in codes if isinstance(code, str)),
+        codes=tuple(code for code in codes if isinstance(code, str)),
+        parameter=param if isinstance(param := facts.get("param"), str) else None,
         message=message if isinstance(message, str) else None,
         headers={name.lower(): value for name, value in headers.items()},
     )

@@ -29,8 +29,13 @@ class Completion:
 class BaseLLMProvider(ABC):
     """One vendor, or one endpoint that speaks a vendor's protocol.
 
-    `api_key` None means the vendor's usual environment variable, `base_url` None the vendor's own address.
+    `api_key` None means the vendor's usual environment variable, `base_url` None the vendor's own address. A key of
+    the environment belongs to that address, and is not for a `base_url` that was passed.
     """
+
+    #: What people call this vendor, and what its errors name: whoever registers the provider sets it to the name it
+    #: is registered under. Until then it is the kind of vendor.
+    name: str = "unnamed"
 
     def __init__(self, api_key: str | None = None, base_url: str | None = None) -> None:
         self.api_key = api_key
@@ -38,11 +43,16 @@ class BaseLLMProvider(ABC):
 
     @abstractmethod
     async def complete(self, request: LLMRequest, model: str, *, timeout: float) -> Completion:
-        """Send one request, once: no retry. `model` is the name without prefix, `timeout` is in seconds.
+        """Send one request, once: no retry, and return the vendor's answer as a Completion. `model` is the name
+        without prefix, `timeout` is in seconds.
 
         :raises ProviderError: the vendor refused or failed
         :raises ModelNotFoundError: the vendor does not have the model; nothing else leaves this method
         """
+
+    async def prepare(self) -> None:
+        """Do what takes long at a first call and is not the vendor's time, such as importing a library. Called before
+        the clock of every call starts. Raises like `complete`."""
 
     async def close(self) -> None:
         """Release connections. Idempotent."""

@@ -18,9 +18,11 @@ class EchoProvider(BaseLLMProvider):
     the words of all messages and `completion_tokens` those of the answer.
     """
 
+    name = "echo"
+
     async def complete(self, request: LLMRequest, model: str, *, timeout: float) -> Completion:
         asked = next((_text(message) for message in reversed(request.messages) if message.role == "user"), "")
-        answer = json.dumps({"echo": asked}, ensure_ascii=False) if _wants_json(request) else f"echo: {asked}"
+        answer = json.dumps({"echo": asked}, ensure_ascii=False) if request.wants_json else f"echo: {asked}"
         return Completion(
             content=answer,
             model=model,
@@ -38,12 +40,6 @@ def _text(message: Message) -> str:
         return message.content
     parts = message.content if isinstance(message.content, list) else []
     return " ".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
-
-
-def _wants_json(request: LLMRequest) -> bool:
-    if request.response_format is not None:
-        return request.response_format.get("type") in ("json_object", "json_schema")
-    return bool(request.json_response)
 
 
 def _create(prefix: str, options: Mapping[str, Any]) -> BaseLLMProvider:

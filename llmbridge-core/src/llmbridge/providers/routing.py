@@ -8,8 +8,11 @@ from difflib import get_close_matches
 
 from ..errors import ModelNotFoundError, ProviderNotFoundError
 
-#: Vendors that have an extra of their own: `pip install "llmbridge-core[NAME]"`.
-EXTRAS = ("anthropic", "google", "ollama", "openai")
+#: Vendors that this release has, each with an extra of its own: `pip install "llmbridge-core[NAME]"`.
+EXTRAS = ("openai",)
+
+#: Vendors that models are known to be of, and that this release does not have.
+_ABSENT = ("anthropic", "google", "ollama")
 
 #: Whose model a bare name is. The first match decides.
 _NAMES = (
@@ -79,13 +82,18 @@ def _is_from_ollama(name: str) -> bool:
 
 
 def _not_installed(vendor: str, model: str) -> ProviderNotFoundError:
+    if vendor in _ABSENT:
+        return ProviderNotFoundError(
+            f"this release has no vendor for {vendor} models, such as {model!r}; an OpenAI-compatible endpoint that "
+            f'serves them can be registered: register_provider("{vendor}", kind="openai", base_url=...)'
+        )
     return ProviderNotFoundError(
         f'the model {model!r} is served by {vendor}, which is not installed: pip install "llmbridge-core[{vendor}]"'
     )
 
 
 def _unknown_prefix(prefix: str, model: str, known: Collection[str]) -> ProviderNotFoundError:
-    if prefix.lower() in EXTRAS:
+    if prefix.lower() in (*EXTRAS, *_ABSENT):
         return _not_installed(prefix.lower(), model)
     close = get_close_matches(prefix.lower(), sorted({*known, *EXTRAS}), n=1, cutoff=0.7)
     hint = f" Did you mean {close[0]}?" if close else ""

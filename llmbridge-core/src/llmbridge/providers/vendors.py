@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from ..errors import AuthenticationError, InvalidRequestError, ProviderError, ProviderNotFoundError
 from ..schemas import LLMRequest
-from ._conversation import private_texts
 from ._failures import stand_in, to_error
 from .base import BaseLLMProvider, Completion
 from .hookspecs import ProviderPlugin, hookimpl
@@ -26,14 +25,15 @@ _NO_KEY = "no-key"
 class OpenAIProvider(BaseLLMProvider):
     """Chat completions of OpenAI, or of the compatible server at `base_url`.
 
-    `api_key` None means `OPENAI_API_KEY`, `base_url` None means `OPENAI_BASE_URL`, else OpenAI's own address. A server
-    at another address may ask for no key; then a placeholder is sent. `organization` None means `OPENAI_ORG_ID`.
+    `base_url` None means `OPENAI_BASE_URL`, else OpenAI's own address; `api_key` None then means `OPENAI_API_KEY`, and
+    `organization` None `OPENAI_ORG_ID`. A server whose `base_url` is passed gets nothing from the environment. Where
+    there is no key, another server than OpenAI's gets a placeholder, since it may ask for none. Redirects are not
+    followed.
     The environment is read, the vendor's packages are imported and connections are made at the first call. All calls
     share one pool of connections, which belongs to the event loop of the first. What a model thinks aloud between
     `<think>` tags is not part of the content.
     """
 
-    #: What errors call this vendor; an endpoint registered under a name of its own sets it.
     name = "openai"
 
     def __init__(
@@ -43,10 +43,19 @@ class OpenAIProvider(BaseLLMProvider):
         self.organization = organization
         self._server: ChatCompletions | None = None
 
+    async def prepare(self) -> None:
+        """Read the environment and import the vendor's packages, which takes seconds the first time.
+
+        :raises ProviderError: there is no key, or the address is none
+        :raises ProviderNotFoundError: the vendor's packages are not installed
+        """
+        if self._server is None:
+            await self._open()
+
     async def complete(self, request: LLMRequest, model: str, *, timeout: float) -> Completion:
         """Send one request, once: no retry. `model` is the name without prefix, `timeout` is in seconds.
 
-        :raises ProviderError: the vendor refused or failed; its text repeats neither the key nor the prompt
+        :raises ProviderError: the vendor refused or failed; the text is ours and repeats nothing that was sent or said
         :raises ModelNotFoundError: the vendor does not have the model
         :raises ProviderNotFoundError: the vendor's packages are not installed
         """
@@ -64,8 +73,7 @@ class OpenAIProvider(BaseLLMProvider):
                 model=model,
                 server=server.address,
                 timeout=timeout,
-                secrets=(server.api_key,),
-                private=private_texts(request),
+                has_key=server.has_key,
             )
             cause = stand_in(error)
         # Out of the handler, so that the library's exception, which may quote anything, is not the context of ours.
@@ -87,8 +95,13 @@ class OpenAIProvider(BaseLLMProvider):
             ) from error
         if self._server is None:
             base_url = self._base_url()
+            key = self._key(base_url)
             self._server = library.ChatCompletions(
-                api_key=self._key(base_url), base_url=base_url, organization=self.organization
+                api_key=key or _NO_KEY,
+                has_key=key is not None,
+                base_url=base_url,
+                organization=self.organization,
+                from_environment=not self.base_url,
             )
         return self._server
 
@@ -96,17 +109,18 @@ class OpenAIProvider(BaseLLMProvider):
         url = (self.base_url or os.environ.get("OPENAI_BASE_URL") or "").strip()
         if not url:
             return None
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_address(url):
             raise InvalidRequestError(
                 f"{self.name}: base_url must be like http://localhost:8000/v1", provider=self.name
             )
         return url
 
-    def _key(self, base_url: str | None) -> str:
-        key = (self.api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+    def _key(self, base_url: str | None) -> str | None:
+        # The environment's key belongs to the environment's address.
+        usual = None if self.base_url else os.environ.get("OPENAI_API_KEY")
+        key = (self.api_key or usual or "").strip()
         if not key and base_url is not None:
-            return _NO_KEY
+            return None
         if not key:
             raise AuthenticationError(f"{self.name}: no key; set OPENAI_API_KEY, or pass api_key=", provider=self.name)
         if not (key.isascii() and key.isprintable()):
@@ -114,6 +128,14 @@ class OpenAIProvider(BaseLLMProvider):
                 f"{self.name}: OPENAI_API_KEY or api_key= has characters that no key has", provider=self.name
             )
         return key
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _create(prefix: str, options: Mapping[str, Any]) -> BaseLLMProvider:

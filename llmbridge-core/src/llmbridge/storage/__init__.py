@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ..errors import (
+    InvalidStorageURLError,
     MigrationError,
     PurgedDetailError,
     RecordRejectedError,
@@ -15,6 +16,7 @@ from ..errors import (
     UnsupportedOperationError,
     WrongLoopError,
 )
+from ..money import from_units, to_units
 from ..schemas import CallRecord, LLMModel
 from .base import SQLAccess, StorageBackend
 from .types import (
@@ -28,6 +30,8 @@ from .types import (
     CallPage,
     CallQuery,
     CostChange,
+    Cursor,
+    Filters,
     MigrationReport,
     ModelPrice,
     RecordResult,
@@ -56,6 +60,9 @@ __all__ = [
     "CallQuery",
     "CallRecord",
     "CostChange",
+    "Cursor",
+    "Filters",
+    "InvalidStorageURLError",
     "LLMModel",
     "MigrationError",
     "MigrationReport",
@@ -82,7 +89,9 @@ __all__ = [
     "UsageQuery",
     "UsageRow",
     "WrongLoopError",
+    "from_units",
     "hookimpl",
+    "to_units",
 ]
 
 

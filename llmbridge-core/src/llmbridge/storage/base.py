@@ -126,7 +126,7 @@ class StorageBackend(ABC):
         not stored; its id is returned in `expired`.
 
         :raises RecordRejectedError: one of them can never be stored; none was
-        :raises ValueError: more than `MAX_BATCH` calls
+        :raises ValueError: more than `MAX_BATCH` calls; the text names that number
         """
 
     @abstractmethod

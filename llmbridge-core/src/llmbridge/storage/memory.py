@@ -133,7 +133,7 @@ class MemoryBackend(StorageBackend):
             if store.watermark is not None and call.called_at < store.watermark:
                 expired.append(call.id)
             elif call.id not in store.calls:
-                store.calls[call.id] = call
+                store.calls[call.id] = call.model_copy(deep=True)
                 inserted += 1
         return RecordResult(inserted, len(calls) - inserted - len(expired), tuple(expired))
 
@@ -152,7 +152,9 @@ class MemoryBackend(StorageBackend):
         )
         page = found[: query.limit]
         more = len(found) > len(page)
-        return CallPage(page, (page[-1].called_at, page[-1].id) if more else None)
+        return CallPage(
+            [call.model_copy(deep=True) for call in page], (page[-1].called_at, page[-1].id) if more else None
+        )
 
     async def summarize_usage(self, query: UsageQuery) -> list[UsageRow]:
         store = self._open

@@ -26,7 +26,9 @@ TAG_PREFIX = "tag:"
 MAX_BATCH = 1000
 MAX_PAGE = 1000
 
+#: A filter's field -> the values that it accepts, where None means "calls without one".
 Filters = Mapping[str, tuple[str | None, ...]]
+#: (called_at, id) of the last call of a page.
 Cursor = tuple[datetime, UUID]
 Grain = Literal["day", "quarter"]
 

@@ -1,8 +1,8 @@
-"""Files that were open when this process was forked.
+"""The files that this process has open, each known by its device and inode.
 
 SQLite keeps its locks per process in memory that a fork copies. A child that opens such a file again takes its
 parent's locks for its own; once the parent closes, it writes into a log that is deleted. That loses commits
-without an error, so the child is refused.
+without an error, so the child is refused. The same goes for a file that was deleted or replaced while it is open.
 """
 
 from __future__ import annotations
@@ -34,6 +34,15 @@ def opening(path: Path) -> Identity:
         )
     _open[identity] += 1
     return identity
+
+
+def is_in_place(identity: Identity, path: Path) -> bool:
+    """Whether the file that is open is still the one that the path names."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    return (found.st_dev, found.st_ino) == identity
 
 
 def closed(identity: Identity) -> None:

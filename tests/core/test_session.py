@@ -1,0 +1,101 @@
+"""A store is started once, by one owner, and left as it was found when that fails."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from llmbridge.errors import StorageClosedError, StorageUnavailableError
+from llmbridge.session import Session
+from llmbridge.storage.memory import MemoryBackend
+
+
+class Slow(MemoryBackend):
+    """A store whose opening waits for the test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_open = asyncio.Event()
+        self.opening = asyncio.Event()
+        self.disconnects = 0
+
+    async def connect(self) -> None:
+        self.opening.set()
+        await self.may_open.wait()
+        await super().connect()
+
+    async def disconnect(self) -> None:
+        self.disconnects += 1
+        await super().disconnect()
+
+
+async def nothing() -> None:
+    pass
+
+
+async def refuse() -> None:
+    raise StorageUnavailableError("away")
+
+
+async def test_a_caller_who_gives_up_does_not_take_the_start_from_the_others() -> None:
+    store = Slow()
+    session = Session(store, migrate="auto", on_start=nothing)
+    impatient, patient = asyncio.create_task(session.start()), asyncio.create_task(session.start())
+    await store.opening.wait()
+    impatient.cancel()
+    store.may_open.set()
+    await patient
+    assert session.started
+
+
+async def test_a_failed_start_leaves_nothing_open() -> None:
+    store = Slow()
+    store.may_open.set()
+    session = Session(store, migrate="auto", on_start=refuse)
+    with pytest.raises(StorageUnavailableError):
+        await session.start()
+    assert store.disconnects == 1
+    await asyncio.to_thread(asyncio.run, _fails(session))
+
+
+async def _fails(session: Session) -> None:
+    with pytest.raises(StorageUnavailableError):
+        await session.start()
+
+
+async def test_stopping_waits_for_a_start_and_then_closes() -> None:
+    store = Slow()
+    session = Session(store, migrate="auto", on_start=nothing)
+    starting = asyncio.create_task(session.start())
+    await store.opening.wait()
+    stopping = asyncio.create_task(session.stop(patience=30))
+    await asyncio.sleep(0)
+    store.may_open.set()
+    await asyncio.gather(starting, stopping)
+    assert store.disconnects == 1
+    with pytest.raises(StorageClosedError):
+        await session.start()
+    await session.reopen()
+    await session.stop(patience=30)
+
+
+async def test_stopping_gives_up_a_start_that_hangs() -> None:
+    store = Slow()
+    session = Session(store, migrate="auto", on_start=nothing)
+    starting = asyncio.create_task(session.start())
+    await store.opening.wait()
+    await session.stop(patience=0.01)
+    with pytest.raises(StorageClosedError):
+        await starting
+
+
+async def test_a_look_at_the_schema_that_fails_binds_no_loop() -> None:
+    class Away(MemoryBackend):
+        async def connect(self) -> None:
+            raise StorageUnavailableError("away")
+
+    session = Session(Away(), migrate="auto", on_start=nothing)
+    for _ in range(2):
+        with pytest.raises(StorageUnavailableError):
+            await asyncio.to_thread(asyncio.run, session.schema_status())
