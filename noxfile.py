@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import tarfile
 import tempfile
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nox
@@ -19,8 +22,11 @@ nox.options.error_on_missing_interpreters = True
 nox.options.sessions = ["lint", "types", "versions", "tests", "core", "isolation"]
 
 ROOT = Path(__file__).parent
-DISTRIBUTIONS = ("llmbridge-core", "llmbridge-sqlite")
+DISTRIBUTIONS = ("llmbridge-core", "llmbridge-postgres", "llmbridge-sqlite")
 SOURCES = ("./llmbridge-core[all]", *(f"./{name}" for name in DISTRIBUTIONS[1:]))
+#: Where Debian puts the programs of its packages.
+POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
+PGBOUNCER = Path("/usr/sbin/pgbouncer")
 
 
 def tools(group: str) -> tuple[str, ...]:
@@ -96,6 +102,32 @@ def core(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or ["tests/alone", "tests/core", "tests/storage"]))
 
 
+@nox.session(name="postgres-15")
+def postgres_15(session: nox.Session) -> None:
+    """The tests of the PostgreSQL backend on the oldest server that it takes, which is Debian's package."""
+    install_from_debian(session, "postgresql-15", POSTGRES_15 / "postgres")
+    session.install(*SOURCES, *tools("test"))
+    with server_of_version_15(session) as url:
+        session.run(
+            "pytest", *(session.posargs or ["tests/postgres", "-n", "2"]), env={"LLMBRIDGE_TEST_POSTGRES_URL": url}
+        )
+
+
+@nox.session
+def pgbouncer(session: nox.Session) -> None:
+    """The tests of the PostgreSQL backend behind a pooler in transaction mode, which is Debian's package."""
+    install_from_debian(session, "pgbouncer", PGBOUNCER)
+    session.install(*SOURCES, *tools("test"))
+    session.run("pytest", *(session.posargs or ["tests/pooled"]), env={"LLMBRIDGE_TEST_PGBOUNCER": str(PGBOUNCER)})
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """How fast calls are recorded, beside what PostgreSQL and its driver do alone."""
+    session.install(*SOURCES, *tools("test"))
+    session.run("python", "-m", "bench.recording", *session.posargs)
+
+
 @nox.session
 def isolation(session: nox.Session) -> None:
     """The wheels and the source distributions, used as a user gets them and away from this folder."""
@@ -114,15 +146,57 @@ def test(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or ["-n", "2"]))
 
 
+def install_from_debian(session: nox.Session, package: str, program: Path) -> None:
+    """Install a package of Debian's if its program is missing, for which it takes root."""
+    if program.exists():
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        session.error(f"{program} is missing: install Debian's package {package}, or run this as root on Debian")
+    quietly = {"DEBIAN_FRONTEND": "noninteractive"}
+    session.run("apt-get", "update", "-q", silent=True, external=True)
+    session.run(
+        "apt-get", "install", "-q", "-y", "--no-install-recommends", package, silent=True, external=True, env=quietly
+    )
+    if not program.exists():
+        session.error(f"{program} is missing, although Debian's package {package} is installed")
+
+
+@contextmanager
+def server_of_version_15(session: nox.Session) -> Iterator[str]:
+    """The URL of a new server on loopback. It refuses to run as root, so there it runs as Debian's user for it."""
+    with tempfile.TemporaryDirectory(prefix="llmbridge-") as folder:
+        unprivileged: tuple[str, ...] = ()
+        if os.geteuid() == 0:
+            shutil.chown(folder, "postgres")
+            unprivileged = ("runuser", "-u", "postgres", "--")
+
+        def run(program: str, *args: str) -> None:
+            command = (*unprivileged, str(POSTGRES_15 / program), f"--pgdata={folder}/data", *args)
+            session.run(*command, silent=True, external=True)
+
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": folder, "fsync": "off"}
+        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+        run("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
+        run("pg_ctl", "start", "--wait", f"--log={folder}/log", f"--options={options}")
+        try:
+            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        finally:
+            run("pg_ctl", "stop", "--mode=immediate")
+
+
 def use_wheels(session: nox.Session, elsewhere: Path) -> None:
-    """Ask for llmbridge-sqlite alone, in a new environment, and test what is there."""
+    """Ask for both stores, in a new environment, and test what is there."""
     wheels = {name: next((elsewhere / "dist").glob(f"{name.replace('-', '_')}-*.whl")) for name in DISTRIBUTIONS}
     ours = elsewhere / "ours.txt"
     ours.write_text("".join(f"{name} @ {wheel.as_uri()}\n" for name, wheel in wheels.items()))
     session.run("python", "-m", "venv", str(elsewhere / "env"))
     python = str(elsewhere / "env" / ("Scripts" if os.name == "nt" else "bin") / "python")
     install = (python, "-m", "pip", "install", "-q")
-    session.run(*install, "-c", str(ours), str(wheels["llmbridge-sqlite"]), external=True)
+    stores = (str(wheels[name]) for name in DISTRIBUTIONS[1:])
+    session.run(*install, "-c", str(ours), *stores, external=True)
     session.run(*install, *tools("installed"), external=True)
     shutil.copytree(ROOT / "tests" / "installed", elsewhere / "installed")
     with session.chdir(elsewhere):

@@ -310,11 +310,11 @@ class Faulty(MemoryBackend):
         return await super().record_calls(calls)
 
 
-def bridge_over(backend: MemoryBackend, **options: Any) -> LLMBridge:
+def bridge_over(backend: MemoryBackend, record_timeout: float = 0.2, **options: Any) -> LLMBridge:
     from llmbridge.db import LLMDatabase
 
     bridge = LLMBridge(**options)
-    bridge._books = LLMDatabase(backend=backend, record_timeout=0.2, **options)
+    bridge._books = LLMDatabase(backend=backend, record_timeout=record_timeout, **options)
     bridge.register_provider("acme", Vendor(answer()))
     return bridge
 
@@ -328,7 +328,7 @@ def fail(error: Exception) -> Callable[[], None]:
 
 async def test_ten_first_calls_at_once_start_the_store_once() -> None:
     store = Faulty()
-    bridge = bridge_over(store)
+    bridge = bridge_over(store, record_timeout=60)
     responses = await asyncio.gather(*(bridge.chat(ask()) for _ in range(10)))
     assert {response.record_status for response in responses} == {"committed"}
     assert store.connects == 1
@@ -338,7 +338,7 @@ async def test_ten_first_calls_at_once_start_the_store_once() -> None:
 async def test_a_failed_start_is_tried_again_by_the_next_call(caplog: pytest.LogCaptureFixture) -> None:
     store = Faulty()
     store.on_connect = fail(StorageUnavailableError("away"))
-    bridge = bridge_over(store)
+    bridge = bridge_over(store, record_timeout=60)
     assert (await bridge.chat(ask())).record_status == "lost"
     store.on_connect = lambda: None
     assert (await bridge.chat(ask())).record_status == "committed"

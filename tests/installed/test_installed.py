@@ -1,4 +1,4 @@
-"""What a user gets who asks for llmbridge-sqlite and nothing else. Nothing here reads the source tree."""
+"""What a user gets who asks for both stores and nothing else. Nothing here reads the source tree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from llmbridge import LLMBridge, LLMRequest, Message
 
-OURS = ("llmbridge-core", "llmbridge-sqlite")
+OURS = ("llmbridge-core", "llmbridge-postgres", "llmbridge-sqlite")
 
 
 def llmbridge(*args: str) -> subprocess.CompletedProcess[str]:
@@ -35,13 +35,13 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_everything_comes_from_the_installed_packages() -> None:
     site = Path(sysconfig.get_path("purelib")).resolve()
-    for name in ("llmbridge", "llmbridge_sqlite"):
+    for name in ("llmbridge", "llmbridge_postgres", "llmbridge_sqlite"):
         module = __import__(name)
         assert module.__file__ is not None
         assert Path(module.__file__).resolve().parent == site / name
 
 
-def test_both_distributions_have_one_version() -> None:
+def test_all_distributions_have_one_version() -> None:
     assert len({version(name) for name in OURS}) == 1
 
 
@@ -49,6 +49,7 @@ def test_both_distributions_have_one_version() -> None:
     ("name", "wanted"),
     [
         ("llmbridge-core", {"llmbridge/py.typed", "llmbridge/catalog.json"}),
+        ("llmbridge-postgres", {"llmbridge_postgres/py.typed", "llmbridge_postgres/migrations/001_books.sql"}),
         ("llmbridge-sqlite", {"llmbridge_sqlite/py.typed", "llmbridge_sqlite/migrations/001_books.sql"}),
     ],
 )
@@ -63,11 +64,13 @@ def test_a_wheel_has_its_data_and_nothing_foreign(name: str, wanted: set[str]) -
 
 def test_the_vendors_extras_are_forwarded() -> None:
     offered = {name: set(distribution(name).metadata.get_all("Provides-Extra") or []) for name in OURS}
-    assert offered["llmbridge-core"] == offered["llmbridge-sqlite"] >= {"openai", "all"}
+    assert offered["llmbridge-core"] >= {"openai", "all"}
+    assert all(extras == offered["llmbridge-core"] for extras in offered.values())
 
 
 def test_the_schemes_are_announced() -> None:
-    assert {entry.name for entry in entry_points(group="llmbridge.storage")} == {"memory", "sqlite"}
+    announced = {entry.name for entry in entry_points(group="llmbridge.storage")}
+    assert announced == {"memory", "postgres", "postgresql", "sqlite"}
 
 
 def test_a_call_is_on_the_books_of_the_next_process() -> None:

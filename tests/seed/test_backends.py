@@ -28,6 +28,10 @@ async def test_sqlite_backend():
 async def test_backend_auto_detection():
     """Test automatic backend selection."""
     
+    # PostgreSQL URL
+    backend = create_backend("postgresql://localhost/test")
+    assert backend.__class__.__name__ == "PostgreSQLBackend"
+    
     # SQLite URL
     backend = create_backend("sqlite:///test.db")
     assert backend.__class__.__name__ == "SQLiteBackend"

@@ -1,0 +1,330 @@
+"""The PostgreSQL backend: who may call, on which connection, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import datetime
+from functools import lru_cache, partial
+from typing import Any, TypeVar, cast
+
+import asyncpg
+from pgdbm import AsyncDatabaseManager
+
+from llmbridge.errors import (
+    InvalidStorageURLError,
+    MigrationError,
+    StorageClosedError,
+    StorageRefusedError,
+    WrongLoopError,
+)
+from llmbridge.storage import (
+    MAX_BATCH,
+    CallPage,
+    CallQuery,
+    CallRecord,
+    LLMModel,
+    MigrationReport,
+    ModelPrice,
+    RecordResult,
+    SchemaStatus,
+    SQLAccess,
+    StorageBackend,
+    StorageURL,
+    UpsertResult,
+    UsageQuery,
+    UsageRow,
+)
+
+from . import access, schema, statement, usage
+from . import calls as call_rows
+from . import models as model_rows
+from .connections import ACQUIRE_SECONDS, BorrowedPool, Connections, OwnPool
+from .faults import DRIVER_ERRORS, translate
+from .inspection import inspect
+from .jobs import Commit, Jobs
+from .libpq import connect_arguments, place
+from .monitoring import Monitor
+from .session import Session
+from .settings import SCHEMA, Settings, check_schema
+
+logger = logging.getLogger("llmbridge.postgres")
+
+T = TypeVar("T")
+
+_OLDEST_SERVER = 15
+_READ_SECONDS = 300.0
+_WRITE_SECONDS = 60.0
+_READERS_OF_A_BORROWED_POOL = 4
+
+Turn = asyncio.Lock | asyncio.Semaphore
+
+
+class PostgreSQLBackend(StorageBackend, SQLAccess):
+    """The books in one schema of a PostgreSQL database.
+
+    `url` is a PostgreSQL URL, whose query may have any option below and any keyword of libpq. `schema` holds the
+    tables (None: `llmbridge`, or an injected manager's own). At most `max_connections` are open: one writes, the
+    others read. `pgbouncer` is for a connection pooler in transaction mode, over which nothing can be migrated.
+    `db_manager`, instead of a URL, is a pgdbm manager of the host application, whose pool is used and left open.
+    `enable_monitoring` keeps the times of the last 1,000 statements. Raises InvalidStorageURLError for what is wrong.
+    """
+
+    def __init__(
+        self,
+        url: str | StorageURL | None = None,
+        schema: str | None = None,
+        enable_monitoring: bool = False,
+        **options: Any,
+    ) -> None:
+        settings = Settings.of(url, {"schema": schema, "enable_monitoring": enable_monitoring, **options})
+        manager = settings.db_manager
+        if manager is not None and not isinstance(manager, AsyncDatabaseManager):
+            raise InvalidStorageURLError(f"db_manager takes a pgdbm manager, not {type(manager).__name__}")
+        own = manager.schema if manager is not None else None
+        self._schema = check_schema(settings.schema if settings.schema is not None else own or SCHEMA)
+        self._monitor = Monitor() if settings.enable_monitoring else None
+        self._pooled = settings.pgbouncer
+        self._readers = max(1, settings.max_connections - 1)
+        self._source: Connections
+        if manager is not None:
+            self._where = "of the host application"
+            self._readers = _READERS_OF_A_BORROWED_POOL
+            self._source = BorrowedPool(manager, self._monitor)
+        else:
+            self._where = place(settings.address, settings.keywords)
+            arguments = connect_arguments(settings.address, settings.keywords)
+            self._source = OwnPool(
+                arguments, self._schema, settings.max_connections, pgbouncer=self._pooled, monitor=self._monitor
+            )
+        names = AsyncDatabaseManager(pool=cast("asyncpg.Pool", self._source), schema=self._schema)
+        self._expand = lru_cache(maxsize=256)(names.prepare_query)
+        self._jobs = Jobs()
+        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._writing: Turn = asyncio.Lock()
+        self._reading: Turn = asyncio.Semaphore(self._readers)
+        self._is_open = False
+        self._has_warned = False
+
+    def __repr__(self) -> str:
+        return f"PostgreSQLBackend({self._where!r}, schema={self._schema!r})"
+
+    async def connect(self) -> None:
+        self._check_home()
+        while self._closing is not None:
+            await asyncio.shield(self._closing)
+        if self._opening is None:
+            self._home = (os.getpid(), asyncio.get_running_loop())
+            self._opening = asyncio.create_task(self._open())
+            self._opening.add_done_callback(_take_note)
+        await asyncio.shield(self._opening)
+
+    async def disconnect(self) -> None:
+        self._check_home()
+        if self._opening is None:
+            return
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(self._opening))
+        await asyncio.shield(self._closing)
+
+    async def _open(self) -> None:
+        self._writing, self._reading = asyncio.Lock(), asyncio.Semaphore(self._readers)
+        try:
+            async with self._translated():
+                await self._source.open()
+                async with self._borrow(self._reading) as session:
+                    await self._look_at_server(session)
+        except BaseException:
+            self._opening = self._home = None
+            await self._source.close()
+            raise
+        self._is_open = True
+
+    async def _close(self, opening: asyncio.Task[None]) -> None:
+        with suppress(Exception):  # whoever awaits the opening is told
+            await opening
+        self._is_open = False
+        try:
+            await self._jobs.drain()
+            await self._source.close()
+        finally:
+            self._opening = self._closing = self._home = None
+
+    async def _look_at_server(self, session: Session) -> None:
+        version = session.connection.get_server_version()
+        if version.major < _OLDEST_SERVER:
+            raise StorageRefusedError(
+                f"the PostgreSQL database {self._where} runs on version {version.major} of the server; "
+                f"upgrade it to {_OLDEST_SERVER} or newer"
+            )
+        encoding = session.connection.get_settings().server_encoding
+        if encoding != "UTF8":
+            raise StorageRefusedError(
+                f"the PostgreSQL database {self._where} is encoded in {encoding}; make one with ENCODING 'UTF8'"
+            )
+        found = await inspect(session, self._schema, self._where)
+        if found.upstream and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "the schema %s of the PostgreSQL database %s has the tables llm_models and llm_api_calls of "
+                "llmbridge-py; they stay as they are, and new calls go into tables of their own beside them",
+                self._schema,
+                self._where,
+            )
+
+    def _check_home(self) -> None:
+        if self._home is None:
+            return
+        process, loop = self._home
+        if process != os.getpid() or loop is not asyncio.get_running_loop():
+            raise WrongLoopError(
+                f"the PostgreSQL database {self._where} was opened by another event loop or process; "
+                "make a backend for each of them"
+            )
+
+    @asynccontextmanager
+    async def _borrow(self, turn: Turn) -> AsyncIterator[Session]:
+        async with asyncio.timeout(ACQUIRE_SECONDS):
+            await turn.acquire()
+        try:
+            async with self._source.acquire() as connection:
+                yield Session(connection, self._schema, self._expand, pooled=self._pooled, monitor=self._monitor)
+        finally:
+            turn.release()
+
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except DRIVER_ERRORS as error:
+            raise translate(error, self._where) from error
+
+    async def _run(self, work: Callable[[Commit], Awaitable[T]]) -> T:
+        self._check_home()
+        if not self._is_open:
+            raise StorageClosedError(f"the PostgreSQL database {self._where} is not connected; await connect() first")
+
+        async def job(commit: Commit) -> T:
+            async with self._translated():
+                return await work(commit)
+
+        return await self._jobs.run(job)
+
+    async def _write(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        async def written(commit: Commit) -> T:
+            async with self._borrow(self._writing) as session:
+                commit()
+                async with asyncio.timeout(_WRITE_SECONDS):
+                    return await work(session)
+
+        return await self._run(written)
+
+    async def _read(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        async def read(_: Commit) -> T:
+            async with self._borrow(self._reading) as session, asyncio.timeout(_READ_SECONDS):
+                return await work(session)
+
+        return await self._run(read)
+
+    async def apply_migrations(self, path: str | os.PathLike[str] | None = None) -> MigrationReport:
+        """As the contract says; `path` is accepted and ignored, the migrations are those of this distribution."""
+        if self._pooled:
+            await self._refuse_to_migrate_over_a_pooler()
+
+        def borrow() -> AbstractAsyncContextManager[Session]:
+            return self._borrow(self._writing)
+
+        return await self._run(lambda _: schema.apply(borrow, self._schema, self._where))
+
+    async def _refuse_to_migrate_over_a_pooler(self) -> None:
+        pending = (await self.schema_status()).pending
+        if pending:
+            raise MigrationError(
+                f"{self._where} is reached over a pooler (pgbouncer=true), which cannot migrate, and lacks "
+                f"{', '.join(pending)}; run `llmbridge storage migrate` with the URL of the server itself"
+            )
+
+    async def schema_status(self) -> SchemaStatus:
+        return await self._read(partial(schema.status, name=self._schema, where=self._where))
+
+    async def upsert_models(self, models: Sequence[LLMModel]) -> UpsertResult:
+        return await self._write(partial(model_rows.upsert_models, models=models, where=self._where))
+
+    async def list_models(
+        self, provider: str | None = None, model_name: str | None = None, active_only: bool = True
+    ) -> list[LLMModel]:
+        return await self._read(
+            partial(model_rows.list_models, provider=provider, model_name=model_name, active_only=active_only)
+        )
+
+    async def retire_models(self, keys: Sequence[tuple[str, str]], at: datetime) -> int:
+        return await self._write(partial(model_rows.retire_models, keys=keys, at=at, where=self._where))
+
+    async def set_prices(self, prices: Sequence[ModelPrice]) -> None:
+        await self._write(partial(model_rows.set_prices, prices=prices, where=self._where))
+
+    async def list_prices(self, provider: str | None = None, model_name: str | None = None) -> list[ModelPrice]:
+        return await self._read(partial(model_rows.list_prices, provider=provider, model_name=model_name))
+
+    async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
+        if len(calls) > MAX_BATCH:
+            raise ValueError(f"{len(calls)} calls in one batch; at most {MAX_BATCH}")
+        return await self._write(partial(call_rows.insert, calls=calls, where=self._where))
+
+    async def list_calls(self, query: CallQuery) -> CallPage:
+        return await self._read(partial(call_rows.select, query=query))
+
+    async def summarize_usage(self, query: UsageQuery) -> list[UsageRow]:
+        return await self._read(partial(usage.summarize, query=query))
+
+    async def ping(self) -> None:
+        await self._read(lambda session: session.fetch_value("SELECT 1"))
+
+    async def execute(self, query: str, *args: Any) -> None:
+        await self._run_statement(query, args)
+
+    async def fetch_one(self, query: str, *args: Any) -> dict[str, Any] | None:
+        return access.first(await self._run_statement(query, args))
+
+    async def fetch_all(self, query: str, *args: Any) -> list[dict[str, Any]]:
+        return access.every(await self._run_statement(query, args))
+
+    async def fetch_value(self, query: str, *args: Any) -> Any:
+        return access.value(await self._run_statement(query, args))
+
+    async def execute_and_return_id(self, query: str, *args: Any) -> int:
+        return access.new_id(await self._run_statement(query, args, returning_id=True))
+
+    async def _run_statement(self, query: str, args: tuple[Any, ...], *, returning_id: bool = False) -> list[Any]:
+        written = statement.prepare(
+            query, schema=self._expand("{{schema}}"), table=lambda name: self._expand(f"{{{{tables.{name}}}}}")
+        )
+        if returning_id:
+            written = statement.returning_id(written)
+        return await self._write(partial(access.run, statement=written, args=args, where=self._where))
+
+    async def get_slow_queries(self, threshold_ms: float | None = None) -> list[dict[str, Any]]:
+        """Statements that took longer than `threshold_ms` (None: 100 ms), oldest first; none without
+        `enable_monitoring`."""
+        return self._monitor.slow_queries(threshold_ms) if self._monitor is not None else []
+
+    async def get_query_metrics(self) -> dict[str, Any] | None:
+        """Counts of statements and their times in ms; None without `enable_monitoring`."""
+        return self._monitor.query_metrics() if self._monitor is not None else None
+
+    async def get_pool_stats(self) -> dict[str, Any]:
+        """Sizes of the connection pool, and which server it leads to."""
+        if not self._is_open:
+            return {"status": "not_connected"}
+        return await self._run(lambda _: self._source.stats()) | {"schema": self._schema}
+
+
+def _take_note(opening: asyncio.Task[None]) -> None:
+    """Whoever asked for the connection may have been cancelled since, and nobody else is told of its failure."""
+    if not opening.cancelled():
+        opening.exception()

@@ -1,0 +1,181 @@
+"""Records to rows and back: the one place that knows both.
+
+A row is a tuple in the order of the columns named here, of what asyncpg takes for their types. Money is whole units
+of 1e-12 dollar, lists and mappings compact JSON text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from operator import attrgetter
+from typing import Any
+from uuid import UUID
+
+from llmbridge.money import from_units, to_units
+from llmbridge.storage import CallRecord, LLMModel, ModelPrice
+from llmbridge.storage.histogram import bucket
+
+_encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+#: Fields of a call that are stored as they are, with their PostgreSQL types.
+_PLAIN = {
+    "called_at": "timestamptz",
+    "origin": "text",
+    "id_at_origin": "text",
+    "provider": "text",
+    "model_name": "text",
+    "status": "text",
+    "attempt": "bigint",
+    "prompt_tokens": "bigint",
+    "completion_tokens": "bigint",
+    "total_tokens": "bigint",
+    "cache_read_tokens": "bigint",
+    "cache_write_tokens": "bigint",
+    "reasoning_tokens": "bigint",
+    "cost_reason": "text",
+    "response_time_ms": "bigint",
+    "time_to_first_token_ms": "bigint",
+    "error_type": "text",
+    "requested_model": "text",
+    "usage_source": "text",
+    "cost_source": "text",
+    "price_version": "text",
+    "previous_cost_reason": "text",
+    "repriced_at": "timestamptz",
+    "stream": "boolean",
+    "finish_reason": "text",
+    "response_id": "text",
+    "temperature": "double precision",
+    "max_tokens": "bigint",
+    "system_prompt_hash": "text",
+    "error_message": "text",
+}
+_CONVERTED = {
+    "id": "uuid",
+    "group_id": "uuid",
+    "estimated_cost": "bigint",
+    "dollars_per_million_tokens_input_used": "bigint",
+    "dollars_per_million_tokens_output_used": "bigint",
+    "previous_cost": "bigint",
+    "tools_used": "json",
+    "metadata": "json",
+}
+_get_plain = attrgetter(*_PLAIN)
+_get_converted = attrgetter(*_CONVERTED)
+
+#: What is read back of a call, and what is written with its types: the same and its buckets.
+CALL_FIELDS = (*_CONVERTED, *_PLAIN)
+CALL_COLUMNS = {**_CONVERTED, **_PLAIN, "response_bucket": "integer", "first_token_bucket": "integer"}
+
+_MODEL_RATES = ("dollars_per_million_tokens_input", "dollars_per_million_tokens_output")
+_MODEL_TIMES = ("inactive_from", "created_at", "updated_at")
+MODEL_COLUMNS = {
+    "provider": "text",
+    "model_name": "text",
+    "id": "bigint",
+    "display_name": "text",
+    "description": "text",
+    "max_context": "bigint",
+    "max_output_tokens": "bigint",
+    "tool_call_format": "text",
+    "source": "text",
+    "supports_vision": "boolean",
+    "supports_function_calling": "boolean",
+    "supports_json_mode": "boolean",
+    "supports_parallel_tool_calls": "boolean",
+    **dict.fromkeys(_MODEL_TIMES, "timestamptz"),
+    **dict.fromkeys(_MODEL_RATES, "bigint"),
+}
+
+_RATES = ("input", "output", "cache_read", "cache_write")
+PRICE_COLUMNS = {
+    "provider": "text",
+    "model_name": "text",
+    "effective_from": "timestamptz",
+    **dict.fromkeys(_RATES, "bigint"),
+}
+
+
+def encode_call(call: CallRecord) -> tuple[Any, ...]:
+    """The row of a call, in the order of CALL_COLUMNS."""
+    id_, group, cost, input_rate, output_rate, previous, tools, metadata = _get_converted(call)
+    succeeded = call.status == "success"
+    response, first_token = call.response_time_ms, call.time_to_first_token_ms
+    return (
+        id_,
+        group,
+        None if cost is None else to_units(cost),
+        None if input_rate is None else to_units(input_rate),
+        None if output_rate is None else to_units(output_rate),
+        None if previous is None else to_units(previous),
+        None if tools is None else _encode_json(tools),
+        None if metadata is None else _encode_json(metadata),
+        *_get_plain(call),
+        bucket(response) if succeeded and response is not None else None,
+        bucket(first_token) if succeeded and first_token is not None else None,
+    )
+
+
+def decode_call(row: Sequence[Any]) -> CallRecord:
+    """The call of a row in the order of CALL_FIELDS."""
+    fields = dict(zip(CALL_FIELDS, row, strict=True))
+    # asyncpg's UUID is a class of its own.
+    fields["id"] = UUID(bytes=fields["id"].bytes)
+    fields["group_id"] = None if fields["group_id"] is None else UUID(bytes=fields["group_id"].bytes)
+    fields["estimated_cost"] = _dollars(fields["estimated_cost"])
+    fields["dollars_per_million_tokens_input_used"] = _dollars(fields["dollars_per_million_tokens_input_used"])
+    fields["dollars_per_million_tokens_output_used"] = _dollars(fields["dollars_per_million_tokens_output_used"])
+    fields["previous_cost"] = _dollars(fields["previous_cost"])
+    fields["called_at"] = _utc(fields["called_at"])
+    fields["repriced_at"] = _utc(fields["repriced_at"])
+    fields["tools_used"] = None if fields["tools_used"] is None else json.loads(fields["tools_used"])
+    fields["metadata"] = None if fields["metadata"] is None else json.loads(fields["metadata"])
+    return CallRecord.model_construct(**fields)
+
+
+def encode_model(model: LLMModel) -> tuple[Any, ...]:
+    """The row of a model, in the order of MODEL_COLUMNS."""
+    return tuple(
+        _units(getattr(model, name)) if name in _MODEL_RATES else getattr(model, name) for name in MODEL_COLUMNS
+    )
+
+
+def decode_model(row: Sequence[Any]) -> LLMModel:
+    """The model of a row in the order of MODEL_COLUMNS."""
+    fields = dict(zip(MODEL_COLUMNS, row, strict=True))
+    fields.update({name: _dollars(fields[name]) for name in _MODEL_RATES})
+    fields.update({name: _utc(fields[name]) for name in _MODEL_TIMES})
+    return LLMModel.model_construct(**fields)
+
+
+def encode_price(price: ModelPrice) -> tuple[Any, ...]:
+    """The row of an own price, in the order of PRICE_COLUMNS."""
+    rates = (_units(getattr(price, name)) for name in _RATES)
+    return (price.provider, price.model_name, price.effective_from, *rates)
+
+
+def decode_price(row: Sequence[Any]) -> ModelPrice:
+    """The own price of a row in the order of PRICE_COLUMNS."""
+    provider, model_name, effective_from, *rates = row
+    return ModelPrice(provider, model_name, effective_from.replace(tzinfo=UTC), *map(_dollars, rates))
+
+
+def by_column(rows: Sequence[tuple[Any, ...]], columns: int) -> list[list[Any]]:
+    """The same rows as one list for each column."""
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(columns)]
+
+
+def _utc(at: datetime | None) -> datetime | None:
+    """asyncpg writes the first instant of year 1 as -infinity, and reads that without a time zone."""
+    return None if at is None else at.replace(tzinfo=UTC)
+
+
+def _units(dollars: Decimal | None) -> int | None:
+    return None if dollars is None else to_units(dollars)
+
+
+def _dollars(units: int | None) -> Decimal | None:
+    return None if units is None else from_units(units)

@@ -1,0 +1,143 @@
+"""Connection parameters: every keyword of libpq, and what becomes of it in asyncpg.
+
+The list is that of PostgreSQL 18: https://www.postgresql.org/docs/18/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import ssl
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from llmbridge.errors import InvalidStorageURLError
+from llmbridge.storage import StorageURL
+
+logger = logging.getLogger("llmbridge.postgres")
+
+#: Seconds within which a server must answer, unless `connect_timeout` says otherwise.
+CONNECT_SECONDS = 10
+
+_PLACE = ("host", "hostaddr", "port")
+_WHO = ("user", "password", "dbname")
+#: asyncpg understands these in a DSN as libpq does.
+_IN_DSN = (
+    "gsslib",
+    "krbsrvname",
+    "passfile",
+    "service",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcert",
+    "sslcrl",
+    "sslkey",
+    "sslmode",
+    "sslnegotiation",
+    "sslpassword",
+    "sslrootcert",
+    "target_session_attrs",
+)
+_OTHERS = ("application_name", "connect_timeout", "fallback_application_name", "options", "servicefile", "ssl")
+#: asyncpg has nothing like these: it encrypts and authenticates in its own way, and always speaks UTF-8.
+_IGNORED = (
+    "channel_binding",
+    "client_encoding",
+    "gssdelegation",
+    "gssencmode",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "load_balance_hosts",
+    "max_protocol_version",
+    "min_protocol_version",
+    "oauth_client_id",
+    "oauth_client_secret",
+    "oauth_issuer",
+    "oauth_scope",
+    "replication",
+    "require_auth",
+    "requirepeer",
+    "scram_client_key",
+    "scram_server_key",
+    "sslcertmode",
+    "sslcompression",
+    "sslcrldir",
+    "sslkeylogfile",
+    "sslsni",
+    "tcp_user_timeout",
+)
+
+#: Every keyword with its type, as options of the plugin.
+KEYWORDS: Mapping[str, type] = dict.fromkeys((*_PLACE, *_WHO, *_IN_DSN, *_OTHERS, *_IGNORED), str) | {
+    "connect_timeout": int,
+    "ssl": bool,
+}
+
+_CHOICES = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
+}
+
+
+def connect_arguments(address: StorageURL, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """What `asyncpg.connect` is given for a URL and the keywords of its query, which come before its other parts.
+
+    :raises InvalidStorageURLError: a keyword has a value that libpq refuses
+    """
+    for name, choices in _CHOICES.items():
+        if keywords.get(name, choices[0]) not in choices:
+            raise InvalidStorageURLError(f"{name} in the PostgreSQL URL must be one of {', '.join(choices)}")
+    ignored = sorted(set(_IGNORED) & keywords.keys())
+    if ignored:
+        logger.debug("the PostgreSQL URL has what asyncpg does not know, and it is ignored: %s", ", ".join(ignored))
+
+    where = _place(address, keywords)
+    query = where | {name: keywords[name] for name in _IN_DSN if name in keywords}
+    if keywords.get("ssl"):
+        query.setdefault("sslmode", "require")
+    trust = {"ssl": _system_trust(query)} if query.get("sslrootcert") == "system" else {}
+    seconds = keywords.get("connect_timeout", CONNECT_SECONDS)
+    name = keywords.get("application_name") or keywords.get("fallback_application_name") or "llmbridge"
+    settings = {"application_name": name} | {n: keywords[n] for n in ("options",) if n in keywords}
+    return {
+        "dsn": "postgresql://?" + urlencode(query),
+        "user": keywords.get("user", address.username),
+        "password": keywords.get("password", address.password),
+        "database": keywords.get("dbname", address.database),
+        "timeout": (seconds if seconds > 0 else CONNECT_SECONDS) * (where.get("host", "").count(",") + 1),
+        "server_settings": settings,
+        "servicefile": keywords.get("servicefile"),
+        **trust,
+    }
+
+
+def place(address: StorageURL, keywords: Mapping[str, Any]) -> str:
+    """Where the database is, for people: host, port and name."""
+    where = _place(address, keywords)
+    name = keywords.get("dbname", address.database)
+    host = where.get("host", "the local server")
+    port = f":{where['port']}" if "port" in where and not host.startswith("/") else ""
+    return f"{name} on {host}{port}" if name else f"{host}{port}"
+
+
+def _place(address: StorageURL, keywords: Mapping[str, Any]) -> dict[str, str]:
+    host = keywords.get("host") or keywords.get("hostaddr") or address.host
+    port = keywords.get("port") or (None if address.port is None else str(address.port))
+    if port is not None and not re.fullmatch(r"[0-9]{1,5}(,[0-9]{1,5})*", port):
+        raise InvalidStorageURLError("port in the PostgreSQL URL must be a number, or one for each host")
+    if host and ":" in host and "," not in host and not host.startswith(("/", "[")):
+        host = f"[{host}]"
+    return {name: text for name, text in (("host", host), ("port", port)) if text}
+
+
+def _system_trust(query: dict[str, str]) -> ssl.SSLContext:
+    """`sslrootcert=system`: trust whom the operating system trusts, and check names, as libpq insists."""
+    if query.get("sslmode", "verify-full") != "verify-full":
+        raise InvalidStorageURLError("sslrootcert=system in the PostgreSQL URL needs sslmode=verify-full")
+    context = ssl.create_default_context()
+    if "sslcert" in query:
+        context.load_cert_chain(query["sslcert"], query.get("sslkey"), lambda: query.get("sslpassword", ""))
+    return context

@@ -1,0 +1,142 @@
+-- The books. Money is whole units of 1e-12 dollar; text compares and sorts by code point; metadata is json and not
+-- jsonb, so that a number keeps the text that it was written with. Views are for people.
+
+-- What releases promise each other: the greatest `writable_from` is the number of the oldest last migration that a
+-- release must ship to be allowed to write.
+CREATE TABLE {{tables.llmbridge_schema}} (
+    migration text COLLATE "C" PRIMARY KEY,
+    writable_from integer NOT NULL
+);
+
+INSERT INTO {{tables.llmbridge_schema}} (migration, writable_from) VALUES ('001_books', 1);
+
+CREATE TABLE {{tables.llmbridge_calls}} (
+    id uuid PRIMARY KEY,
+    called_at timestamptz NOT NULL,
+    origin text COLLATE "C" NOT NULL,
+    id_at_origin text COLLATE "C",
+    provider text COLLATE "C" NOT NULL,
+    model_name text COLLATE "C" NOT NULL,
+    status text COLLATE "C" NOT NULL,
+    attempt bigint NOT NULL,
+    prompt_tokens bigint,
+    completion_tokens bigint,
+    total_tokens bigint,
+    cache_read_tokens bigint,
+    cache_write_tokens bigint,
+    reasoning_tokens bigint,
+    estimated_cost bigint,
+    cost_reason text COLLATE "C",
+    response_time_ms bigint,
+    time_to_first_token_ms bigint,
+    -- Buckets of successful calls, so that summing them takes no logarithm.
+    response_bucket integer,
+    first_token_bucket integer,
+    error_type text COLLATE "C",
+    requested_model text COLLATE "C",
+    usage_source text COLLATE "C" NOT NULL,
+    cost_source text COLLATE "C",
+    dollars_per_million_tokens_input_used bigint,
+    dollars_per_million_tokens_output_used bigint,
+    price_version text COLLATE "C",
+    previous_cost bigint,
+    previous_cost_reason text COLLATE "C",
+    repriced_at timestamptz,
+    stream boolean NOT NULL,
+    finish_reason text COLLATE "C",
+    response_id text COLLATE "C",
+    group_id uuid,
+    temperature double precision,
+    max_tokens bigint,
+    tools_used json,
+    system_prompt_hash text COLLATE "C",
+    metadata json,
+    error_message text COLLATE "C"
+);
+
+CREATE INDEX llmbridge_calls_by_time ON {{tables.llmbridge_calls}} (called_at, id);
+
+CREATE INDEX llmbridge_calls_by_user ON {{tables.llmbridge_calls}} (origin, id_at_origin, called_at);
+
+CREATE TABLE {{tables.llmbridge_models}} (
+    provider text COLLATE "C" NOT NULL,
+    model_name text COLLATE "C" NOT NULL,
+    id bigint,
+    display_name text COLLATE "C",
+    description text COLLATE "C",
+    max_context bigint,
+    max_output_tokens bigint,
+    supports_vision boolean NOT NULL,
+    supports_function_calling boolean NOT NULL,
+    supports_json_mode boolean NOT NULL,
+    supports_parallel_tool_calls boolean NOT NULL,
+    tool_call_format text COLLATE "C",
+    dollars_per_million_tokens_input bigint,
+    dollars_per_million_tokens_output bigint,
+    source text COLLATE "C" NOT NULL,
+    inactive_from timestamptz,
+    created_at timestamptz,
+    updated_at timestamptz,
+    PRIMARY KEY (provider, model_name)
+);
+
+CREATE TABLE {{tables.llmbridge_prices}} (
+    provider text COLLATE "C" NOT NULL,
+    model_name text COLLATE "C" NOT NULL,
+    effective_from timestamptz NOT NULL,
+    input bigint,
+    output bigint,
+    cache_read bigint,
+    cache_write bigint,
+    PRIMARY KEY (provider, model_name, effective_from)
+);
+
+CREATE VIEW {{tables.call_log}} AS
+SELECT
+    called_at,
+    id,
+    origin,
+    id_at_origin,
+    provider,
+    model_name,
+    requested_model,
+    status,
+    prompt_tokens,
+    completion_tokens,
+    total_tokens,
+    cache_read_tokens,
+    cache_write_tokens,
+    reasoning_tokens,
+    usage_source,
+    trim_scale(estimated_cost * 0.000000000001) AS estimated_cost,
+    cost_source,
+    cost_reason,
+    response_time_ms,
+    time_to_first_token_ms,
+    stream,
+    finish_reason,
+    response_id,
+    attempt,
+    group_id,
+    temperature,
+    max_tokens,
+    tools_used,
+    error_type,
+    error_message,
+    metadata
+FROM {{tables.llmbridge_calls}};
+
+CREATE VIEW {{tables.usage_summary}} AS
+SELECT
+    origin,
+    id_at_origin,
+    provider,
+    model_name,
+    count(*) AS call_count,
+    sum(total_tokens) AS total_tokens,
+    trim_scale(sum(estimated_cost) * 0.000000000001) AS total_cost,
+    avg(response_time_ms)::double precision AS avg_response_time,
+    (called_at AT TIME ZONE 'UTC')::date AS date
+FROM {{tables.llmbridge_calls}}
+WHERE status = 'success'
+GROUP BY origin, id_at_origin, provider, model_name, (called_at AT TIME ZONE 'UTC')::date;

@@ -1,0 +1,109 @@
+"""Models and own prices. Rows are written in order of their keys, so that writers never wait in a circle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from llmbridge.storage import LLMModel, ModelPrice, UpsertResult
+
+from . import schema
+from .codec import MODEL_COLUMNS, PRICE_COLUMNS, by_column, decode_model, decode_price, encode_model, encode_price
+from .session import Session
+
+
+def _upsert(table: str, columns: Mapping[str, str], key: Sequence[str], kept: Sequence[str] = ()) -> str:
+    replaced = [f"{name} = excluded.{name}" for name in columns if name not in key and name not in kept]
+    return " ".join(
+        (
+            f"INSERT INTO {{{{tables.{table}}}}} (",
+            ", ".join(columns),
+            ") SELECT",
+            ", ".join(f"unnest(${number}::{kind}[])" for number, kind in enumerate(columns.values(), start=1)),
+            "ON CONFLICT (",
+            ", ".join(key),
+            ") DO UPDATE SET",
+            ", ".join(replaced),
+            # A row that was replaced bears the mark of the transaction that replaced it.
+            "RETURNING (xmax = 0) AS inserted",
+        )
+    )
+
+
+_UPSERT_MODELS = _upsert("llmbridge_models", MODEL_COLUMNS, ("provider", "model_name"), kept=["created_at"])
+_UPSERT_PRICES = _upsert("llmbridge_prices", PRICE_COLUMNS, ("provider", "model_name", "effective_from"))
+_LIST_MODELS = " ".join(
+    (
+        "SELECT",
+        ", ".join(MODEL_COLUMNS),
+        """
+        FROM {{tables.llmbridge_models}}
+        WHERE ($1::text IS NULL OR provider = $1)
+            AND ($2::text IS NULL OR model_name = $2)
+            AND (inactive_from IS NULL OR NOT $3::boolean)
+        ORDER BY provider, model_name
+        """,
+    )
+)
+_RETIRE_MODELS = """
+WITH active AS (
+    SELECT provider, model_name FROM {{tables.llmbridge_models}}
+    WHERE (provider, model_name) IN (SELECT * FROM unnest($1::text[], $2::text[])) AND inactive_from IS NULL
+    ORDER BY provider, model_name
+    FOR UPDATE
+)
+UPDATE {{tables.llmbridge_models}} AS model SET inactive_from = $3, updated_at = $3
+FROM active
+WHERE model.provider = active.provider AND model.model_name = active.model_name
+"""
+_LIST_PRICES = " ".join(
+    (
+        "SELECT",
+        ", ".join(PRICE_COLUMNS),
+        """
+        FROM {{tables.llmbridge_prices}}
+        WHERE ($1::text IS NULL OR provider = $1) AND ($2::text IS NULL OR model_name = $2)
+        ORDER BY provider, model_name, effective_from
+        """,
+    )
+)
+
+
+async def upsert_models(session: Session, models: Sequence[LLMModel], where: str) -> UpsertResult:
+    """Insert or replace; the last of a key wins."""
+    latest = {(model.provider, model.model_name): model for model in models}
+    rows = [encode_model(latest[key]) for key in sorted(latest)]
+    async with session.transaction():
+        written = await session.fetch(_UPSERT_MODELS, *by_column(rows, len(MODEL_COLUMNS)))
+        await schema.check_writable(session, where)
+    inserted = sum(row["inserted"] for row in written)
+    return UpsertResult(inserted, len(latest) - inserted)
+
+
+async def list_models(
+    session: Session, provider: str | None, model_name: str | None, active_only: bool
+) -> list[LLMModel]:
+    """Models in order of their key."""
+    return [decode_model(row) for row in await session.fetch(_LIST_MODELS, provider, model_name, active_only)]
+
+
+async def retire_models(session: Session, keys: Sequence[tuple[str, str]], at: datetime, where: str) -> int:
+    """Retire those that are active, and count them."""
+    async with session.transaction():
+        retired = await session.execute(_RETIRE_MODELS, *by_column(keys, 2), at)
+        await schema.check_writable(session, where)
+    return retired
+
+
+async def set_prices(session: Session, prices: Sequence[ModelPrice], where: str) -> None:
+    """Insert or replace; the last of a key wins."""
+    latest = {(price.provider, price.model_name, price.effective_from): price for price in prices}
+    rows = [encode_price(latest[key]) for key in sorted(latest)]
+    async with session.transaction():
+        await session.execute(_UPSERT_PRICES, *by_column(rows, len(PRICE_COLUMNS)))
+        await schema.check_writable(session, where)
+
+
+async def list_prices(session: Session, provider: str | None, model_name: str | None) -> list[ModelPrice]:
+    """Own prices in order of their key."""
+    return [decode_price(row) for row in await session.fetch(_LIST_PRICES, provider, model_name)]

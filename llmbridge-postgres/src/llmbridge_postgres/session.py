@@ -1,0 +1,94 @@
+"""One borrowed connection and the names of one schema: what a piece of work is given."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Any
+
+from asyncpg import Connection, Record
+
+from .monitoring import Monitor
+
+_PLANNING = "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off"
+
+
+class Session:
+    """Runs statements, in which `{{tables.NAME}}` is a table of the schema.
+
+    `pooled` is for a transaction pooler: there every statement stands in a transaction, which is what keeps its parts
+    together on one connection of the server. `monitor` is told of what asyncpg's listeners are not.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        schema: str,
+        expand: Callable[[str], str],
+        *,
+        pooled: bool = False,
+        monitor: Monitor | None = None,
+    ) -> None:
+        self.connection = connection
+        self._schema = schema
+        self._expand = expand
+        self._pooled = pooled
+        self._monitor = monitor
+
+    async def fetch(self, query: str, *args: Any) -> list[Record]:
+        """All rows of a statement."""
+        return await self.fetch_as_written(self._expand(query), *args)
+
+    async def fetch_as_written(self, statement: str, *args: Any) -> list[Record]:
+        """All rows of a statement that has no templates of ours."""
+        async with self._together():
+            rows: list[Record] = await self.connection.fetch(statement, *args)
+            return rows
+
+    async def fetch_value(self, query: str, *args: Any) -> Any:
+        """The first column of the first row; None when there is none."""
+        async with self._together():
+            return await self.connection.fetchval(self._expand(query), *args)
+
+    async def execute(self, query: str, *args: Any) -> int:
+        """Run a statement; how many rows it touched."""
+        async with self._together():
+            status: str = await self.connection.execute(self._expand(query), *args)
+        return int(status.rpartition(" ")[2]) if status[-1:].isdigit() else 0
+
+    async def copy(self, table: str, columns: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> None:
+        """Add rows to a table: all, or with an error none."""
+        started = time.perf_counter()
+        failure: BaseException | None = None
+        try:
+            async with self._together():
+                await self.connection.copy_records_to_table(
+                    table, schema_name=self._schema, columns=list(columns), records=rows
+                )
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            if self._monitor is not None:
+                self._monitor.note(f"COPY {self._schema}.{table}", time.perf_counter() - started, failure)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """A transaction for a change of several statements."""
+        async with self.connection.transaction():
+            yield
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[None]:
+        """One unchanging view of the database, for questions. Each is planned for its own values: a plan for any
+        range of time would be a bad one for most."""
+        async with self.connection.transaction(isolation="repeatable_read", readonly=True):
+            await self.connection.execute(_PLANNING)
+            yield
+
+    def _together(self) -> AbstractAsyncContextManager[Any]:
+        if self._pooled and not self.connection.is_in_transaction():
+            transaction: AbstractAsyncContextManager[Any] = self.connection.transaction()
+            return transaction
+        return nullcontext()

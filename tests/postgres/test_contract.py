@@ -1,0 +1,30 @@
+"""PostgreSQL keeps the whole storage contract, also over a pool of one connection."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from itertools import count
+
+import pytest
+
+from llmbridge.testing import StorageContract
+
+from .server import Server
+
+_numbers = count(1)
+
+
+class TestPostgreSQL(StorageContract):
+    @pytest.fixture
+    def storage_url(self, server: Server, library: str) -> str:
+        return server.database_url(library, schema=f"contract_{next(_numbers)}")
+
+    @pytest.fixture
+    def storage_outage(self, server: Server, library: str) -> AbstractContextManager[None]:
+        return server.without(library)
+
+
+class TestPoolOfOne(TestPostgreSQL):
+    @pytest.fixture
+    def storage_url(self, server: Server, library: str) -> str:
+        return server.database_url(library, schema=f"contract_{next(_numbers)}", max_connections=1)

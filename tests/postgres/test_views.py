@@ -1,0 +1,59 @@
+"""The two public views: SQLite's columns, exact dollars, days in UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import pytest
+
+from llmbridge.testing import make_call
+from llmbridge_postgres import PostgreSQLBackend
+from llmbridge_sqlite import SQLiteBackend
+
+Shell = Callable[..., list[dict[str, object]]]
+
+
+@pytest.mark.parametrize("view", ["usage_summary", "call_log"])
+async def test_the_columns_are_those_of_sqlite(backend: PostgreSQLBackend, view: str) -> None:
+    await backend.record_calls([make_call()])
+    async with SQLiteBackend(":memory:") as sqlite:
+        await sqlite.apply_migrations()
+        await sqlite.record_calls([make_call()])
+        there = await sqlite.fetch_one(f"SELECT * FROM {view}")
+    here = await backend.fetch_one(f"SELECT * FROM {{{{tables.{view}}}}}")
+    assert there is not None
+    assert here is not None
+    assert list(here) == list(there)
+
+
+async def test_a_call_is_shown_with_its_cost_in_dollars(backend: PostgreSQLBackend) -> None:
+    call = make_call(metadata={"team": "search"}, stream=True)
+    await backend.record_calls([call])
+    row = await backend.fetch_one("SELECT * FROM {{tables.call_log}}")
+    assert row is not None
+    assert str(row["estimated_cost"]) == "0.000004800001"
+    assert (row["called_at"], row["id"], row["stream"]) == (call.called_at, call.id, True)
+    assert row["metadata"] == '{"team":"search"}'
+
+
+async def test_usage_is_summed_per_utc_day_whatever_the_time_zone_of_the_session(
+    backend: PostgreSQLBackend, shell: Shell
+) -> None:
+    times = [datetime(2024, 3, 31, 23, 59, tzinfo=UTC), datetime(2024, 4, 1, 0, 1, tzinfo=UTC)]
+    calls = [make_call(number, called_at=at) for number, at in enumerate(times)]
+    failed = make_call(2, status="error", called_at=times[0])
+    await backend.record_calls([*calls, failed])
+    rows = shell("SET TIME ZONE 'Asia/Tokyo'", "SELECT * FROM llmbridge.usage_summary ORDER BY date")
+    assert [(row["date"], row["call_count"]) for row in rows] == [(date(2024, 3, 31), 1), (date(2024, 4, 1), 1)]
+
+
+async def test_sums_are_exact_beyond_64_bits(backend: PostgreSQLBackend) -> None:
+    cost = Decimal("8999999.999999999999")
+    calls = [make_call(number, estimated_cost=cost, total_tokens=2**63 - 1) for number in range(4)]
+    await backend.record_calls(calls)
+    row = await backend.fetch_one("SELECT * FROM {{tables.usage_summary}}")
+    assert row is not None
+    assert row["total_cost"] == Decimal("35999999.999999999996")
+    assert row["total_tokens"] == 4 * (2**63 - 1)
