@@ -81,10 +81,7 @@ async def test_the_first_snippet_calls_a_vendor_and_reads_the_books(
 ) -> None:
     await run(snippet("get_usage_stats"))
     assert [request.headers["authorization"] for request in vendor.requests] == ["Bearer sk-reader"]
-    assert (
-        capsys.readouterr().out
-        == "echo: Hi\n0.000006000000 dollars, committed\n1 calls, 19 tokens, $0.000006\n"
-    )
+    assert capsys.readouterr().out == "echo: Hi\n0.000006000000 dollars, committed\n1 calls, 19 tokens, $0.000006\n"
 
 
 async def test_an_endpoint_of_one_s_own_is_called_by_its_name(
