@@ -288,3 +288,9 @@ async def test_a_server_that_never_answers_is_given_up_after_connect_timeout() -
         backend = PostgreSQLBackend(f"postgresql://me:hunter2@127.0.0.1:{port}/books?connect_timeout=1")
         with pytest.raises(StorageUnavailableError, match="did not answer in time"):
             await backend.connect()
+
+
+def test_a_place_given_as_an_option_tells_stores_apart():
+    urls = ("postgresql:///db?host=/a", "postgresql:///db?host=/b", "postgresql:///db?host=/b&port=5433")
+    targets = {create_backend(url).target for url in (*urls, "postgres:///other?host=/a&dbname=db")}
+    assert len(targets) == 3

@@ -175,10 +175,10 @@ def _target(found: StoragePlugin, address: StorageURL, options: Mapping[str, Any
 
     joined = StorageURL(
         found.schemes[0].lower(),
-        host=address.host,
-        port=address.port,
+        host=options.get("host", address.host),
+        port=options.get("port", address.port),
         path=address.path,
-        database=address.database,
+        database=options.get("dbname", address.database),
     )
     return target(joined, options.get("schema"))
 

@@ -31,7 +31,8 @@ class StoragePlugin:
     `name` is for people. `schemes` are the URL schemes that it answers for, each with an entry point.
     `api_version` is the literal number that its author built against. `options` are the options of its URLs and
     of `create_backend`, with their types (bool, int, float, str, or any class for an object passed by keyword);
-    `schema` and `enable_monitoring` are known to every backend without being named. `create(url, options)` makes
+    `schema` and `enable_monitoring` are known to every backend without being named,
+    and `schema`, `host`, `port` and `dbname` tell stores apart (`StorageBackend.target`). `create(url, options)` makes
     the backend and opens nothing; options are checked, converted, and only those that the caller set.
     """
 
