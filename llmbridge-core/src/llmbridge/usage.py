@@ -55,7 +55,7 @@ def ask(
     """
     zone = periods.zone(tz)
     start = EARLIEST if since is None else periods.to_utc(since, zone)
-    groups = (group_by,) if isinstance(group_by, str) else tuple(group_by)
+    groups = tuple(map(storable, (group_by,) if isinstance(group_by, str) else group_by))
     for name in groups:
         if name not in (*GROUP_FIELDS, *periods.UNITS) and not name.startswith(TAG_PREFIX):
             known = ", ".join((*GROUP_FIELDS, f"{TAG_PREFIX}NAME", *periods.UNITS))
@@ -78,7 +78,7 @@ def ask(
 
 def filters(fields: Mapping[str, Accepted], tags: Mapping[str, Accepted] | None = None) -> Filters:
     """Filters in a store's terms: what is None does not filter."""
-    named = {**fields, **{TAG_PREFIX + name: accepted for name, accepted in (tags or {}).items()}}
+    named = {**fields, **{TAG_PREFIX + storable(name): accepted for name, accepted in (tags or {}).items()}}
     return {name: _accepted(name, values) for name, values in named.items() if values is not None}
 
 
