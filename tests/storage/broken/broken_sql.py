@@ -47,7 +47,7 @@ class Speaking(MemoryBackend, SQLAccess):
 
     def render(self, query: str) -> str:
         def native(token: re.Match[str]) -> str:
-            return token["table"] or (f"?{token['number']}" if token["number"] else token[0])
+            return token["table"] or (f":p{token['number']}" if token["number"] else token[0])
 
         return self._TOKEN.sub(native, query)
 
@@ -55,8 +55,10 @@ class Speaking(MemoryBackend, SQLAccess):
         if self._open and self.is_refused(query):
             raise ValueError("transactions are not for SQLAccess")
         assert self._sql is not None
+        statement = self.render(query)
+        named = {f"p{number}": value for number, value in enumerate(args, start=1)}
         try:
-            return self._sql.execute(self.render(query), args)
+            return self._sql.execute(statement, named if ":p" in statement else args)
         except sqlite3.Error as error:
             raise StorageRefusedError(f"the database refused a statement: {error}") from error
 
@@ -90,7 +92,7 @@ class PositionalParameters(Speaking):
     """Parameters are bound in the order in which they appear."""
 
     def render(self, query: str) -> str:
-        return re.sub(r"\?\d+", "?", super().render(query))
+        return re.sub(r":p\d+", "?", super().render(query))
 
 
 @caught_by(SQLContract, "transactions_are_refused")
