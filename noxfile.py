@@ -129,6 +129,15 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def parity(session: nox.Session) -> None:
+    """10,000 random sequences of operations on calls, and 5,000 each on models and on the books, the same on every
+    backend: fifty times what the tests play."""
+    session.install(*SOURCES, *tools("test"))
+    rounds = {"LLMBRIDGE_TEST_PARITY_ROUNDS": "100"}
+    session.run("pytest", *(session.posargs or ["tests/parity/test_parity.py", "-n", "2"]), env=rounds)
+
+
+@nox.session
 def isolation(session: nox.Session) -> None:
     """The wheels and the source distributions, used as a user gets them and away from this folder."""
     session.install(*tools("build"))

@@ -56,3 +56,8 @@ def test_the_callers_decimal_context_changes_nothing() -> None:
     with decimal.localcontext(decimal.Context(prec=3)):
         assert money.parse("1.234567890123") == Decimal("1.234567890123")
         assert money.to_units(money.from_units(123456789)) == 123456789
+
+
+@pytest.mark.parametrize("nothing", ["-0", -0.0, Decimal("-0E-20"), "-1E-13"])
+def test_zero_has_no_sign(nothing: str | float | Decimal) -> None:
+    assert str(money.parse(nothing)) == "0E-12"

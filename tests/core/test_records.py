@@ -205,3 +205,7 @@ def test_a_model_gets_its_id_and_times() -> None:
 def test_a_negative_rate_is_refused() -> None:
     with pytest.raises(RecordRejectedError):
         records.check_rate("input", -1)
+
+
+def test_a_temperature_of_zero_has_no_sign() -> None:
+    assert repr(records.build(fields(temperature=-0.0)).temperature) == "0.0"

@@ -1,0 +1,30 @@
+"""Every backend gives the answers of the reference backend, whatever is done to it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from .books_machine import BooksParity
+from .calls_machine import CallsParity
+from .contest import Contest, play
+from .models_machine import ModelsParity
+from .stores import Arena
+
+#: The default run has two rounds, and so 200 sequences of operations on calls.
+ROUNDS = range(int(os.environ.get("LLMBRIDGE_TEST_PARITY_ROUNDS", "2")))
+
+
+@pytest.fixture(autouse=True)
+def short_shrinking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failing sequence is shown before the test run takes it for one that hangs."""
+    monkeypatch.setattr("hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS", 60)
+
+
+@pytest.mark.parametrize(("machine", "sequences"), [(CallsParity, 100), (ModelsParity, 50), (BooksParity, 50)])
+@pytest.mark.parametrize("number", ROUNDS)
+def test_backends_agree_on_every_sequence_of_operations(
+    arena: Arena, machine: type[Contest], sequences: int, number: int
+) -> None:
+    play(machine, arena, sequences)
