@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import socket
@@ -131,10 +132,12 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def parity(session: nox.Session) -> None:
     """10,000 random sequences of operations on calls, and 5,000 each on models and on the books, the same on every
-    backend: fifty times what the tests play."""
+    backend: fifty times what the tests play, and others every time."""
     session.install(*SOURCES, *tools("test"))
-    rounds = {"LLMBRIDGE_TEST_PARITY_ROUNDS": "100"}
-    session.run("pytest", *(session.posargs or ["tests/parity/test_parity.py", "-n", "2"]), env=rounds)
+    seed = str(random.randrange(10**9))
+    session.log(f"LLMBRIDGE_TEST_PARITY_SEED={seed} plays the same sequences again")
+    contest = {"LLMBRIDGE_TEST_PARITY_ROUNDS": "100", "LLMBRIDGE_TEST_PARITY_SEED": seed}
+    session.run("pytest", *(session.posargs or ["tests/parity/test_parity.py", "-n", "2"]), env=contest)
 
 
 @nox.session

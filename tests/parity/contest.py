@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from llmbridge.storage import SchemaStatus, StorageBackend
@@ -47,8 +47,9 @@ async def opened(backend: StorageBackend) -> SchemaStatus:
     return await backend.schema_status()
 
 
-def play(machine: type[Contest], arena: Arena, sequences: int, **changes: Any) -> None:
-    """Play so many sequences of up to 12 operations; fail with the shortest on which the parties disagree."""
+def play(machine: type[Contest], arena: Arena, sequences: int, number: int = 0, **changes: Any) -> None:
+    """Play so many sequences of up to 12 operations, the same ones for the same `number`; fail with the shortest on
+    which the parties disagree."""
     usual: dict[str, Any] = {
         "stateful_step_count": 12,
         "deadline": None,
@@ -57,5 +58,5 @@ def play(machine: type[Contest], arena: Arena, sequences: int, **changes: Any) -
         "suppress_health_check": list(HealthCheck),
     }
     run_state_machine_as_test(
-        partial(machine, arena), settings=settings(max_examples=sequences, **{**usual, **changes})
+        seed(number)(partial(machine, arena)), settings=settings(max_examples=sequences, **{**usual, **changes})
     )

@@ -15,6 +15,9 @@ from .stores import Arena
 #: The default run has two rounds, and so 200 sequences of operations on calls.
 ROUNDS = range(int(os.environ.get("LLMBRIDGE_TEST_PARITY_ROUNDS", "2")))
 
+#: The default run plays the same sequences every time; another seed plays others.
+SEED = int(os.environ.get("LLMBRIDGE_TEST_PARITY_SEED", "0"))
+
 
 @pytest.fixture(autouse=True)
 def short_shrinking(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,4 +30,4 @@ def short_shrinking(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_backends_agree_on_every_sequence_of_operations(
     arena: Arena, machine: type[Contest], sequences: int, number: int
 ) -> None:
-    play(machine, arena, sequences)
+    play(machine, arena, sequences, SEED + number)
