@@ -535,3 +535,23 @@ async def test_a_store_that_hangs_does_not_keep_the_books_from_closing() -> None
 async def test_options_without_a_url_are_an_error() -> None:
     with pytest.raises(ValueError, match="synchronous"):
         LLMDatabase(synchronous="normal")
+
+
+async def test_closing_ends_a_reading_of_prices_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging(MemoryBackend):
+        hangs = False
+
+        async def list_prices(self, provider: str | None = None, model_name: str | None = None) -> list[ModelPrice]:
+            if self.hangs:
+                await asyncio.Event().wait()
+            return await super().list_prices(provider, model_name)
+
+    monkeypatch.setattr("llmbridge.registry.PRICES_MAX_AGE", 0.0)
+    backend = Hanging()
+    db = LLMDatabase(backend=backend)
+    await db.initialize()
+    backend.hangs = True
+    await db.record_api_call(**fields())
+    assert "llmbridge-prices" in {task.get_name() for task in asyncio.all_tasks()}
+    await db.close()
+    assert "llmbridge-prices" not in {task.get_name() for task in asyncio.all_tasks()}

@@ -558,3 +558,29 @@ def test_the_models_that_can_be_called_are_told_by_vendor() -> None:
     assert bridge.get_model_info("acme:x") == {"provider": "acme", "model": "x"}
     with pytest.raises(ModelNotFoundError):
         bridge.get_model_info("nobody-knows-this")
+
+
+async def test_a_caller_who_leaves_before_the_store_is_open_takes_nothing_along() -> None:
+    class Opening(MemoryBackend):
+        def __init__(self) -> None:
+            super().__init__("opening-late")
+            self.begun, self.may_open = asyncio.Event(), asyncio.Event()
+
+        async def connect(self) -> None:
+            self.begun.set()
+            await self.may_open.wait()
+            await super().connect()
+
+    store = Opening()
+    bridge = bridge_over(store, record_timeout=60)
+    asking = asyncio.create_task(bridge.chat(ask()))
+    await store.begun.wait()
+    while not any("keep" in repr(task.get_coro()) for task in asyncio.all_tasks()):
+        await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    store.may_open.set()
+    await bridge.close()
+    async with LLMBridge("memory://opening-late") as again:
+        assert len(await again.list_recent_calls()) == 1
