@@ -17,7 +17,7 @@ from ..errors import (
     ProviderUnavailableError,
     RateLimitError,
 )
-from .base import BaseLLMProvider, Completion
+from .base import BaseLLMProvider, Completion, Delta
 
 if TYPE_CHECKING:
     from .hookspecs import API_VERSIONS, GROUP, ProviderPlugin, hookimpl
@@ -30,6 +30,7 @@ __all__ = [
     "Completion",
     "ContentFilterError",
     "ContextLengthError",
+    "Delta",
     "InvalidRequestError",
     "InvalidResponseError",
     "ModelNotFoundError",

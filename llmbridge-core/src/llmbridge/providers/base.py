@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,19 @@ class Completion:
     usage: TokenUsage | None = None
     response_id: str | None = None
     cost: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """One step of an answer that is still being made.
+
+    `content` is the text that is new since the step before. `usage` is what the vendor has reported of the whole call
+    so far (None: nothing yet). `completion` stands on the last step alone, and is what `complete` would have returned.
+    """
+
+    content: str = ""
+    usage: TokenUsage | None = None
+    completion: Completion | None = None
 
 
 class BaseLLMProvider(ABC):
@@ -49,6 +63,16 @@ class BaseLLMProvider(ABC):
         :raises ProviderError: the vendor refused or failed
         :raises ModelNotFoundError: the vendor does not have the model; nothing else leaves this method
         """
+
+    async def stream(self, request: LLMRequest, model: str, *, timeout: float) -> AsyncIterator[Delta]:
+        """Send one request, once, and yield the answer as it comes; the last step has the completion. Closing the
+        iterator ends the call. A provider that cannot stream yields the whole answer as one step.
+
+        :raises ProviderError: the vendor refused or failed, also half-way
+        :raises ModelNotFoundError: the vendor does not have the model; nothing else leaves this method
+        """
+        completion = await self.complete(request, model, timeout=timeout)
+        yield Delta(completion.content, completion.usage, completion)
 
     async def prepare(self) -> None:
         """Do what takes long at a first call and is not the vendor's time, such as importing a library. Called before
