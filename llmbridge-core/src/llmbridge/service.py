@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +17,8 @@ from .errors import (
     InvalidRequestError,
     InvalidResponseError,
     ProviderTimeoutError,
-    StorageUnavailableError,
 )
+from .metrics import CloseReport
 from .plugins import create_provider, foreign_distribution_warning, provider_names
 from .providers.base import BaseLLMProvider, Completion
 from .providers.routing import resolve
@@ -27,8 +27,6 @@ from .schemas import CallRecord, LLMModel, LLMRequest, LLMResponse, RecordStatus
 from .session import Migrate
 from .storage.types import UsageRow
 from .usage import Accepted
-
-logger = logging.getLogger("llmbridge.service")
 
 
 class LLMBridge:
@@ -45,8 +43,9 @@ class LLMBridge:
     :param max_retries: 0, every request is sent once; other values are refused
     :param timeout: seconds for one attempt at a vendor; `LLMRequest.timeout` replaces it
     :param record_timeout: seconds that a finished call waits for the store
-    :param on_storage_error: `raise` makes an unreachable store an error of `async with`; under every setting a
-        call that the vendor answered returns its response
+    :param on_storage_error: what becomes of calls that the store does not take by then: `spool`, `log` or `raise`,
+        as for LLMDatabase; under every setting a call that the vendor answered returns its response
+    :param spool_dir: where calls wait while the store is away; see LLMDatabase
     :param backend_options: options of the backend
     :raises InvalidStorageURLError, UnknownStorageError, PluginError: the URL or its plugin is wrong; nothing is
         opened
@@ -67,6 +66,7 @@ class LLMBridge:
         timeout: float = 60.0,
         record_timeout: float = 5.0,
         on_storage_error: OnStorageError = "spool",
+        spool_dir: str | os.PathLike[str] | None = None,
         **backend_options: Any,
     ) -> None:
         _warn_of_foreign_distribution()
@@ -85,6 +85,7 @@ class LLMBridge:
             migrate=migrate,
             record_timeout=record_timeout,
             on_storage_error=on_storage_error,
+            spool_dir=spool_dir,
             **backend_options,
         )
         self._providers: dict[str, BaseLLMProvider] = {}
@@ -111,23 +112,22 @@ class LLMBridge:
 
     async def _ensure_db_initialized(self) -> None:
         """Open the books now. An unreachable store is a warning, unless `on_storage_error="raise"`."""
-        try:
-            await self._books.initialize()
-        except StorageUnavailableError as error:
-            if self._books.on_storage_error == "raise":
-                raise
-            logger.warning("starting without the books, they are tried again by every call: %s", error)
+        await self._books.open()
 
-    async def close(self) -> None:
-        """Finish the calls in flight, for at most `record_timeout` seconds, then close the books and the connections
-        to vendors. Idempotent; what comes after raises StorageClosedError."""
+    async def close(self, timeout: float | None = None) -> CloseReport:
+        """Finish the calls in flight, write what waits, spool the rest, and close the books and the connections to
+        vendors; all of it within `timeout` seconds (None: `record_timeout`). Says what became of what waited.
+        Idempotent; what comes after raises StorageClosedError."""
+        until = time.monotonic() + (self._books.record_timeout if timeout is None else timeout)
         if self._finishing:
-            await asyncio.wait(self._finishing, timeout=self._books.record_timeout)
+            await asyncio.wait(self._finishing, timeout=until - time.monotonic())
+        report = CloseReport()
         async with AsyncExitStack() as closing:  # each is closed whatever the others raise
             for provider in (*self._providers.values(), *self._replaced):
                 closing.push_async_callback(provider.close)
-            closing.push_async_callback(self._books.close)
+            report = await self._books.close(max(until - time.monotonic(), 0))
         self._replaced.clear()
+        return report
 
     async def chat(self, request: LLMRequest, id_at_origin: str | None = None) -> LLMResponse:
         """Send one request to a model and put the call on the books, however it ends.
@@ -262,6 +262,10 @@ class LLMBridge:
     async def get_model_from_db(self, provider: str, model_name: str) -> LLMModel | None:
         """One model that the store knows; None when it does not."""
         return await self._books.get_model(provider, model_name)
+
+    def metrics(self) -> dict[str, int]:
+        """What became of calls, as a flat dict of counters. See `LLMDatabase.metrics`."""
+        return self._books.metrics()
 
     async def health_check(self, timeout: float = 2.0) -> dict[str, Any]:
         """Whether the store answers within `timeout` seconds; never raises. See `LLMDatabase.health_check`."""
