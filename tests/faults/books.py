@@ -80,10 +80,13 @@ class SQLiteBooks(Books):
 
 
 class PostgreSQLBooks(Books):
-    def __init__(self, server: Server, database: str, home: Path) -> None:
+    """The books in a new database of a server, reached at another `port` where something stands before it."""
+
+    def __init__(self, server: Server, database: str, home: Path, *, port: int | None = None) -> None:
         self._server = server
         self._database = database
-        super().__init__(server.database_url(database), home)
+        before = f"postgresql://postgres@127.0.0.1:{port}/{database}?sslmode=disable"
+        super().__init__(server.database_url(database) if port is None else before, home)
 
     def check_integrity(self) -> None:
         """The index of the ids and the table tell the same."""
@@ -98,13 +101,19 @@ class PostgreSQLBooks(Books):
 
 
 async def check(
-    books: Books, acknowledged: Iterable[int], attempted: Iterable[int] | None = None, *, set_aside: int = 0
+    books: Books,
+    acknowledged: Iterable[int],
+    attempted: Iterable[int] | None = None,
+    *,
+    set_aside: int = 0,
+    patience: float = 60,
 ) -> set[int]:
     """What must be true after any fault. The numbers of the calls on the books, once the spool is empty.
 
     Every call that was acknowledged is in the store or waits in the spool, as it was recorded and once; nothing else
     is there than what was `attempted` (None: anything may be); as many were `set_aside` as could not be stored; the
-    sums equal a scan; the store is sound; what waited gets onto the books at the next start; and nothing stays open.
+    sums equal a scan; the store is sound; what waited gets onto the books at the next start, within `patience` seconds;
+    and nothing stays open.
     """
     acknowledged = set(acknowledged)
     stored = await _stored(books, attempted)
@@ -114,7 +123,7 @@ async def check(
     assert not missing, f"{len(missing)} of {len(acknowledged)} acknowledged calls are gone: {sorted(missing)[:10]}"
     if spooled:
         async with books.open():
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(patience):
                 while books.spool.counts().waiting:
                     await asyncio.sleep(0.01)
         stored = await _stored(books, attempted)

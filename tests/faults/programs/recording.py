@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,21 +52,29 @@ def record(
     callers: int = 16,
     each: int | None = None,
     ready: str | None = None,
+    shared: tuple[int, int] | None = None,
     backwards: bool = False,
+    seconds: float | None = None,
     calm: bool = False,
     **options: Any,
 ) -> int:
-    """Open the books, record a few calls at once, close, and again, up to the last number. `each` is how many calls
-    lie between an opening and the closing (None: all). The exit code is 1 where a call was not acknowledged, and with
+    """Open the books, record a few calls at once, close, and again, up to the last number or for so many `seconds`.
+    `each` is how many calls lie between an opening and the closing (None: all). Those of `shared` are recorded too,
+    one after each of one's own. The exit code is 1 where a call was not acknowledged, and with
     `calm` 3 where the store made any trouble: a batch tried again, or a call spooled."""
     noted = Notes(notes)
     chosen = list(range(*numbers))
+    if shared is not None:
+        chosen = [number for both in zip(chosen, range(*shared), strict=False) for number in both]
     if backwards:
         chosen.reverse()
+    until = time.monotonic() + (seconds or 3600)
     failures: list[StorageError] = []
 
     async def caller(db: LLMDatabase, mine: Iterator[int]) -> None:
         for number in mine:
+            if time.monotonic() > until:
+                return
             try:
                 await db.record_api_call(numbered(number))
             except StorageError as error:

@@ -1,7 +1,8 @@
 """Starts programs in processes of their own, quickly: it has imported what they need, and forks.
 
 Each line of standard input is a JSON list: `["start", program, arguments]` answers the process's id and
-`["wait", id]` how it ended: its exit code, or the negative number of the signal.
+`["wait", id]` how it ended: its exit code, or the negative number of the signal. A program of `endings.py` ends as the
+interpreter does, others at once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import traceback
 
 import asyncpg  # noqa: F401
+import endings
 import recording
 from calls import numbered
 
@@ -28,10 +30,13 @@ def start(program: str, arguments: dict[str, object]) -> int:
     child = os.fork()
     if child:
         return child
+    os.close(0)
+    os.dup2(2, 1)
+    if program in endings.WAYS:
+        endings.run(program, **arguments)
+        sys.exit()
     code = 1
     try:
-        os.close(0)
-        os.dup2(2, 1)
         code = recording.run(program, arguments) or 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
