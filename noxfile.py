@@ -124,9 +124,10 @@ def pgbouncer(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """How fast calls are recorded, beside what PostgreSQL and its driver do alone."""
+    """How fast calls are recorded, beside what each database and its driver do alone, and how much work it is."""
     session.install(*SOURCES, *tools("test"))
-    session.run("python", "-m", "bench.recording", *session.posargs)
+    for name in session.posargs or ("loop", "sqlite", "recording"):
+        session.run("python", "-m", f"bench.{name}")
 
 
 @nox.session

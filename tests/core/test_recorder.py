@@ -232,3 +232,56 @@ async def test_what_is_abandoned_is_counted_and_told() -> None:
     assert recorder.abandon() == 3
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(result, StorageUnavailableError) for result in results)
+
+
+async def test_a_caller_waits_no_longer_than_until_its_deadline_and_leaves_its_call() -> None:
+    store = Store()
+    store.gate.clear()
+    recorder = Recorder(store.write, patience=60)
+    loop = asyncio.get_running_loop()
+    calls = [call() for _ in range(3)]
+    patient = asyncio.create_task(recorder.record(calls[0], loop.time() + 3600))
+    while not store.batches:
+        await asyncio.sleep(0)
+    hasty = [asyncio.create_task(recorder.record(c, loop.time() + 0.01)) for c in calls[1:]]
+    for task in hasty:
+        with pytest.raises(TimeoutError):
+            await task
+    assert not patient.done()
+    store.gate.set()
+    await patient
+    await recorder.close()
+    assert store.stored == {c.id for c in calls}
+
+
+async def test_one_deadline_after_the_other_is_kept() -> None:
+    store = Store()
+    store.gate.clear()
+    recorder = Recorder(store.write, patience=60)
+    now = asyncio.get_running_loop().time()
+    told: list[int] = []
+
+    async def wait(number: int) -> None:
+        with pytest.raises(TimeoutError):
+            await recorder.record(call(), now + number / 100)
+        told.append(number)
+
+    await asyncio.gather(*map(wait, (3, 1, 2)))
+    assert told == [1, 2, 3]
+    store.gate.set()
+    await recorder.close()
+
+
+async def test_a_deadline_ends_the_waiting_for_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "MAX_PENDING", 1)
+    store = Store()
+    store.gate.clear()
+    recorder = Recorder(store.write, patience=60)
+    tasks = [asyncio.create_task(recorder.record(call())) for _ in range(2)]
+    while not store.batches:
+        await asyncio.sleep(0)
+    with pytest.raises(TimeoutError):
+        await recorder.record(call(), asyncio.get_running_loop().time() + 0.01)
+    store.gate.set()
+    await asyncio.gather(*tasks)
+    assert len(store.stored) == 2

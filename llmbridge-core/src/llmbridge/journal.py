@@ -11,6 +11,7 @@ from typing import Any
 from .entries import complete
 from .errors import StorageError, StorageUnavailableError
 from .pricing import load_bundled_prices
+from .rate_cards import are_read
 from .recorder import Recorder
 from .registry import ModelRegistry
 from .schemas import CallRecord, RecordStatus
@@ -34,14 +35,9 @@ class Journal:
         :raises RecordRejectedError: it can never be stored
         :raises StorageError: it is not known to be stored
         """
-        await load_bundled_prices()
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._session.start()
-                record = self._completed(given)
-                await self._commit(record)
-        except TimeoutError:
-            raise self._unconfirmed() from None
+        deadline = await self._begin()
+        record = self._completed(given)
+        await self._commit(record, deadline)
         return record
 
     async def keep(
@@ -54,13 +50,9 @@ class Journal:
         record = None
         failure: StorageError
         try:
-            await load_bundled_prices()
-            async with asyncio.timeout(self._timeout):
-                await self._session.start()
-                record = self._completed(given, priced_as)
-                await self._commit(record)
-        except TimeoutError:
-            failure = self._unconfirmed()
+            deadline = await self._begin()
+            record = self._completed(given, priced_as)
+            await self._commit(record, deadline)
         except StorageError as error:
             failure = error
         except Exception as error:  # whatever it is, the caller has paid for the answer and gets it
@@ -84,14 +76,33 @@ class Journal:
             logger.error("%d calls are not known to be on the books: the store did not take them", recorder.abandon())
             await closing
 
+    async def _begin(self) -> float:
+        """See that calls can be priced and the store is open; until when the record has to be committed, in the
+        event loop's time."""
+        if not are_read():
+            await load_bundled_prices()
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        if self._session.started:
+            self._session.check_owner()
+            return deadline
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._session.start()
+        except TimeoutError:
+            raise self._unconfirmed() from None
+        return deadline
+
     def _completed(self, given: Mapping[str, Any], priced_as: str | None = None) -> CallRecord:
         self._registry.refresh_prices_soon()
         return complete(given, self._registry.prices, priced_as)
 
-    async def _commit(self, record: CallRecord) -> None:
+    async def _commit(self, record: CallRecord, deadline: float) -> None:
         if self._recorder is None:
             self._recorder = Recorder(self._session.backend.record_calls, patience=self._timeout)
-        await self._recorder.record(record)
+        try:
+            await self._recorder.record(record, deadline)
+        except TimeoutError:
+            raise self._unconfirmed() from None
 
     def _unconfirmed(self) -> StorageError:
         return StorageUnavailableError(

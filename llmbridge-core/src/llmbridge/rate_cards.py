@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from .money import CONTEXT
@@ -48,7 +47,11 @@ _FREE = Decimal(0)
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Dollars per million tokens of each kind, and dollars per request. A rate of None is not known."""
+    """Dollars per million tokens of each kind, and dollars per request. A rate of None is not known.
+
+    `shares` are the same rates as whole numbers, in the order input, output, cache_read, cache_write, reasoning: each
+    is how many shares of a unit (1e-12 dollar) one token costs, where a unit has `shares_per_unit` of them.
+    """
 
     input: Decimal | None = None
     output: Decimal | None = None
@@ -56,6 +59,18 @@ class Rates:
     cache_write: Decimal | None = None
     reasoning: Decimal | None = None
     request: Decimal = _FREE
+    shares: tuple[int | None, ...] = field(init=False, repr=False, compare=False)
+    request_shares: int = field(init=False, repr=False, compare=False)
+    shares_per_unit: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        rates = (self.input, self.output, self.cache_read, self.cache_write, self.reasoning)
+        # A dollar per million tokens is 10**6 units per token.
+        finest = max(0, *(_decimals(rate) - 6 for rate in rates if rate is not None), _decimals(self.request) - 12)
+        shares = tuple(None if rate is None else int(rate.scaleb(6 + finest, CONTEXT)) for rate in rates)
+        object.__setattr__(self, "shares", shares)
+        object.__setattr__(self, "request_shares", int(self.request.scaleb(12 + finest, CONTEXT)))
+        object.__setattr__(self, "shares_per_unit", 10**finest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,27 +167,27 @@ class _PricedModel:
 
 def bundled() -> RateCards:
     """The cards of the installed genai-prices. The first call takes up to a second; nothing is ever fetched."""
-    if not are_read():
-        with _reading:  # several first calls at once read them once
-            _read()
-    return _read()
+    return _cards[0] if _cards else _read_once()
 
 
 def are_read() -> bool:
     """Whether the cards are in memory, so that asking for one is quick."""
-    return bool(_read.cache_info().currsize)
+    return bool(_cards)
 
 
+_cards: list[RateCards] = []
 _reading = threading.Lock()
 
 
-@cache
-def _read() -> RateCards:
+def _read_once() -> RateCards:
     from importlib.metadata import version
 
-    from genai_prices.data import providers
+    with _reading:  # several first calls at once read them once
+        if not _cards:
+            from genai_prices.data import providers
 
-    return RateCards(providers, f"genai-prices {version('genai-prices')}")
+            _cards.append(RateCards(providers, f"genai-prices {version('genai-prices')}"))
+    return _cards[0]
 
 
 def _utc(at: time) -> time:
@@ -180,6 +195,11 @@ def _utc(at: time) -> time:
     if at.tzinfo is None:
         return at
     return datetime.combine(date(1970, 1, 1), at).astimezone(UTC).time()
+
+
+def _decimals(rate: Decimal) -> int:
+    """How many decimal places `rate` has; 0 or less for a whole number."""
+    return -int(rate.as_tuple().exponent)
 
 
 def _card(price: GenaiPrice, version: str) -> RateCard:
