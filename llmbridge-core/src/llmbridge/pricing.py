@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Protocol
 
-from . import rate_cards
+from . import price_data
 from .money import CONTEXT, from_units, to_units
 from .rate_cards import RateCard, Rates
 from .schemas import CostReason, CostSource
@@ -122,13 +122,14 @@ class PriceBook:
         card = own.card(at) if own is not None else None
         if card is not None:
             return card
-        return rate_cards.bundled().get(priced_as or provider, model_name, at)
+        return price_data.current().get(priced_as or provider, model_name, at)
 
 
-async def load_bundled_prices() -> None:
-    """Read the bundled price data, some hundred milliseconds of work, once and on a thread of its own."""
-    if not rate_cards.are_read():
-        await asyncio.to_thread(rate_cards.bundled)
+async def load_prices() -> None:
+    """Have the price data in force in memory, on a thread of its own: some hundred milliseconds of work at first, and
+    now and then a look whether a newer edition was fetched."""
+    if not price_data.is_fresh():
+        await asyncio.to_thread(price_data.refresh)
 
 
 class _Dated:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -154,24 +153,9 @@ class _PricedModel:
         return card
 
 
+@cache
 def bundled() -> RateCards:
     """The cards of the installed genai-prices. The first call takes up to a second; nothing is ever fetched."""
-    if not are_read():
-        with _reading:  # several first calls at once read them once
-            _read()
-    return _read()
-
-
-def are_read() -> bool:
-    """Whether the cards are in memory, so that asking for one is quick."""
-    return bool(_read.cache_info().currsize)
-
-
-_reading = threading.Lock()
-
-
-@cache
-def _read() -> RateCards:
     from importlib.metadata import version
 
     from genai_prices.data import providers
