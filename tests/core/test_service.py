@@ -615,9 +615,50 @@ def test_the_models_that_can_be_called_are_told_by_vendor() -> None:
     info = bridge.get_model_info("gpt-4o-mini")
     assert (info["provider"], info["model"], info["max_context"]) == ("openai", "gpt-4o-mini", 128000)
     bridge.register_provider("acme", Vendor(answer()))
-    assert bridge.get_model_info("acme:x") == {"provider": "acme", "model": "x"}
+    assert bridge.get_model_info("acme:x") == {"provider": "acme", "model": "x", "supported": True}
     with pytest.raises(ModelNotFoundError):
         bridge.get_model_info("nobody-knows-this")
+
+
+class Listing(Vendor):
+    """A vendor that lists its models, or fails to."""
+
+    def __init__(self, listed: list[str] | Exception | None) -> None:
+        super().__init__(answer())
+        self.listed = listed
+
+    async def list_models(self) -> list[str] | None:
+        if isinstance(self.listed, Exception):
+            raise self.listed
+        if self.listed == ["hangs"]:
+            await asyncio.Event().wait()
+        return self.listed
+
+
+async def test_a_vendor_is_asked_for_its_models_and_none_of_them_is_refused() -> None:
+    bridge = LLMBridge(timeout=0.1)
+    bridge.register_provider("acme", Listing(["two", "one"]))
+    bridge.register_provider("openai", Listing(None))
+    bridge.register_provider("broken", Listing(AuthenticationError("no key")))
+    bridge.register_provider("slow", Listing(["hangs"]))
+    found = await bridge.discover_models()
+    assert (found["acme"], found["broken"], found["slow"], found["echo"]) == (["one", "two"], [], [], [])
+    assert "gpt-4o-mini" in found["openai"]
+    assert bridge.get_available_models() == found
+    assert bridge.get_model_info("acme:one")["supported"] is True
+    assert bridge.get_model_info("acme:three")["supported"] is False
+    assert (await bridge.chat(ask(model="acme:three"))).content == "Hello"
+    assert (await bridge.discover_models("acme"))["acme"] == ["one", "two"]
+    with pytest.raises(AuthenticationError):
+        await bridge.discover_models("broken")
+    with pytest.raises(ProviderTimeoutError):
+        await bridge.discover_models("slow")
+    with pytest.raises(ProviderNotFoundError):
+        await bridge.discover_models("nobody")
+    bridge.register_provider("acme", Listing(ZeroDivisionError()))
+    assert bridge.get_available_models()["acme"] == []
+    with pytest.raises(ZeroDivisionError):
+        await bridge.discover_models()
 
 
 async def test_a_caller_who_leaves_before_the_store_is_open_takes_nothing_along() -> None:

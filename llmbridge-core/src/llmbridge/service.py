@@ -13,7 +13,7 @@ from typing import Any, Self
 from . import attempts, catalog, formats, streams
 from .calls import Call, Kept, Target, system_prompt_hash, tool_names
 from .db import LLMDatabase, OnStorageError
-from .errors import ModelNotFoundError, StorageUnavailableError
+from .errors import LLMBridgeError, ModelNotFoundError, ProviderTimeoutError, StorageUnavailableError
 from .plugins import create_provider, foreign_distribution_warning, provider_names
 from .providers.base import BaseLLMProvider
 from .providers.routing import resolve
@@ -90,6 +90,7 @@ class LLMBridge:
         )
         self._providers: dict[str, BaseLLMProvider] = {}
         self._priced_as: dict[str, str] = {}
+        self._discovered: dict[str, list[str]] = {}
         self._replaced: list[BaseLLMProvider] = []
         self._finishing: set[asyncio.Future[Any]] = set()
 
@@ -191,6 +192,7 @@ class LLMBridge:
             self._replaced.append(self._providers[name])
         made.name = name
         self._providers[name] = made
+        self._discovered.pop(name, None)
         self._priced_as[name] = priced_as or kind or name
 
     def get_provider(self, name: str) -> BaseLLMProvider:
@@ -202,23 +204,46 @@ class LLMBridge:
             self._providers[name] = create_provider(name)
         return self._providers[name]
 
+    async def discover_models(self, provider: str | None = None) -> dict[str, list[str]]:
+        """Ask the vendors that can be called, or the one named, which models they have, for at most `timeout` seconds;
+        then the same as `get_available_models`. A vendor that lists none keeps the catalog's, and so does, where all
+        are asked, one that fails or has no key.
+
+        :raises ProviderError, ProviderNotFoundError: the vendor named cannot be asked
+        """
+        if provider is not None:
+            await self._discover(provider)
+        else:
+            asked = sorted(self._known_vendors())
+            for vendor, outcome in zip(
+                asked, await asyncio.gather(*map(self._discover, asked), return_exceptions=True), strict=True
+            ):
+                if isinstance(outcome, LLMBridgeError):
+                    logger.debug("%s did not list its models: %s", vendor, type(outcome).__name__)
+                elif outcome is not None:
+                    raise outcome
+        return self.get_available_models()
+
     def get_available_models(self) -> dict[str, list[str]]:
-        """The names of the bundled catalog's models, by vendor that can be called. A vendor may have others."""
+        """The names of models by vendor that can be called: those that the vendor told `discover_models`, else those of
+        the bundled catalog. A vendor may have others, and they can be called too."""
         named: dict[str, list[str]] = {vendor: [] for vendor in sorted(self._known_vendors())}
         for model in catalog.models():
             named.get(model.provider, []).append(model.model_name)
-        return named
+        return {**named, **{vendor: list(models) for vendor, models in self._discovered.items()}}
 
     def get_model_info(self, model: str) -> dict[str, Any]:
-        """The `provider` and `model` that a model string leads to, and the fields of LLMModel where the bundled
-        catalog has it.
+        """The `provider` and `model` that a model string leads to, and the fields of LLMModel where the bundled catalog
+        has it. `supported` is False only where the vendor told `discover_models` of others and not of this one.
 
         :raises ModelNotFoundError, ProviderNotFoundError: it leads to no vendor
         """
         vendor, name = resolve(model, self._known_vendors())
         kind = self._priced_as.get(vendor, vendor)
         known = [entry for entry in catalog.models() if (entry.provider, entry.model_name) == (kind, name)]
-        return {**(known[0].model_dump() if known else {}), "provider": vendor, "model": name}
+        discovered = self._discovered.get(vendor)
+        supported = discovered is None or name in discovered
+        return {**(known[0].model_dump() if known else {}), "provider": vendor, "model": name, "supported": supported}
 
     async def usage(
         self,
@@ -271,6 +296,19 @@ class LLMBridge:
 
     def _known_vendors(self) -> set[str]:
         return provider_names() | self._providers.keys()
+
+    async def _discover(self, vendor: str) -> None:
+        provider = self.get_provider(vendor)
+        try:
+            async with asyncio.timeout(self.timeout):
+                await provider.prepare()
+                models = await provider.list_models()
+        except TimeoutError as error:
+            raise ProviderTimeoutError(
+                f"{vendor} did not list its models within {self.timeout:g} s", provider=vendor
+            ) from error
+        if models is not None:
+            self._discovered[vendor] = sorted(models)
 
     def _call(self, request: LLMRequest, user: str | None) -> Call:
         """The call that a request makes, checked so that no money is spent in vain."""
