@@ -29,6 +29,8 @@ class Tokens(Protocol):
     @property
     def cache_write_tokens(self) -> int | None: ...
     @property
+    def cache_write_1h_tokens(self) -> int | None: ...
+    @property
     def reasoning_tokens(self) -> int | None: ...
 
 
@@ -97,18 +99,19 @@ class PriceBook:
         if prompt is None or completion is None:
             return _UNMEASURED
         read = usage.cache_read_tokens or 0
-        written = usage.cache_write_tokens or 0
+        written_1h = usage.cache_write_1h_tokens or 0
+        written = (usage.cache_write_tokens or 0) - written_1h
         reasoning = usage.reasoning_tokens or 0
-        fresh = prompt - read - written
+        fresh = prompt - read - written - written_1h
         answer = completion - reasoning
-        if fresh < 0 or answer < 0 or read < 0 or written < 0 or reasoning < 0:
+        if fresh < 0 or answer < 0 or read < 0 or written < 0 or written_1h < 0 or reasoning < 0:
             return _UNMEASURED
 
         card = self.rates(provider, model_name, at, priced_as=priced_as)
         if card is None:
             return _UNKNOWN
         rates = card.rates(prompt)
-        cost = _cost(rates, (fresh, answer, read, written, reasoning))
+        cost = _cost(rates, (fresh, answer, read, written, written_1h, reasoning))
         if cost is None:
             return _MISSING
         version = card.version
@@ -159,19 +162,27 @@ def _own_card(price: ModelPrice) -> RateCard:
         output=price.output,
         cache_read=price.cache_read,
         cache_write=price.cache_write,
+        cache_write_1h=price.cache_write_1h,
         reasoning=price.output,
     )
     return RateCard("own_prices", price.effective_from.astimezone(UTC).isoformat(), (rates,))
 
 
-def _cost(rates: Rates, counts: tuple[int, int, int, int, int]) -> Decimal | None:
-    """Dollars for so many tokens: fresh input, answer, cache reads, cache writes, reasoning.
+def _cost(rates: Rates, counts: tuple[int, int, int, int, int, int]) -> Decimal | None:
+    """Dollars for so many tokens: fresh input, answer, cache reads, cache writes, those for an hour, reasoning.
 
     None when a rate that is needed is not known.
     """
     if rates.input is None and rates.output is None:
         return None
-    rate_of_each = (rates.input, rates.output, rates.cache_read, rates.cache_write, rates.reasoning)
+    rate_of_each = (
+        rates.input,
+        rates.output,
+        rates.cache_read,
+        rates.cache_write,
+        rates.cache_write_1h,
+        rates.reasoning,
+    )
     millionths = _ZERO
     for tokens, rate in zip(counts, rate_of_each, strict=True):
         if tokens:

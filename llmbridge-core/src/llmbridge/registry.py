@@ -163,6 +163,7 @@ class ModelRegistry:
             output=wanted[1],
             cache_read=own.cache_read if own is not None else None,
             cache_write=own.cache_write if own is not None else None,
+            cache_write_1h=own.cache_write_1h if own is not None else None,
         )
         await self.set_prices([price])
 
