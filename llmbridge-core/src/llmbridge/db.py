@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal, Self, cast
 from uuid import UUID
 
-from . import usage
+from . import periods, usage
 from .entries import complete
 from .errors import (
     PurgedDetailError,
@@ -20,19 +20,17 @@ from .plugins import create_backend
 from .pricing import PriceBook, load_prices
 from .records import redact
 from .registry import ModelRegistry
-from .schemas import CallRecord, LLMModel, RecordStatus, UsageStats
+from .schemas import CallRecord, DailyAnalytics, LLMModel, RecordStatus, UsageStats
 from .session import Migrate, Session
 from .storage.base import StorageBackend
-from .storage.types import EARLIEST, MAX_PAGE, CallPage, CallQuery, MigrationReport, ModelPrice, SchemaStatus, UsageRow
+from .storage.types import MAX_PAGE, CallPage, CallQuery, MigrationReport, ModelPrice, SchemaStatus, UsageRow
+from .upkeep import Upkeep
 from .usage import Accepted
 
 OnStorageError = Literal["spool", "log", "raise"]
 
-#: Purging asks for at least this many days to be kept, unless it is forced.
-LEAST_DAYS_KEPT = 7
 
-
-class LLMDatabase:
+class LLMDatabase(Upkeep):
     """The books over one store, opened and migrated at first use.
 
     :param connection_string: URL or path of the store; None with no `backend` and no `db_manager`: no books are
@@ -262,7 +260,7 @@ class LLMDatabase:
         """
         if days < 1:
             raise ValueError(f"days is {days}; it must be at least 1")
-        since = _days_ago(days)
+        since = usage.days_ago(days)
         try:
             return await self._stats(since, origin, id_at_origin)
         except PurgedDetailError:
@@ -271,27 +269,16 @@ class LLMDatabase:
     async def aggregate_daily_analytics(self, date: str | None = None) -> None:
         """Nothing to do: sums are exact at every commit. Kept for code that calls it on a schedule."""
 
-    async def cleanup_old_data(
-        self, days_to_keep_calls: int = 90, days_to_keep_analytics: int | None = None, *, force: bool = False
-    ) -> int:
-        """Delete calls older than `days_to_keep_calls` days, rounded to a UTC day, and return how many; the sums over
-        them stay, for ever: `days_to_keep_analytics` is accepted and does nothing.
-
-        :raises ValueError: fewer than 7 days, unless `force`
-        :raises UnsupportedOperationError: the backend cannot purge
-        """
-        if days_to_keep_calls < 0:
-            raise ValueError(f"days_to_keep_calls is {days_to_keep_calls}; it must not be negative")
-        if days_to_keep_calls < LEAST_DAYS_KEPT and not force:
-            raise ValueError(
-                f"this would keep {days_to_keep_calls} days of calls; less than {LEAST_DAYS_KEPT} needs force"
-            )
-        if self._session is None:
-            return 0
-        before = _midnight(_days_ago(days_to_keep_calls))
-        await self._session.start()
-        async with self._session.guard():
-            return await self._session.backend.purge_calls(before)
+    async def get_daily_analytics(
+        self, origin: str | None = None, id_at_origin: str | None = None, days: int = 30, *, tz: str = "UTC"
+    ) -> list[DailyAnalytics]:
+        """Usage per day, origin, user, vendor and model over the last `days` days in the zone `tz`, today included, in
+        this order. None does not filter."""
+        if days < 1:
+            raise ValueError(f"days is {days}; it must be at least 1")
+        first = datetime.now(periods.zone(tz)).date() - timedelta(days=days - 1)
+        rows = await self.usage(first, group_by=usage.BY_DAY, tz=tz, origin=origin, id_at_origin=id_at_origin)
+        return [usage.daily(row) for row in rows]
 
     # Models
 
@@ -414,11 +401,6 @@ class LLMDatabase:
     async def _stats(self, since: datetime, origin: str | None, id_at_origin: str | None) -> UsageStats | None:
         rows = await self.usage(since, group_by=("provider", "model_name"), origin=origin, id_at_origin=id_at_origin)
         return usage.stats(rows, since)
-
-
-def _days_ago(days: int) -> datetime:
-    now = datetime.now(UTC)
-    return now - timedelta(days=days) if days < (now - EARLIEST).days else EARLIEST
 
 
 def _midnight(at: datetime) -> datetime:

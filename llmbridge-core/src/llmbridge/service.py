@@ -19,7 +19,7 @@ from .providers.base import BaseLLMProvider
 from .providers.routing import resolve
 from .records import check_finite, check_integer, check_metadata, check_name, check_user
 from .retries import Retries
-from .schemas import CallRecord, LLMChunk, LLMModel, LLMRequest, LLMResponse, UsageStats
+from .schemas import CallRecord, DailyAnalytics, LLMChunk, LLMModel, LLMRequest, LLMResponse, UsageStats
 from .session import Migrate
 from .storage.types import UsageRow
 from .usage import Accepted
@@ -277,6 +277,12 @@ class LLMBridge:
         """Statistics of one user, or of this origin as a whole, over the last `days` times 24 hours; None when
         nothing was recorded."""
         return await self._books.get_usage_stats(self.origin, id_at_origin, days)
+
+    async def get_daily_analytics(
+        self, id_at_origin: str | None = None, days: int = 30, *, tz: str = "UTC"
+    ) -> list[DailyAnalytics]:
+        """This origin's usage per day, user, vendor and model; see `LLMDatabase.get_daily_analytics`."""
+        return await self._books.get_daily_analytics(self.origin, id_at_origin, days, tz=tz)
 
     async def list_recent_calls(self, id_at_origin: str | None = None, limit: int = 100) -> list[CallRecord]:
         """This origin's most recent calls, newest first."""
