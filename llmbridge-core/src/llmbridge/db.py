@@ -17,7 +17,7 @@ from .errors import (
 )
 from .journal import Journal
 from .plugins import create_backend
-from .pricing import PriceBook, load_bundled_prices
+from .pricing import PriceBook, load_prices
 from .records import redact
 from .registry import ModelRegistry
 from .schemas import CallRecord, LLMModel, RecordStatus, UsageStats
@@ -165,7 +165,7 @@ class LLMDatabase:
         """
         if self._journal is not None:
             return await self._journal.keep(fields, priced_as)
-        await load_bundled_prices()
+        await load_prices()
         return complete(fields, self.prices, priced_as), None
 
     def start_soon(self) -> None:
@@ -338,6 +338,10 @@ class LLMDatabase:
         """Set own prices; in other processes they are in force within a minute."""
         if self._registry is not None:
             await self._registry.set_prices(prices)
+
+    async def list_prices(self, provider: str | None = None, model_name: str | None = None) -> list[ModelPrice]:
+        """Own prices in order of vendor, name and the time from which they are in force; None does not filter."""
+        return await self._registry.list_prices(provider, model_name) if self._registry is not None else []
 
     async def get_model(self, provider: str, model_name: str, active_only: bool = True) -> LLMModel | None:
         """The model of that vendor and name; None when there is none."""

@@ -20,7 +20,14 @@ from .schemas import CallRecord, LLMRequest, LLMResponse, RecordStatus
 
 #: So that input and output together still fit 64 bits.
 _MOST_TOKENS = 2**62 - 1
-_COUNTS = ("prompt_tokens", "completion_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
+_COUNTS = (
+    "prompt_tokens",
+    "completion_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "reasoning_tokens",
+)
 
 
 def success(completion: Completion) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from .entries import complete
 from .errors import StorageError, StorageUnavailableError
-from .pricing import load_bundled_prices
+from .pricing import load_prices
 from .recorder import Recorder
 from .registry import ModelRegistry
 from .schemas import CallRecord, RecordStatus
@@ -34,7 +34,7 @@ class Journal:
         :raises RecordRejectedError: it can never be stored
         :raises StorageError: it is not known to be stored
         """
-        await load_bundled_prices()
+        await load_prices()
         try:
             async with asyncio.timeout(self._timeout):
                 await self._session.start()
@@ -54,7 +54,7 @@ class Journal:
         record = None
         failure: StorageError
         try:
-            await load_bundled_prices()
+            await load_prices()
             async with asyncio.timeout(self._timeout):
                 await self._session.start()
                 record = self._completed(given, priced_as)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Protocol
 
-from . import rate_cards
+from . import price_data
 from .money import CONTEXT, from_units, to_units
 from .rate_cards import RateCard, Rates
 from .schemas import CostReason, CostSource
@@ -28,6 +28,8 @@ class Tokens(Protocol):
     def cache_read_tokens(self) -> int | None: ...
     @property
     def cache_write_tokens(self) -> int | None: ...
+    @property
+    def cache_write_1h_tokens(self) -> int | None: ...
     @property
     def reasoning_tokens(self) -> int | None: ...
 
@@ -93,18 +95,19 @@ class PriceBook:
         if prompt is None or completion is None:
             return _UNMEASURED
         read = usage.cache_read_tokens or 0
-        written = usage.cache_write_tokens or 0
+        written_1h = usage.cache_write_1h_tokens or 0
+        written = (usage.cache_write_tokens or 0) - written_1h
         reasoning = usage.reasoning_tokens or 0
-        fresh = prompt - read - written
+        fresh = prompt - read - written - written_1h
         answer = completion - reasoning
-        if fresh < 0 or answer < 0 or read < 0 or written < 0 or reasoning < 0:
+        if fresh < 0 or answer < 0 or read < 0 or written < 0 or written_1h < 0 or reasoning < 0:
             return _UNMEASURED
 
         card = self.rates(provider, model_name, at, priced_as=priced_as)
         if card is None:
             return _UNKNOWN
         rates = card.rates(prompt)
-        cost = _cost(rates, (fresh, answer, read, written, reasoning))
+        cost = _cost(rates, (fresh, answer, read, written, written_1h, reasoning))
         if cost is None:
             return _MISSING
         return Price(cost, card.source, None, rates.input, rates.output, card.version)
@@ -119,13 +122,14 @@ class PriceBook:
         card = own.card(at) if own is not None else None
         if card is not None:
             return card
-        return rate_cards.bundled().get(priced_as or provider, model_name, at)
+        return price_data.current().get(priced_as or provider, model_name, at)
 
 
-async def load_bundled_prices() -> None:
-    """Read the bundled price data, some hundred milliseconds of work, once and on a thread of its own."""
-    if not rate_cards.are_read():
-        await asyncio.to_thread(rate_cards.bundled)
+async def load_prices() -> None:
+    """Have the price data in force in memory, on a thread of its own: some hundred milliseconds of work at first, and
+    now and then a look whether a newer edition was fetched."""
+    if not price_data.is_fresh():
+        await asyncio.to_thread(price_data.refresh)
 
 
 class _Dated:
@@ -146,19 +150,27 @@ def _own_card(price: ModelPrice) -> RateCard:
         output=price.output,
         cache_read=price.cache_read,
         cache_write=price.cache_write,
+        cache_write_1h=price.cache_write_1h,
         reasoning=price.output,
     )
     return RateCard("own_prices", price.effective_from.astimezone(UTC).isoformat(), (rates,))
 
 
-def _cost(rates: Rates, counts: tuple[int, int, int, int, int]) -> Decimal | None:
-    """Dollars for so many tokens: fresh input, answer, cache reads, cache writes, reasoning.
+def _cost(rates: Rates, counts: tuple[int, int, int, int, int, int]) -> Decimal | None:
+    """Dollars for so many tokens: fresh input, answer, cache reads, cache writes, those for an hour, reasoning.
 
     None when a rate that is needed is not known.
     """
     if rates.input is None and rates.output is None:
         return None
-    rate_of_each = (rates.input, rates.output, rates.cache_read, rates.cache_write, rates.reasoning)
+    rate_of_each = (
+        rates.input,
+        rates.output,
+        rates.cache_read,
+        rates.cache_write,
+        rates.cache_write_1h,
+        rates.reasoning,
+    )
     millionths = _ZERO
     for tokens, rate in zip(counts, rate_of_each, strict=True):
         if tokens:

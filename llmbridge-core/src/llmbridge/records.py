@@ -38,6 +38,7 @@ _NATURALS = (
     "total_tokens",
     "cache_read_tokens",
     "cache_write_tokens",
+    "cache_write_1h_tokens",
     "reasoning_tokens",
     "response_time_ms",
     "time_to_first_token_ms",
@@ -144,6 +145,7 @@ def canonical_price(price: ModelPrice) -> ModelPrice:
         output=check_rate("output rate", price.output),
         cache_read=check_rate("cache_read rate", price.cache_read),
         cache_write=check_rate("cache_write rate", price.cache_write),
+        cache_write_1h=check_rate("cache_write_1h rate", price.cache_write_1h),
     )
 
 

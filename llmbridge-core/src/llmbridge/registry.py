@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from . import catalog
 from .errors import LLMBridgeError
-from .pricing import PriceBook, load_bundled_prices
+from .pricing import PriceBook, load_prices
 from .records import canonical_model, canonical_price, check_name, check_rate, storable
 from .schemas import LLMModel
 from .session import Session
@@ -121,6 +121,13 @@ class ModelRegistry:
             await self._backend.set_prices(rows)
             await self._load_prices()
 
+    async def list_prices(self, provider: str | None = None, model_name: str | None = None) -> list[ModelPrice]:
+        """Own prices in order of (provider, model_name, effective_from)."""
+        await self._session.start()
+        provider, model_name = (None if name is None else storable(name) for name in (provider, model_name))
+        async with self._session.guard():
+            return await self._backend.list_prices(provider, model_name)
+
     @property
     def _backend(self) -> StorageBackend:
         return self._session.backend
@@ -132,7 +139,7 @@ class ModelRegistry:
         self, model: LLMModel, given_input: Decimal | None, given_output: Decimal | None, now: datetime
     ) -> None:
         """Make the given rates an own price, unless they are in force; None keeps the rate that is."""
-        await load_bundled_prices()
+        await load_prices()
         card = self.prices.rates(model.provider, model.model_name, now)
         held = card.rates() if card is not None else None
         own = held if card is not None and card.source == "own_prices" else None
@@ -151,6 +158,7 @@ class ModelRegistry:
             output=wanted[1],
             cache_read=own.cache_read if own is not None else None,
             cache_write=own.cache_write if own is not None else None,
+            cache_write_1h=own.cache_write_1h if own is not None else None,
         )
         await self.set_prices([price])
 

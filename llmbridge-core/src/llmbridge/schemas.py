@@ -70,9 +70,10 @@ class LLMRequest(BaseModel):
 class TokenUsage(BaseModel):
     """The tokens of one call, counted alike for every vendor. None means not measured, never 0.
 
-    `prompt_tokens` is all input, cached included; `completion_tokens` all output, reasoning included. The three
-    others are subsets. `source` says who counted: the vendor, the vendor in part (a cut stream), an estimate,
-    or nobody real (`synthetic`).
+    `prompt_tokens` is all input, cached included; `completion_tokens` all output, reasoning included. The others are
+    subsets: of the input what was read from a cache and what was written to one, of the latter what is kept for an
+    hour, of the output the reasoning. `source` says who counted: the vendor, the vendor in part (a cut stream), an
+    estimate, or nobody real (`synthetic`).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -81,6 +82,7 @@ class TokenUsage(BaseModel):
     completion_tokens: int | None = None
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
     reasoning_tokens: int | None = None
     source: UsageSource = "provider"
 
@@ -170,6 +172,7 @@ class CallRecord(BaseModel):
     total_tokens: int | None = None
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
     reasoning_tokens: int | None = None
     usage_source: UsageSource = "none"
     estimated_cost: Decimal | None = None

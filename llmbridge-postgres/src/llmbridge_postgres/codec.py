@@ -34,6 +34,7 @@ _PLAIN = {
     "total_tokens": "bigint",
     "cache_read_tokens": "bigint",
     "cache_write_tokens": "bigint",
+    "cache_write_1h_tokens": "bigint",
     "reasoning_tokens": "bigint",
     "cost_reason": "text",
     "response_time_ms": "bigint",
@@ -90,7 +91,7 @@ MODEL_COLUMNS = {
     **dict.fromkeys(_MODEL_RATES, "bigint"),
 }
 
-_RATES = ("input", "output", "cache_read", "cache_write")
+_RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 PRICE_COLUMNS = {
     "provider": "text",
     "model_name": "text",

@@ -34,6 +34,7 @@ _PLAIN = (
     "total_tokens",
     "cache_read_tokens",
     "cache_write_tokens",
+    "cache_write_1h_tokens",
     "reasoning_tokens",
     "cost_reason",
     "response_time_ms",
@@ -92,7 +93,7 @@ _MODEL_RATES = ("dollars_per_million_tokens_input", "dollars_per_million_tokens_
 _MODEL_TIMES = ("inactive_from", "created_at", "updated_at")
 MODEL_COLUMNS = (*_MODEL_PLAIN, *_MODEL_FLAGS, *_MODEL_RATES, *_MODEL_TIMES)
 
-_RATES = ("input", "output", "cache_read", "cache_write")
+_RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 PRICE_COLUMNS = ("provider", "model_name", "effective_from", *_RATES)
 
 

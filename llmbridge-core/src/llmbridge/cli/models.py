@@ -29,7 +29,7 @@ _CAPABILITIES = {
     "supports_parallel_tool_calls": "parallel tools",
     "supports_json_mode": "JSON",
 }
-_RATES = ("input", "output", "cache_read", "cache_write", "reasoning")
+_RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning")
 
 Priced = tuple["LLMModel", "RateCard | None"]
 

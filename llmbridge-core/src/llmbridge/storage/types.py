@@ -184,6 +184,7 @@ class UsageRow:
 class ModelPrice:
     """An own price, in dollars per million tokens, in force from `effective_from` (UTC) until the next one.
 
+    `cache_write_1h` is the rate of what a cache keeps for an hour, `cache_write` that of all else written to one.
     A rate of None is not known: a call that needs it has no cost. 0 is a price.
     """
 
@@ -194,6 +195,7 @@ class ModelPrice:
     output: Decimal | None = None
     cache_read: Decimal | None = None
     cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
