@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmbridge.errors import StorageRefusedError
+from llmbridge.storage import StorageRefusedError
 
 from .session import Session
 

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from llmbridge.errors import InvalidStorageURLError, StorageRefusedError
-from llmbridge.storage import StorageURL
+from llmbridge.storage import InvalidStorageURLError, StorageRefusedError, StorageURL
 
 logger = logging.getLogger("llmbridge.postgres")
 

@@ -23,14 +23,15 @@ import asyncpg
 from pgdbm import AsyncDatabaseManager, AsyncMigrationManager
 from pgdbm.errors import MigrationError as PgdbmMigrationError
 
-from llmbridge.errors import (
+from llmbridge.storage import (
     MigrationError,
+    MigrationReport,
     SchemaOutdatedError,
+    SchemaStatus,
     SchemaTooNewError,
     StorageRefusedError,
     StorageUnavailableError,
 )
-from llmbridge.storage import MigrationReport, SchemaStatus
 
 from .faults import translate
 from .inspection import HISTORY, inspect
