@@ -19,6 +19,7 @@ from .errors import (
     ProviderTimeoutError,
     StorageUnavailableError,
 )
+from .models import Models
 from .plugins import create_provider, foreign_distribution_warning, provider_names
 from .providers.base import BaseLLMProvider, Completion
 from .providers.routing import resolve
@@ -96,6 +97,16 @@ class LLMBridge:
     def db(self) -> LLMDatabase | None:
         """The books; None when none are kept."""
         return self._books if self._books.enabled else None
+
+    @property
+    def models(self) -> Models:
+        """Questions about the models that are known: which can do this, which are cheapest, what would it cost."""
+        return Models(
+            self._books.known_models,
+            lambda: self._books.prices,
+            lambda text: resolve(text, self._known_vendors()),
+            self._priced_as,
+        )
 
     @property
     def enable_db_logging(self) -> bool:
