@@ -17,6 +17,7 @@ from .calls import Call, Kept, Target, system_prompt_hash, tool_names
 from .db import LLMDatabase, OnStorageError
 from .errors import LLMBridgeError, ModelNotFoundError, ProviderTimeoutError
 from .metrics import CloseReport
+from .models import Models
 from .plugins import create_provider, foreign_distribution_warning, provider_names
 from .providers.base import BaseLLMProvider
 from .providers.routing import resolve
@@ -104,6 +105,16 @@ class LLMBridge:
     def db(self) -> LLMDatabase | None:
         """The books; None when none are kept."""
         return self._books if self._books.enabled else None
+
+    @property
+    def models(self) -> Models:
+        """Questions about the models that are known: which can do this, which are cheapest, what would it cost."""
+        return Models(
+            self._books.known_models,
+            lambda: self._books.prices,
+            lambda text: resolve(text, self._known_vendors()),
+            self._priced_as,
+        )
 
     @property
     def enable_db_logging(self) -> bool:
