@@ -24,6 +24,9 @@ from .session import Migrate
 from .storage.types import UsageRow
 from .usage import Accepted
 
+#: Model strings whose vendor is remembered; finding it takes as long as a good part of a call.
+_MOST_TARGETS = 1_000
+
 logger = logging.getLogger("llmbridge.service")
 
 
@@ -90,6 +93,7 @@ class LLMBridge:
         )
         self._providers: dict[str, BaseLLMProvider] = {}
         self._priced_as: dict[str, str] = {}
+        self._targets: dict[str, Target] = {}
         self._discovered: dict[str, list[str]] = {}
         self._replaced: list[BaseLLMProvider] = []
         self._finishing: set[asyncio.Future[Any]] = set()
@@ -193,6 +197,7 @@ class LLMBridge:
         made.name = name
         self._providers[name] = made
         self._discovered.pop(name, None)
+        self._targets.clear()
         self._priced_as[name] = priced_as or kind or name
 
     def get_provider(self, name: str) -> BaseLLMProvider:
@@ -335,9 +340,16 @@ class LLMBridge:
         return Call(request, sent, targets, known, self._keep, timeout)
 
     def _target(self, requested: str | None) -> Target:
+        known = self._targets.get(requested or "")
+        if known is not None:
+            return known
         vendor, model = resolve(requested, self._known_vendors())
         provider = self.get_provider(vendor)
-        return Target(check_name("provider", vendor), provider, check_name("model", model), requested or "")
+        target = Target(check_name("provider", vendor), provider, check_name("model", model), requested or "")
+        if len(self._targets) >= _MOST_TARGETS:
+            self._targets.clear()
+        self._targets[target.requested] = target
+        return target
 
     def _keep(self, vendor: str, fields: Mapping[str, Any]) -> Kept:
         """Record an ending to its end, even if the caller goes away meanwhile."""
