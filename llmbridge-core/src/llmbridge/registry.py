@@ -128,6 +128,11 @@ class ModelRegistry:
         async with self._session.guard():
             return await self._backend.list_prices(provider, model_name)
 
+    async def reload_prices(self) -> None:
+        """Read the own prices again now."""
+        async with self._session.guard():
+            await self._load_prices()
+
     @property
     def _backend(self) -> StorageBackend:
         return self._session.backend

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date as Date  # noqa: N812  a field is called `date`, as upstream's is
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
@@ -248,3 +249,32 @@ class UsageStats(BaseModel):
     def keys(self) -> Iterator[str]:
         """The fields, so that `dict(stats)` and `**stats` work."""
         return iter(type(self).model_fields)
+
+
+class DailyAnalytics(BaseModel):
+    """Usage of one origin, user, vendor and model on one day.
+
+    Tokens and `total_cost` (dollars, exact) leave out `unmeasured_calls` and `unpriced_calls`. `success_rate` is 0 to
+    1. `avg_response_time_ms` is over successful calls (None: none was timed).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    origin: str
+    id_at_origin: str | None
+    date: Date
+    provider: str
+    model_name: str
+    total_calls: int
+    total_tokens: int
+    total_prompt_tokens: int
+    total_completion_tokens: int
+    total_cost: Decimal
+    unpriced_calls: int
+    unmeasured_calls: int
+    avg_response_time_ms: int | None
+    success_rate: Decimal
+    error_count: int
+    timeout_count: int
+    rate_limit_count: int
+    cancelled_count: int

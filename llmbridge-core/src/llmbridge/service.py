@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import time
 import warnings
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -13,13 +15,14 @@ from typing import Any, Self
 from . import attempts, catalog, formats, streams
 from .calls import Call, Kept, Target, system_prompt_hash, tool_names
 from .db import LLMDatabase, OnStorageError
-from .errors import LLMBridgeError, ModelNotFoundError, ProviderTimeoutError, StorageUnavailableError
+from .errors import LLMBridgeError, ModelNotFoundError, ProviderTimeoutError
+from .metrics import CloseReport
 from .plugins import create_provider, foreign_distribution_warning, provider_names
 from .providers.base import BaseLLMProvider
 from .providers.routing import resolve
 from .records import check_finite, check_integer, check_metadata, check_name, check_user
 from .retries import Retries
-from .schemas import CallRecord, LLMChunk, LLMModel, LLMRequest, LLMResponse, UsageStats
+from .schemas import CallRecord, DailyAnalytics, LLMChunk, LLMModel, LLMRequest, LLMResponse, UsageStats
 from .session import Migrate
 from .storage.types import UsageRow
 from .usage import Accepted
@@ -46,8 +49,9 @@ class LLMBridge:
     :param total_timeout: seconds for all attempts of a call with the pauses between them; the first one has its whole
         timeout in any case
     :param record_timeout: seconds that a finished call waits for the store
-    :param on_storage_error: `raise` makes an unreachable store an error of `async with`; under every setting a
-        call that the vendor answered returns its response
+    :param on_storage_error: what becomes of calls that the store does not take by then: `spool`, `log` or `raise`,
+        as for LLMDatabase; under every setting a call that the vendor answered returns its response
+    :param spool_dir: where calls wait while the store is away; see LLMDatabase
     :param backend_options: options of the backend
     :raises InvalidStorageURLError, UnknownStorageError, PluginError: the URL or its plugin is wrong; nothing is
         opened
@@ -69,6 +73,7 @@ class LLMBridge:
         total_timeout: float = 180.0,
         record_timeout: float = 5.0,
         on_storage_error: OnStorageError = "spool",
+        spool_dir: str | os.PathLike[str] | None = None,
         **backend_options: Any,
     ) -> None:
         _warn_of_foreign_distribution()
@@ -89,6 +94,7 @@ class LLMBridge:
             migrate=migrate,
             record_timeout=record_timeout,
             on_storage_error=on_storage_error,
+            spool_dir=spool_dir,
             **backend_options,
         )
         self._providers: dict[str, BaseLLMProvider] = {}
@@ -117,23 +123,22 @@ class LLMBridge:
 
     async def _ensure_db_initialized(self) -> None:
         """Open the books now. An unreachable store is a warning, unless `on_storage_error="raise"`."""
-        try:
-            await self._books.initialize()
-        except StorageUnavailableError as error:
-            if self._books.on_storage_error == "raise":
-                raise
-            logger.warning("starting without the books, they are tried again by every call: %s", error)
+        await self._books.open()
 
-    async def close(self) -> None:
-        """Finish the calls in flight, for at most `record_timeout` seconds, then close the books and the connections
-        to vendors. Idempotent; what comes after raises StorageClosedError."""
+    async def close(self, timeout: float | None = None) -> CloseReport:
+        """Finish the calls in flight, write what waits, spool the rest, and close the books and the connections to
+        vendors; all of it within `timeout` seconds (None: `record_timeout`). Says what became of what waited.
+        Idempotent; what comes after raises StorageClosedError."""
+        until = time.monotonic() + (self._books.record_timeout if timeout is None else timeout)
         if self._finishing:
-            await asyncio.wait(self._finishing, timeout=self._books.record_timeout)
+            await asyncio.wait(self._finishing, timeout=until - time.monotonic())
+        report = CloseReport()
         async with AsyncExitStack() as closing:  # each is closed whatever the others raise
             for provider in (*self._providers.values(), *self._replaced):
                 closing.push_async_callback(provider.close)
-            closing.push_async_callback(self._books.close)
+            report = await self._books.close(max(until - time.monotonic(), 0))
         self._replaced.clear()
+        return report
 
     async def chat(self, request: LLMRequest, id_at_origin: str | None = None) -> LLMResponse:
         """Send one request to a model and put the call on the books, however it ends.
@@ -283,6 +288,12 @@ class LLMBridge:
         nothing was recorded."""
         return await self._books.get_usage_stats(self.origin, id_at_origin, days)
 
+    async def get_daily_analytics(
+        self, id_at_origin: str | None = None, days: int = 30, *, tz: str = "UTC"
+    ) -> list[DailyAnalytics]:
+        """This origin's usage per day, user, vendor and model; see `LLMDatabase.get_daily_analytics`."""
+        return await self._books.get_daily_analytics(self.origin, id_at_origin, days, tz=tz)
+
     async def list_recent_calls(self, id_at_origin: str | None = None, limit: int = 100) -> list[CallRecord]:
         """This origin's most recent calls, newest first."""
         return await self._books.list_recent_calls(self.origin, id_at_origin, limit)
@@ -294,6 +305,10 @@ class LLMBridge:
     async def get_model_from_db(self, provider: str, model_name: str) -> LLMModel | None:
         """One model that the store knows; None when it does not."""
         return await self._books.get_model(provider, model_name)
+
+    def metrics(self) -> dict[str, int]:
+        """What became of calls, as a flat dict of counters. See `LLMDatabase.metrics`."""
+        return self._books.metrics()
 
     async def health_check(self, timeout: float = 2.0) -> dict[str, Any]:
         """Whether the store answers within `timeout` seconds; never raises. See `LLMDatabase.health_check`."""
