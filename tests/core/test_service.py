@@ -633,12 +633,12 @@ async def test_a_model_string_leads_to_the_provider_that_was_registered_last(bri
 async def test_more_models_can_be_called_than_are_remembered(
     bridge: LLMBridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmbridge.service._MOST_TARGETS", 2)
+    monkeypatch.setattr("llmbridge.roster._MOST_TARGETS", 2)
     vendor = serve(bridge, answer())
     for number in range(5):
         await bridge.chat(ask(model=f"acme:{number}"))
     assert len(vendor.requests) == 5
-    assert len(bridge._targets) <= 2
+    assert len(bridge._roster._targets) <= 2
 
 
 class Listing(Vendor):
