@@ -60,12 +60,16 @@ class Roster:
             self._providers[name] = create_provider(name)
         return self._providers[name]
 
+    def resolve(self, requested: str | None) -> tuple[str, str]:
+        """The vendor that a model string leads to, and the name that this vendor knows the model by."""
+        return resolve(requested, self._vendors())
+
     def target(self, requested: str | None) -> Target:
         """What a model string leads to, checked so that it can be recorded."""
         known = self._targets.get(requested or "")
         if known is not None:
             return known
-        vendor, model = resolve(requested, self._vendors())
+        vendor, model = self.resolve(requested)
         provider = self.provider(vendor)
         target = Target(check_name("provider", vendor), provider, check_name("model", model), requested or "")
         if len(self._targets) >= _MOST_TARGETS:
@@ -86,7 +90,7 @@ class Roster:
 
     def model_info(self, requested: str) -> dict[str, Any]:
         """What is known of the model that a model string leads to."""
-        vendor, name = resolve(requested, self._vendors())
+        vendor, name = self.resolve(requested)
         kind = self._priced_as.get(vendor, vendor)
         known = [entry for entry in catalog.models() if (entry.provider, entry.model_name) == (kind, name)]
         discovered = self._discovered.get(vendor)

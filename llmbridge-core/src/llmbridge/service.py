@@ -106,8 +106,8 @@ class LLMBridge:
         return Models(
             self._books.known_models,
             lambda: self._books.prices,
-            lambda text: resolve(text, self._known_vendors()),
-            self._priced_as,
+            self._roster.resolve,
+            self._roster.priced_as,
         )
 
     @property
