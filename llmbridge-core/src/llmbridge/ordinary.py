@@ -140,6 +140,7 @@ _COUNTS = (
     "total_tokens",
     "cache_read_tokens",
     "cache_write_tokens",
+    "cache_write_1h_tokens",
     "reasoning_tokens",
     "response_time_ms",
     "time_to_first_token_ms",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from .money import CONTEXT
@@ -49,7 +49,10 @@ _FREE = Decimal(0)
 class Rates:
     """Dollars per million tokens of each kind, and dollars per request. A rate of None is not known.
 
-    `shares` are the same rates as whole numbers, in the order input, output, cache_read, cache_write, reasoning: each
+    `cache_write_1h` is for what a cache keeps for an hour, `cache_write` for all else that is written to one.
+
+    `shares` are the same rates as whole numbers, in the order input, output, cache_read, cache_write,
+    cache_write_1h, reasoning: each
     is how many shares of a unit (1e-12 dollar) one token costs, where a unit has `shares_per_unit` of them.
     """
 
@@ -57,6 +60,7 @@ class Rates:
     output: Decimal | None = None
     cache_read: Decimal | None = None
     cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
     reasoning: Decimal | None = None
     request: Decimal = _FREE
     shares: tuple[int | None, ...] = field(init=False, repr=False, compare=False)
@@ -64,7 +68,7 @@ class Rates:
     shares_per_unit: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        rates = (self.input, self.output, self.cache_read, self.cache_write, self.reasoning)
+        rates = (self.input, self.output, self.cache_read, self.cache_write, self.cache_write_1h, self.reasoning)
         # A dollar per million tokens is 10**6 units per token.
         finest = max(0, *(_decimals(rate) - 6 for rate in rates if rate is not None), _decimals(self.request) - 12)
         shares = tuple(None if rate is None else int(rate.scaleb(6 + finest, CONTEXT)) for rate in rates)
@@ -92,12 +96,13 @@ class RateCard:
 
 
 class RateCards:
-    """The rate cards of one edition of genai-prices' data, each made once per model and price period."""
+    """The rate cards of one edition of genai-prices' data, which `version` names, each made once per model and price
+    period."""
 
     def __init__(self, providers: Iterable[Provider], version: str) -> None:
         self._providers = list(providers)
         self._by_id = {provider.id: provider for provider in self._providers}
-        self._version = version
+        self.version = version
         self._models: dict[tuple[str, str], _PricedModel | None] = {}
 
     def get(self, vendor: str, model_name: str, at: datetime) -> RateCard | None:
@@ -123,7 +128,7 @@ class RateCards:
         found = provider.find_model(model_name, all_providers=self._providers)
         if found is None or found.prices == []:
             return None
-        return _PricedModel(found, self._version)
+        return _PricedModel(found, self.version)
 
 
 class _PricedModel:
@@ -165,29 +170,14 @@ class _PricedModel:
         return card
 
 
+@cache
 def bundled() -> RateCards:
     """The cards of the installed genai-prices. The first call takes up to a second; nothing is ever fetched."""
-    return _cards[0] if _cards else _read_once()
-
-
-def are_read() -> bool:
-    """Whether the cards are in memory, so that asking for one is quick."""
-    return bool(_cards)
-
-
-_cards: list[RateCards] = []
-_reading = threading.Lock()
-
-
-def _read_once() -> RateCards:
     from importlib.metadata import version
 
-    with _reading:  # several first calls at once read them once
-        if not _cards:
-            from genai_prices.data import providers
+    from genai_prices.data import providers
 
-            _cards.append(RateCards(providers, f"genai-prices {version('genai-prices')}"))
-    return _cards[0]
+    return RateCards(providers, f"genai-prices {version('genai-prices')}")
 
 
 def _utc(at: time) -> time:
@@ -215,7 +205,8 @@ def _card(price: GenaiPrice, version: str) -> RateCard:
 def _rates(price: GenaiPrice, prompt_tokens: int) -> Rates:
     """The rates for one size of prompt, with genai-prices' rules for what a price does not list.
 
-    Tokens without a rate of their own are paid as the kind they belong to, and a kind that is not listed is not
+    Tokens without a rate of their own are paid as the kind they belong to (those that a cache keeps for an hour as all
+    others written to it; Anthropic's list has both, 2 and 1.25 times the input), and a kind that is not listed is not
     charged; but where only other things are charged (hours of audio, pages), tokens say nothing about the cost.
     """
     listed = {name for name, rate in vars(price).items() if rate is not None}
@@ -228,11 +219,13 @@ def _rates(price: GenaiPrice, prompt_tokens: int) -> Rates:
 
     input_rate = rate("input_mtok", _FREE)
     output_rate = rate("output_mtok", _FREE)
+    write_rate = rate("cache_write_mtok", input_rate)
     return Rates(
         input=input_rate,
         output=output_rate,
         cache_read=rate("cache_read_mtok", input_rate),
-        cache_write=rate("cache_write_mtok", input_rate),
+        cache_write=write_rate,
+        cache_write_1h=rate("cache_write_1h_mtok", write_rate),
         reasoning=rate("output_reasoning_mtok", output_rate),
         request=rate("requests_kcount", _FREE).scaleb(-3, context=CONTEXT),
     )
