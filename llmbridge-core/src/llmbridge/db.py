@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from typing import Any, Literal, Self, cast
 from uuid import UUID
 
@@ -19,13 +18,14 @@ from .errors import (
 )
 from .journal import Journal, make_spool
 from .metrics import CloseReport
+from .model_books import ModelBooks
 from .plugins import create_backend
 from .pricing import PriceBook, load_prices
 from .registry import ModelRegistry
-from .schemas import CallRecord, DailyAnalytics, LLMModel, RecordStatus, UsageStats
+from .schemas import CallRecord, DailyAnalytics, RecordStatus, UsageStats
 from .session import Migrate, Session
 from .storage.base import StorageBackend
-from .storage.types import MAX_PAGE, CallPage, CallQuery, MigrationReport, ModelPrice, SchemaStatus, UsageRow
+from .storage.types import MAX_PAGE, CallPage, CallQuery, MigrationReport, SchemaStatus, UsageRow
 from .upkeep import Upkeep
 from .usage import Accepted
 
@@ -35,7 +35,7 @@ OnStorageError = Literal["spool", "log", "raise"]
 LEAST_PATIENCE = 1.0
 
 
-class LLMDatabase(Upkeep):
+class LLMDatabase(ModelBooks, Upkeep):
     """The books over one store, opened and migrated at first use.
 
     :param connection_string: URL or path of the store; None with no `backend` and no `db_manager`: no books are
@@ -306,69 +306,6 @@ class LLMDatabase(Upkeep):
         first = datetime.now(periods.zone(tz)).date() - timedelta(days=days - 1)
         rows = await self.usage(first, group_by=usage.BY_DAY, tz=tz, origin=origin, id_at_origin=id_at_origin)
         return [usage.daily(row) for row in rows]
-
-    # Models
-
-    async def add_model(self, model: LLMModel) -> int | None:
-        """Insert or replace a model and return its id (None: no books are kept). Rates that it has become its own
-        price from now on, where they differ from the one in force."""
-        await self.upsert_models([model])
-        found = await self.get_model(model.provider, model.model_name, active_only=False)
-        return found.id if found is not None else None
-
-    async def upsert_model(self, model: LLMModel) -> None:
-        """Insert or replace a model; as for `add_model`, rates that it has become its own price."""
-        await self.upsert_models([model])
-
-    async def upsert_models(self, models: Sequence[LLMModel]) -> tuple[int, int]:
-        """Insert or replace models; how many were new, and how many were replaced."""
-        if self._registry is None:
-            return 0, 0
-        result = await self._registry.upsert(models)
-        return result.inserted, result.updated
-
-    async def update_model_costs(
-        self,
-        provider: str,
-        model_name: str,
-        dollars_per_million_tokens_input: Decimal | float | str | None,
-        dollars_per_million_tokens_output: Decimal | float | str | None,
-    ) -> bool:
-        """Give a stored model new rates, which become its own price from now on; None leaves a rate as it is.
-        False when the model is not stored."""
-        if self._registry is None:
-            return False
-        return await self._registry.update_costs(
-            provider, model_name, dollars_per_million_tokens_input, dollars_per_million_tokens_output
-        )
-
-    async def retire_models(self, keys: Sequence[tuple[str, str]]) -> int:
-        """Mark models, by (provider, model_name), as no longer in use; return how many were."""
-        if self._registry is None:
-            return 0
-        return await self._registry.retire(keys)
-
-    async def set_prices(self, prices: Sequence[ModelPrice]) -> None:
-        """Set own prices; in other processes they are in force within a minute."""
-        if self._registry is not None:
-            await self._registry.set_prices(prices)
-
-    async def list_prices(self, provider: str | None = None, model_name: str | None = None) -> list[ModelPrice]:
-        """Own prices in order of vendor, name and the time from which they are in force; None does not filter."""
-        return await self._registry.list_prices(provider, model_name) if self._registry is not None else []
-
-    async def get_model(self, provider: str, model_name: str, active_only: bool = True) -> LLMModel | None:
-        """The model of that vendor and name; None when there is none."""
-        found = await self.list_models(provider, active_only=active_only, model_name=model_name)
-        return found[0] if found else None
-
-    async def list_models(
-        self, provider: str | None = None, active_only: bool = True, *, model_name: str | None = None
-    ) -> list[LLMModel]:
-        """Models in order of vendor and name; None does not filter."""
-        if self._registry is None:
-            return []
-        return await self._registry.list_models(provider, model_name, active_only)
 
     # The store itself
 

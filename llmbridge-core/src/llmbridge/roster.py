@@ -24,8 +24,9 @@ class Roster:
     """Providers by the name that stands before the colon of a model string, each made once."""
 
     def __init__(self) -> None:
+        #: The vendor whose price list applies to the calls of another, where it is not its own.
+        self.price_lists: dict[str, str] = {}
         self._providers: dict[str, BaseLLMProvider] = {}
-        self._priced_as: dict[str, str] = {}
         self._replaced: list[BaseLLMProvider] = []
         self._targets: dict[str, Target] = {}
         self._discovered: dict[str, list[str]] = {}
@@ -50,7 +51,7 @@ class Roster:
             self._replaced.append(self._providers[name])
         made.name = name
         self._providers[name] = made
-        self._priced_as[name] = priced_as or kind or name
+        self.price_lists[name] = priced_as or kind or name
         self._discovered.pop(name, None)
         self._targets.clear()
 
@@ -65,7 +66,7 @@ class Roster:
         known = self._targets.get(requested or "")
         if known is not None:
             return known
-        vendor, model = resolve(requested, self._vendors())
+        vendor, model = self.resolve(requested)
         provider = self.provider(vendor)
         target = Target(check_name("provider", vendor), provider, check_name("model", model), requested or "")
         if len(self._targets) >= _MOST_TARGETS:
@@ -73,9 +74,9 @@ class Roster:
         self._targets[target.requested] = target
         return target
 
-    def priced_as(self, vendor: str) -> str | None:
-        """The vendor whose price list applies to the calls of another; None: its own."""
-        return self._priced_as.get(vendor)
+    def resolve(self, requested: str | None) -> tuple[str, str]:
+        """The vendor that a model string leads to, and the model's own name."""
+        return resolve(requested, self._vendors())
 
     def models(self) -> dict[str, list[str]]:
         """The names of models by vendor: as vendors listed them when they were asked, else as the catalog has them."""
@@ -86,8 +87,8 @@ class Roster:
 
     def model_info(self, requested: str) -> dict[str, Any]:
         """What is known of the model that a model string leads to."""
-        vendor, name = resolve(requested, self._vendors())
-        kind = self._priced_as.get(vendor, vendor)
+        vendor, name = self.resolve(requested)
+        kind = self.price_lists.get(vendor, vendor)
         known = [entry for entry in catalog.models() if (entry.provider, entry.model_name) == (kind, name)]
         discovered = self._discovered.get(vendor)
         supported = discovered is None or name in discovered

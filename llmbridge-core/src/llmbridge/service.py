@@ -16,6 +16,7 @@ from .calls import Call, Kept, system_prompt_hash, tool_names
 from .db import LLMDatabase, OnStorageError
 from .errors import ModelNotFoundError
 from .metrics import CloseReport
+from .models import Models
 from .plugins import foreign_distribution_warning
 from .providers.base import BaseLLMProvider
 from .records import check_finite, check_integer, check_metadata, check_name, check_user
@@ -98,6 +99,16 @@ class LLMBridge:
     def db(self) -> LLMDatabase | None:
         """The books; None when none are kept."""
         return self._books if self._books.enabled else None
+
+    @property
+    def models(self) -> Models:
+        """Questions about the models that are known: which can do this, which are cheapest, what would it cost."""
+        return Models(
+            self._books.known_models,
+            lambda: self._books.prices,
+            self._roster.resolve,
+            self._roster.price_lists,
+        )
 
     @property
     def enable_db_logging(self) -> bool:
@@ -301,7 +312,7 @@ class LLMBridge:
 
     def _keep(self, vendor: str, fields: Mapping[str, Any]) -> Kept:
         """Record an ending to its end, even if the caller goes away meanwhile."""
-        keeping = asyncio.create_task(self._books.keep(fields, self._roster.priced_as(vendor)))
+        keeping = asyncio.create_task(self._books.keep(fields, self._roster.price_lists.get(vendor)))
         self._finishing.add(keeping)
         keeping.add_done_callback(self._finishing.discard)
         return asyncio.shield(keeping)
