@@ -31,7 +31,9 @@ class ModelBooks(ABC):
     @property
     def models(self) -> Models:
         """Questions about the models that are known: which can do this, which are cheapest, what would it cost."""
-        return Models(self.known_models, lambda: self.prices, lambda text: resolve(text, provider_names()))
+        return Models(
+            self.known_models, lambda: self.prices, lambda text: resolve(text, provider_names()), lambda _: None
+        )
 
     async def add_model(self, model: LLMModel) -> int | None:
         """Insert or replace a model and return its id (None: no books are kept). Rates that it has become its own

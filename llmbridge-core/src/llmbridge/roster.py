@@ -24,9 +24,8 @@ class Roster:
     """Providers by the name that stands before the colon of a model string, each made once."""
 
     def __init__(self) -> None:
-        #: The vendor whose price list applies to the calls of another, where it is not its own.
-        self.price_lists: dict[str, str] = {}
         self._providers: dict[str, BaseLLMProvider] = {}
+        self._priced_as: dict[str, str] = {}
         self._replaced: list[BaseLLMProvider] = []
         self._targets: dict[str, Target] = {}
         self._discovered: dict[str, list[str]] = {}
@@ -51,7 +50,7 @@ class Roster:
             self._replaced.append(self._providers[name])
         made.name = name
         self._providers[name] = made
-        self.price_lists[name] = priced_as or kind or name
+        self._priced_as[name] = priced_as or kind or name
         self._discovered.pop(name, None)
         self._targets.clear()
 
@@ -60,6 +59,10 @@ class Roster:
         if name not in self._providers:
             self._providers[name] = create_provider(name)
         return self._providers[name]
+
+    def resolve(self, requested: str | None) -> tuple[str, str]:
+        """The vendor that a model string leads to, and the name that this vendor knows the model by."""
+        return resolve(requested, self._vendors())
 
     def target(self, requested: str | None) -> Target:
         """What a model string leads to, checked so that it can be recorded."""
@@ -74,9 +77,9 @@ class Roster:
         self._targets[target.requested] = target
         return target
 
-    def resolve(self, requested: str | None) -> tuple[str, str]:
-        """The vendor that a model string leads to, and the model's own name."""
-        return resolve(requested, self._vendors())
+    def priced_as(self, vendor: str) -> str | None:
+        """The vendor whose price list applies to the calls of another; None: its own."""
+        return self._priced_as.get(vendor)
 
     def models(self) -> dict[str, list[str]]:
         """The names of models by vendor: as vendors listed them when they were asked, else as the catalog has them."""
@@ -88,7 +91,7 @@ class Roster:
     def model_info(self, requested: str) -> dict[str, Any]:
         """What is known of the model that a model string leads to."""
         vendor, name = self.resolve(requested)
-        kind = self.price_lists.get(vendor, vendor)
+        kind = self._priced_as.get(vendor, vendor)
         known = [entry for entry in catalog.models() if (entry.provider, entry.model_name) == (kind, name)]
         discovered = self._discovered.get(vendor)
         supported = discovered is None or name in discovered

@@ -107,7 +107,7 @@ class LLMBridge:
             self._books.known_models,
             lambda: self._books.prices,
             self._roster.resolve,
-            self._roster.price_lists,
+            self._roster.priced_as,
         )
 
     @property
@@ -312,7 +312,7 @@ class LLMBridge:
 
     def _keep(self, vendor: str, fields: Mapping[str, Any]) -> Kept:
         """Record an ending to its end, even if the caller goes away meanwhile."""
-        keeping = asyncio.create_task(self._books.keep(fields, self._roster.price_lists.get(vendor)))
+        keeping = asyncio.create_task(self._books.keep(fields, self._roster.priced_as(vendor)))
         self._finishing.add(keeping)
         keeping.add_done_callback(self._finishing.discard)
         return asyncio.shield(keeping)
