@@ -70,7 +70,7 @@ def test_a_price_is_in_force_from_its_time_until_the_next(cli: Command, books: s
 
 def test_without_a_time_it_is_in_force_from_now_on(cli: Command, books: str) -> None:
     before = datetime.now(UTC)
-    rates = ("--input", "1", "--output", "2", "--cache-read", "0.1", "--cache-write", "1.25")
+    rates = ("--input", "1", "--output", "2", "--cache-read", "0.1", "--cache-write", "1.25", "--cache-write-1h", "2")
     document = cli("models", "set-price", "acme:m", *rates, "--json").document
     assert before <= datetime.fromisoformat(document.pop("effective_from")) <= datetime.now(UTC)
     assert document == {
@@ -80,6 +80,7 @@ def test_without_a_time_it_is_in_force_from_now_on(cli: Command, books: str) -> 
         "output": "2",
         "cache_read": "0.1",
         "cache_write": "1.25",
+        "cache_write_1h": "2",
     }
 
 
@@ -87,7 +88,7 @@ def test_own_prices_are_listed_with_what_is_not_known(cli: Command, books: str) 
     cli("models", "set-price", "other:m", "--input", "3", "--output", "4")
     cli("models", "set-price", "acme:m", "--input", "0.5", "--output", "2", "--cache-read", "0", "--from", "2026-01-01")
     _, row, _ = cli("models", "prices").out.splitlines()
-    assert row.split() == ["acme:m", "2026-01-01T00:00:00Z", "0.5", "2", "0", "-"]
+    assert row.split() == ["acme:m", "2026-01-01T00:00:00Z", "0.5", "2", "0", "-", "-"]
     [only] = cli("models", "prices", "--provider", "other", "--json").document["prices"]
     assert (only["provider"], only["cache_read"]) == ("other", None)
 

@@ -39,7 +39,8 @@ class Price:
     """What a call costs, in dollars rounded half-even to 1e-12, or None with the `reason`.
 
     The rates are the dollars per million tokens that were used for uncached input and for output. `version` is
-    the edition of the price data, or for an own price the time from which it is in force.
+    the edition of the price data, with the vendor whose list applied where that is another than the one called, or
+    for an own price the time from which it is in force.
     """
 
     cost: Decimal | None = None
@@ -55,6 +56,9 @@ _UNKNOWN = Price(reason="unknown_model")
 _MISSING = Price(reason="missing_rate")
 
 _ZERO = Decimal(0)
+
+#: Between the edition of the price data and the vendor whose list applied.
+_LIST_OF = ", list of "
 
 
 class PriceBook:
@@ -110,7 +114,10 @@ class PriceBook:
         cost = _cost(rates, (fresh, answer, read, written, written_1h, reasoning))
         if cost is None:
             return _MISSING
-        return Price(cost, card.source, None, rates.input, rates.output, card.version)
+        version = card.version
+        if priced_as is not None and priced_as != provider and card.source == "prices":
+            version += f"{_LIST_OF}{priced_as}"
+        return Price(cost, card.source, None, rates.input, rates.output, version)
 
     def rates(self, provider: str, model_name: str, at: datetime, *, priced_as: str | None = None) -> RateCard | None:
         """The rate card in force at `at` (an aware time); None when the model is unknown."""
@@ -130,6 +137,11 @@ async def load_prices() -> None:
     now and then a look whether a newer edition was fetched."""
     if not price_data.is_fresh():
         await asyncio.to_thread(price_data.refresh)
+
+
+def list_used(price_version: str | None) -> str | None:
+    """The vendor whose list priced a call, by its price_version; None where it was that of the vendor called."""
+    return (price_version or "").partition(_LIST_OF)[2] or None
 
 
 class _Dated:

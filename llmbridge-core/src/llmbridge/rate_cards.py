@@ -80,12 +80,13 @@ class RateCard:
 
 
 class RateCards:
-    """The rate cards of one edition of genai-prices' data, each made once per model and price period."""
+    """The rate cards of one edition of genai-prices' data, which `version` names, each made once per model and price
+    period."""
 
     def __init__(self, providers: Iterable[Provider], version: str) -> None:
         self._providers = list(providers)
         self._by_id = {provider.id: provider for provider in self._providers}
-        self._version = version
+        self.version = version
         self._models: dict[tuple[str, str], _PricedModel | None] = {}
 
     def get(self, vendor: str, model_name: str, at: datetime) -> RateCard | None:
@@ -111,7 +112,7 @@ class RateCards:
         found = provider.find_model(model_name, all_providers=self._providers)
         if found is None or found.prices == []:
             return None
-        return _PricedModel(found, self._version)
+        return _PricedModel(found, self.version)
 
 
 class _PricedModel:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..storage.types import ModelPrice
 
-_RATES = ("input", "output", "cache_read", "cache_write")
+_RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 
 
 def _dollars(option: str, tokens: str) -> Any:
@@ -53,7 +53,7 @@ def prices(
     columns = [
         Column("model"),
         Column("in force from", "mark"),
-        *(Column(f"$/M {name}", "figure") for name in ("in", "out", "cache| read", "cache| write")),
+        *(Column(f"$/M {name}", "figure") for name in ("in", "out", "cache| read", "cache| write", "1 h| write")),
     ]
     output.table(columns, [_cells(price) for price in found])
 
@@ -65,6 +65,9 @@ def set_price(
     of_output: Annotated[str | None, _dollars("--output", "of output")] = None,
     cache_read: Annotated[str | None, _dollars("--cache-read", "read from a cache")] = None,
     cache_write: Annotated[str | None, _dollars("--cache-write", "written to a cache")] = None,
+    cache_write_1h: Annotated[
+        str | None, _dollars("--cache-write-1h", "written to one that keeps them an hour")
+    ] = None,
     start: Annotated[
         str | None,
         typer.Option(
@@ -89,7 +92,7 @@ def set_price(
     vendor, colon, name = model.partition(":")
     if not (vendor and colon and name):
         raise UserError(f"{model!r} names no vendor; write VENDOR:NAME, such as openai:{name or model or 'gpt-4o'}")
-    given = {"input": of_input, "output": of_output, "cache_read": cache_read, "cache_write": cache_write}
+    given = dict(zip(_RATES, (of_input, of_output, cache_read, cache_write, cache_write_1h), strict=True))
     rates = {field: check_rate(f"--{field.replace('_', '-')}", rate) for field, rate in given.items()}
     if rates["input"] is None and rates["output"] is None:
         raise UserError("give --input and --output, in dollars per million tokens")
