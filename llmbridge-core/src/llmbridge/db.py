@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
+import time
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Literal, Self, cast
@@ -12,13 +13,14 @@ from . import periods, usage
 from .entries import complete
 from .errors import (
     PurgedDetailError,
+    StorageUnavailableError,
     UnsupportedOperationError,
 )
-from .journal import Journal
+from .journal import Journal, make_spool
+from .metrics import CloseReport
 from .model_books import ModelBooks
 from .plugins import create_backend
 from .pricing import PriceBook, load_prices
-from .records import redact
 from .registry import ModelRegistry
 from .schemas import CallRecord, DailyAnalytics, RecordStatus, UsageStats
 from .session import Migrate, Session
@@ -28,6 +30,9 @@ from .upkeep import Upkeep
 from .usage import Accepted
 
 OnStorageError = Literal["spool", "log", "raise"]
+
+#: Seconds that a store gets to close, however little of the timeout is left.
+LEAST_PATIENCE = 1.0
 
 
 class LLMDatabase(ModelBooks, Upkeep):
@@ -41,9 +46,12 @@ class LLMDatabase(ModelBooks, Upkeep):
     :param enable_monitoring: collect query statistics, where the backend can
     :param plugin: distribution that serves the URL's scheme, where several claim it
     :param migrate: `auto` migrates at first use, `check` raises SchemaOutdatedError instead
-    :param record_timeout: seconds within which recording a call must succeed
-    :param on_storage_error: `raise` makes an unreachable store an error at the start of an LLMBridge; otherwise it
-        is tried again by the next call
+    :param record_timeout: seconds that a call waits for the store
+    :param on_storage_error: what becomes of calls that the store does not take by then. `spool`: they wait in a file
+        and go onto the books when the store is back. `log`: they are lost, each with an ERROR line. `raise`: the
+        same, and an unreachable store is an error at the start of an LLMBridge
+    :param spool_dir: folder of that file (None: `LLMBRIDGE_SPOOL_DIR`, else `llmbridge/spool` in the user's state
+        directory). A store in memory, and a backend made by hand without a `target`, has none
     :param options: options of the backend
     :raises InvalidStorageURLError, UnknownStorageError, PluginError: the URL or its plugin is wrong; nothing is
         opened
@@ -61,6 +69,7 @@ class LLMDatabase(ModelBooks, Upkeep):
         migrate: Migrate = "auto",
         record_timeout: float = 5.0,
         on_storage_error: OnStorageError = "spool",
+        spool_dir: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
         if backend is None:
@@ -83,9 +92,10 @@ class LLMDatabase(ModelBooks, Upkeep):
         self.on_storage_error = on_storage_error
         self._session = Session(backend, migrate=migrate, on_start=self._prepare) if backend is not None else None
         self._registry = ModelRegistry(self._session) if self._session is not None else None
-        self._journal = (
-            Journal(self._session, self._registry, timeout=record_timeout) if self._session and self._registry else None
-        )
+        self._journal: Journal | None = None
+        if self._session is not None and self._registry is not None:
+            spool = make_spool(self._session.backend.target, spool_dir) if on_storage_error == "spool" else None
+            self._journal = Journal(self._session, self._registry, spool, timeout=record_timeout)
         self._no_prices = PriceBook()
 
     @classmethod
@@ -109,17 +119,34 @@ class LLMDatabase(ModelBooks, Upkeep):
 
         :raises StorageError: it cannot be opened
         """
-        if self._session is not None:
-            await self._session.reopen()
+        if self._session is not None and self._journal is not None:
+            self._session.admit()
+            await self._journal.check_spool()
+            await self._session.start()
 
-    async def close(self) -> None:
-        """Write what waits, for at most `record_timeout`, then close the store. Idempotent; what comes after raises
-        StorageClosedError until `initialize()`."""
+    async def open(self) -> None:
+        """Open the store as a service does when it starts: one that is unreachable is an outage, and an error only
+        with `on_storage_error="raise"`.
+
+        :raises StorageError: it cannot be opened, and that will not mend by itself
+        """
+        try:
+            await self.initialize()
+        except StorageUnavailableError as error:
+            if self.on_storage_error == "raise" or self._journal is None:
+                raise
+            self._journal.store_is_away(error)
+
+    async def close(self, timeout: float | None = None) -> CloseReport:
+        """Take no more calls, write what waits for at most `timeout` seconds (None: `record_timeout`), spool the rest,
+        then close the store. Idempotent; what comes after raises StorageClosedError until `initialize()`."""
         if self._session is None or self._registry is None or self._journal is None:
-            return
-        await self._journal.close()
+            return CloseReport()
+        until = time.monotonic() + (self.record_timeout if timeout is None else timeout)
+        report = await self._journal.close(until - time.monotonic())
         await self._registry.close()
-        await self._session.stop(self.record_timeout)
+        await self._session.stop(max(until - time.monotonic(), LEAST_PATIENCE))
+        return report
 
     async def __aenter__(self) -> Self:
         await self.initialize()
@@ -295,21 +322,17 @@ class LLMDatabase(ModelBooks, Upkeep):
     async def health_check(self, timeout: float = 2.0) -> dict[str, Any]:
         """Whether the store answers within `timeout` seconds; never raises.
 
-        `status` is healthy, unhealthy (with `error`) or disabled; `target` is the store, without secrets.
+        `status` is healthy, unhealthy (with `error`) or disabled; `target` is the store, without secrets; `queue` is
+        the number of calls that wait for a commit; `spool` has the `path`, how many calls are `waiting` and
+        `set_aside` in it, and the `error` that keeps calls from waiting there (None: there is none), or is None
+        where there is no spool; `last_error` is the store's last failure (None: never).
         """
-        if self._session is None:
-            return {"status": "disabled"}
-        report: dict[str, Any] = {"status": "healthy", "target": self._session.backend.target}
-        try:
-            async with asyncio.timeout(timeout):
-                await self._session.start()
-                async with self._session.guard():
-                    await self._session.backend.ping()
-        except TimeoutError:
-            report |= {"status": "unhealthy", "error": f"no answer within {timeout:g} s"}
-        except Exception as error:
-            report |= {"status": "unhealthy", "error": f"{type(error).__name__}: {redact(str(error))}"}
-        return report
+        return await self._journal.health(timeout) if self._journal is not None else {"status": "disabled"}
+
+    def metrics(self) -> dict[str, int]:
+        """What became of calls, as a flat dict of counters; their names are those of `llmbridge.metrics.Counters`,
+        and `calls_waiting` is how many wait for a commit now. Empty where no books are kept."""
+        return self._journal.metrics() if self._journal is not None else {}
 
     async def get_pool_stats(self) -> dict[str, Any]:
         """Statistics of the backend's connections. UnsupportedOperationError without the capability `monitoring`."""
@@ -334,6 +357,8 @@ class LLMDatabase(ModelBooks, Upkeep):
     async def _prepare(self) -> None:
         if self._registry is not None:
             await self._registry.prepare()
+        if self._journal is not None:
+            self._journal.store_is_open()
 
     async def _stats(self, since: datetime, origin: str | None, id_at_origin: str | None) -> UsageStats | None:
         rows = await self.usage(since, group_by=("provider", "model_name"), origin=origin, id_at_origin=id_at_origin)

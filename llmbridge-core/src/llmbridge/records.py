@@ -212,6 +212,23 @@ def check_count(field: str, count: int) -> int:
     return count
 
 
+def check_integer(field: str, number: int | None) -> int | None:
+    """An integer of 64 bits; None stays None.
+
+    :raises RecordRejectedError: it does not fit
+    """
+    _check_integer(field, number, least=-_INT64)
+    return number
+
+
+def check_finite(field: str, number: float | None) -> float | None:
+    """A number in storable form; None stays None.
+
+    :raises RecordRejectedError: it is not finite
+    """
+    return None if number is None else _finite(field, number)
+
+
 def check_rate(field: str, rate: Decimal | float | str | None) -> Decimal | None:
     """A rate in dollars per million tokens, exact to 1e-12; None stays None.
 

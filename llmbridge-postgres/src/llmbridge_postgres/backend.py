@@ -46,7 +46,7 @@ from .connections import ACQUIRE_SECONDS, BorrowedPool, Connections, OwnPool
 from .faults import DRIVER_ERRORS, translate
 from .inspection import inspect
 from .jobs import Commit, Jobs
-from .libpq import connect_arguments, place
+from .libpq import check_files, connect_arguments, place
 from .monitoring import Monitor
 from .session import Session
 from .settings import SCHEMA, Settings, check_schema
@@ -106,6 +106,7 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
             )
         names = AsyncDatabaseManager(pool=cast("asyncpg.Pool", self._source), schema=self._schema)
         self._expand = lru_cache(maxsize=256)(names.prepare_query)
+        self._keywords = settings.keywords
         self._jobs = Jobs()
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -139,6 +140,7 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
     async def _open(self) -> None:
         self._writing, self._reading = asyncio.Lock(), asyncio.Semaphore(self._readers)
         try:
+            check_files(self._keywords, self._where)
             async with self._translated():
                 await self._source.open()
                 await self._do(self._look_at_server, self._reading, _LOOK_SECONDS)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from llmbridge.errors import InvalidStorageURLError
+from llmbridge.errors import InvalidStorageURLError, StorageRefusedError
 from llmbridge.storage import StorageURL
 
 logger = logging.getLogger("llmbridge.postgres")
@@ -39,6 +39,7 @@ _IN_DSN = (
     "sslrootcert",
     "target_session_attrs",
 )
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _OTHERS = ("application_name", "connect_timeout", "fallback_application_name", "options", "servicefile", "ssl")
 #: asyncpg has nothing like these: it encrypts and authenticates in its own way, and always speaks UTF-8.
 _IGNORED = (
@@ -112,6 +113,27 @@ def connect_arguments(address: StorageURL, keywords: Mapping[str, Any]) -> dict[
         "servicefile": keywords.get("servicefile"),
         **trust,
     }
+
+
+def check_files(keywords: Mapping[str, Any], where: str) -> None:
+    """Name the file that cannot be read, as neither the driver nor OpenSSL does.
+
+    :raises StorageRefusedError: a file that a keyword names cannot be read
+    """
+    if keywords.get("sslmode") == "disable":
+        return
+    for name in _FILES:
+        path = keywords.get(name)
+        if not path or path == "system":
+            continue
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            raise StorageRefusedError(
+                f"the PostgreSQL database {where}: {path}, which {name} names in its URL, cannot be read "
+                f"({error.strerror}); correct the path or the rights of the file"
+            ) from error
 
 
 def place(address: StorageURL, keywords: Mapping[str, Any]) -> str:
