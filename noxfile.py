@@ -137,9 +137,15 @@ def upstream(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """How fast calls are recorded, beside what PostgreSQL and its driver do alone."""
+    """How fast calls are recorded, beside what PostgreSQL and its driver do alone, and what `chat` costs, beside
+    LiteLLM, which has an environment of its own."""
     session.install(*SOURCES, *tools("test"))
     session.run("python", "-m", "bench.recording", *session.posargs)
+    rival = Path(session.create_tmp()).resolve() / "litellm"
+    session.run("python", "-m", "venv", str(rival))
+    python = str(rival / ("Scripts" if os.name == "nt" else "bin") / "python")
+    session.run(python, "-m", "pip", "install", "-q", *tools("rival"), external=True)
+    session.run("python", "-m", "bench.chat", env={"LLMBRIDGE_BENCH_LITELLM": python})
 
 
 @nox.session

@@ -620,6 +620,27 @@ def test_the_models_that_can_be_called_are_told_by_vendor() -> None:
         bridge.get_model_info("nobody-knows-this")
 
 
+async def test_a_model_string_leads_to_the_provider_that_was_registered_last(bridge: LLMBridge) -> None:
+    first = serve(bridge, answer(content="one"))
+    await bridge.chat(ask())
+    serve(bridge, answer(content="two"))
+    assert (await bridge.chat(ask())).content == "two"
+    bridge.register_provider("openai", Vendor(answer(content="three")))
+    assert (await bridge.chat(ask(model="gpt-4o"))).content == "three"
+    assert len(first.requests) == 1
+
+
+async def test_more_models_can_be_called_than_are_remembered(
+    bridge: LLMBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmbridge.roster._MOST_TARGETS", 2)
+    vendor = serve(bridge, answer())
+    for number in range(5):
+        await bridge.chat(ask(model=f"acme:{number}"))
+    assert len(vendor.requests) == 5
+    assert len(bridge._roster._targets) <= 2
+
+
 class Listing(Vendor):
     """A vendor that lists its models, or fails to."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from llmbridge.db import LLMDatabase
 from llmbridge.errors import (
     MigrationError,
     SchemaTooNewError,
@@ -306,6 +307,16 @@ def tables_of(shell: Shell) -> dict[object, object]:
         "WHERE relnamespace = 'llmbridge'::regnamespace AND relkind = 'r' AND attnum > 0 GROUP BY 1"
     )
     return {row["relname"]: row["columns"] for row in rows}
+
+
+@pytest.mark.parametrize("table", ["llmbridge_schema", "llmbridge_calls", "llmbridge_models", "llmbridge_prices"])
+async def test_a_table_that_was_dropped_is_told_at_the_start(
+    backend: PostgreSQLBackend, url: str, shell: Shell, table: str
+) -> None:
+    shell(f"DROP TABLE llmbridge.{table} CASCADE")
+    for use in (backend.schema_status(), backend.apply_migrations(), LLMDatabase(url).initialize()):
+        with pytest.raises(StorageRefusedError, match=f"lost {table}.*backup"):
+            await use
 
 
 async def test_nothing_is_created_before_migrating(url: str, shell: Shell) -> None:

@@ -122,7 +122,7 @@ class Models:
     :param list_models: gives all models, retired ones included
     :param prices: gives the price book
     :param resolve: the vendor and the name that a model string leads to
-    :param priced_as: whose price list applies, by vendor, where it is not the vendor's own
+    :param priced_as: whose price list applies to the calls of a vendor (None: its own)
     """
 
     def __init__(
@@ -130,12 +130,12 @@ class Models:
         list_models: Callable[[], Awaitable[Iterable[LLMModel]]],
         prices: Callable[[], PriceBook],
         resolve: Callable[[str], tuple[str, str]],
-        priced_as: Mapping[str, str] | None = None,
+        priced_as: Callable[[str], str | None] = lambda vendor: None,
     ) -> None:
         self._list_models = list_models
         self._prices = prices
         self._resolve = resolve
-        self._priced_as = {} if priced_as is None else priced_as
+        self._priced_as = priced_as
 
     async def find(self, **wanted: Unpack[Wanted]) -> list[PricedModel]:
         """The models that have what is wanted (see `Wanted`), in order of vendor and name.
@@ -231,10 +231,10 @@ class Models:
 
     def _card(self, model: LLMModel) -> RateCard | None:
         vendor, now = model.provider, datetime.now(UTC)
-        return self._prices().rates(vendor, model.model_name, now, priced_as=self._priced_as.get(vendor))
+        return self._prices().rates(vendor, model.model_name, now, priced_as=self._priced_as(vendor))
 
     def _price(self, vendor: str, name: str, usage: TokenUsage) -> Price:
-        return self._prices().price(vendor, name, usage, datetime.now(UTC), priced_as=self._priced_as.get(vendor))
+        return self._prices().price(vendor, name, usage, datetime.now(UTC), priced_as=self._priced_as(vendor))
 
     def _named(self, text: str, models: Sequence[PricedModel]) -> tuple[str, str]:
         found = [m.model for m in models if m.name == text] or [m.model for m in models if m.model.model_name == text]

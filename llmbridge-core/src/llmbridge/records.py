@@ -8,7 +8,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from operator import attrgetter
@@ -82,8 +82,10 @@ def hash_prompt(system_prompt: str) -> str:
     return hashlib.sha256(system_prompt.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def redact(message: str) -> str:
-    """`message` without anything that looks like a key or a password."""
+def redact(message: str, secrets: Iterable[str] = ()) -> str:
+    """`message` without these secrets, and without anything that looks like a key or a password."""
+    for secret in secrets:
+        message = message.replace(secret, "***")
     return _SECRETS.sub(lambda match: f"{match[match.lastindex] if match.lastindex else ''}***", message)
 
 

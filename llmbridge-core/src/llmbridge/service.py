@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 import warnings
@@ -12,23 +11,21 @@ from contextlib import AsyncExitStack, contextmanager
 from datetime import date, datetime
 from typing import Any, Self
 
-from . import attempts, catalog, formats, streams
-from .calls import Call, Kept, Target, system_prompt_hash, tool_names
+from . import attempts, formats, streams
+from .calls import Call, Kept, system_prompt_hash, tool_names
 from .db import LLMDatabase, OnStorageError
-from .errors import LLMBridgeError, ModelNotFoundError, ProviderTimeoutError
+from .errors import ModelNotFoundError
 from .metrics import CloseReport
 from .models import Models
-from .plugins import create_provider, foreign_distribution_warning, provider_names
+from .plugins import foreign_distribution_warning
 from .providers.base import BaseLLMProvider
-from .providers.routing import resolve
 from .records import check_finite, check_integer, check_metadata, check_name, check_user
 from .retries import Retries
+from .roster import Roster
 from .schemas import CallRecord, DailyAnalytics, LLMChunk, LLMModel, LLMRequest, LLMResponse, UsageStats
 from .session import Migrate
 from .storage.types import UsageRow
 from .usage import Accepted
-
-logger = logging.getLogger("llmbridge.service")
 
 
 class LLMBridge:
@@ -95,10 +92,7 @@ class LLMBridge:
             spool_dir=spool_dir,
             **backend_options,
         )
-        self._providers: dict[str, BaseLLMProvider] = {}
-        self._priced_as: dict[str, str] = {}
-        self._discovered: dict[str, list[str]] = {}
-        self._replaced: list[BaseLLMProvider] = []
+        self._roster = Roster()
         self._finishing: set[asyncio.Future[Any]] = set()
 
     @property
@@ -109,12 +103,8 @@ class LLMBridge:
     @property
     def models(self) -> Models:
         """Questions about the models that are known: which can do this, which are cheapest, what would it cost."""
-        return Models(
-            self._books.known_models,
-            lambda: self._books.prices,
-            lambda text: resolve(text, self._known_vendors()),
-            self._priced_as,
-        )
+        roster = self._roster
+        return Models(self._books.known_models, lambda: self._books.prices, roster.resolve, roster.priced_as)
 
     @property
     def enable_db_logging(self) -> bool:
@@ -141,10 +131,10 @@ class LLMBridge:
             await asyncio.wait(self._finishing, timeout=until - time.monotonic())
         report = CloseReport()
         async with AsyncExitStack() as closing:  # each is closed whatever the others raise
-            for provider in (*self._providers.values(), *self._replaced):
+            for provider in self._roster.providers():
                 closing.push_async_callback(provider.close)
             report = await self._books.close(max(until - time.monotonic(), 0))
-        self._replaced.clear()
+        self._roster.forget_replaced()
         return report
 
     async def chat(self, request: LLMRequest, id_at_origin: str | None = None) -> LLMResponse:
@@ -198,27 +188,14 @@ class LLMBridge:
 
         :raises ProviderNotFoundError: `kind` is not installed
         """
-        check_name("provider", name)
-        if ":" in name:
-            raise ValueError(f"{name!r} cannot stand before the colon of a model's name")
-        if provider is not None and (kind is not None or options):
-            raise TypeError("register_provider() takes a provider or the options to make one, not both")
-        made = provider if provider is not None else create_provider(kind or name, **options)
-        if name in self._providers:
-            self._replaced.append(self._providers[name])
-        made.name = name
-        self._providers[name] = made
-        self._discovered.pop(name, None)
-        self._priced_as[name] = priced_as or kind or name
+        self._roster.register(name, provider, kind=kind, priced_as=priced_as, options=options)
 
     def get_provider(self, name: str) -> BaseLLMProvider:
         """The provider of that name, made on first use.
 
         :raises ProviderNotFoundError: it is neither registered nor installed
         """
-        if name not in self._providers:
-            self._providers[name] = create_provider(name)
-        return self._providers[name]
+        return self._roster.provider(name)
 
     async def discover_models(self, provider: str | None = None) -> dict[str, list[str]]:
         """Ask the vendors that can be called, or the one named, which models they have, for at most `timeout` seconds;
@@ -228,25 +205,15 @@ class LLMBridge:
         :raises ProviderError, ProviderNotFoundError: the vendor named cannot be asked
         """
         if provider is not None:
-            await self._discover(provider)
+            await self._roster.discover(provider, self.timeout)
         else:
-            asked = sorted(self._known_vendors())
-            for vendor, outcome in zip(
-                asked, await asyncio.gather(*map(self._discover, asked), return_exceptions=True), strict=True
-            ):
-                if isinstance(outcome, LLMBridgeError):
-                    logger.debug("%s did not list its models: %s", vendor, type(outcome).__name__)
-                elif outcome is not None:
-                    raise outcome
-        return self.get_available_models()
+            await self._roster.discover_all(self.timeout)
+        return self._roster.models()
 
     def get_available_models(self) -> dict[str, list[str]]:
         """The names of models by vendor that can be called: those that the vendor told `discover_models`, else those of
         the bundled catalog. A vendor may have others, and they can be called too."""
-        named: dict[str, list[str]] = {vendor: [] for vendor in sorted(self._known_vendors())}
-        for model in catalog.models():
-            named.get(model.provider, []).append(model.model_name)
-        return {**named, **{vendor: list(models) for vendor, models in self._discovered.items()}}
+        return self._roster.models()
 
     def get_model_info(self, model: str) -> dict[str, Any]:
         """The `provider` and `model` that a model string leads to, and the fields of LLMModel where the bundled catalog
@@ -254,12 +221,7 @@ class LLMBridge:
 
         :raises ModelNotFoundError, ProviderNotFoundError: it leads to no vendor
         """
-        vendor, name = resolve(model, self._known_vendors())
-        kind = self._priced_as.get(vendor, vendor)
-        known = [entry for entry in catalog.models() if (entry.provider, entry.model_name) == (kind, name)]
-        discovered = self._discovered.get(vendor)
-        supported = discovered is None or name in discovered
-        return {**(known[0].model_dump() if known else {}), "provider": vendor, "model": name, "supported": supported}
+        return self._roster.model_info(model)
 
     async def usage(
         self,
@@ -320,28 +282,12 @@ class LLMBridge:
         """Whether the store answers within `timeout` seconds; never raises. See `LLMDatabase.health_check`."""
         return await self._books.health_check(timeout)
 
-    def _known_vendors(self) -> set[str]:
-        return provider_names() | self._providers.keys()
-
-    async def _discover(self, vendor: str) -> None:
-        provider = self.get_provider(vendor)
-        try:
-            async with asyncio.timeout(self.timeout):
-                await provider.prepare()
-                models = await provider.list_models()
-        except TimeoutError as error:
-            raise ProviderTimeoutError(
-                f"{vendor} did not list its models within {self.timeout:g} s", provider=vendor
-            ) from error
-        if models is not None:
-            self._discovered[vendor] = sorted(models)
-
     def _call(self, request: LLMRequest, user: str | None) -> Call:
         """The call that a request makes, checked so that no money is spent in vain."""
         if not isinstance(request, LLMRequest):
             raise TypeError(f"a call takes an LLMRequest, not {type(request).__name__}")
         self._books.check_owner()
-        targets = tuple(map(self._target, request.model if isinstance(request.model, list) else [request.model]))
+        targets = tuple(map(self._roster.target, request.model if isinstance(request.model, list) else [request.model]))
         if not targets:
             raise ModelNotFoundError("the list of models is empty")
         known = {
@@ -360,14 +306,9 @@ class LLMBridge:
         timeout = self.timeout if request.timeout is None else request.timeout
         return Call(request, sent, targets, known, self._keep, timeout)
 
-    def _target(self, requested: str | None) -> Target:
-        vendor, model = resolve(requested, self._known_vendors())
-        provider = self.get_provider(vendor)
-        return Target(check_name("provider", vendor), provider, check_name("model", model), requested or "")
-
     def _keep(self, vendor: str, fields: Mapping[str, Any]) -> Kept:
         """Record an ending to its end, even if the caller goes away meanwhile."""
-        keeping = asyncio.create_task(self._books.keep(fields, self._priced_as.get(vendor)))
+        keeping = asyncio.create_task(self._books.keep(fields, self._roster.priced_as(vendor)))
         self._finishing.add(keeping)
         keeping.add_done_callback(self._finishing.discard)
         return asyncio.shield(keeping)

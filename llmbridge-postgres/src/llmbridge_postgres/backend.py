@@ -14,29 +14,27 @@ from typing import Any, TypeVar, cast
 import asyncpg
 from pgdbm import AsyncDatabaseManager
 
-from llmbridge.errors import (
-    InvalidStorageURLError,
-    MigrationError,
-    StorageClosedError,
-    StorageRefusedError,
-    WrongLoopError,
-)
 from llmbridge.storage import (
     MAX_BATCH,
     CallPage,
     CallQuery,
     CallRecord,
+    InvalidStorageURLError,
     LLMModel,
+    MigrationError,
     MigrationReport,
     ModelPrice,
     RecordResult,
     SchemaStatus,
     SQLAccess,
     StorageBackend,
+    StorageClosedError,
+    StorageRefusedError,
     StorageURL,
     UpsertResult,
     UsageQuery,
     UsageRow,
+    WrongLoopError,
 )
 
 from . import access, schema, statement, usage

@@ -10,7 +10,7 @@ import ssl
 import asyncpg
 from pgdbm.errors import AsyncDBError
 
-from llmbridge.errors import (
+from llmbridge.storage import (
     InvalidStorageURLError,
     LLMBridgeError,
     RecordRejectedError,

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from llmbridge.errors import InvalidStorageURLError, StorageRefusedError
-from llmbridge.storage import StorageURL
+from llmbridge.storage import InvalidStorageURLError, StorageRefusedError, StorageURL
 
 logger = logging.getLogger("llmbridge.postgres")
 
@@ -137,12 +136,13 @@ def check_files(keywords: Mapping[str, Any], where: str) -> None:
 
 
 def place(address: StorageURL, keywords: Mapping[str, Any]) -> str:
-    """Where the database is, for people: host, port and name."""
+    """Where the database is, for people: host, port and name, which is the user's where none is given."""
     where = _place(address, keywords)
-    name = keywords.get("dbname", address.database)
+    given = (keywords.get("dbname"), address.database, keywords.get("user"), address.username)
+    name = next(filter(None, given), "of the user")
     host = where.get("host", "the local server")
     port = f":{where['port']}" if "port" in where and not host.startswith("/") else ""
-    return f"{name} on {host}{port}" if name else f"{host}{port}"
+    return f"{name} on {host}{port}"
 
 
 def _place(address: StorageURL, keywords: Mapping[str, Any]) -> dict[str, str]:

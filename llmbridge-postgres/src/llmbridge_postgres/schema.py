@@ -23,14 +23,15 @@ import asyncpg
 from pgdbm import AsyncDatabaseManager, AsyncMigrationManager
 from pgdbm.errors import MigrationError as PgdbmMigrationError
 
-from llmbridge.errors import (
+from llmbridge.storage import (
     MigrationError,
+    MigrationReport,
     SchemaOutdatedError,
+    SchemaStatus,
     SchemaTooNewError,
     StorageRefusedError,
     StorageUnavailableError,
 )
-from llmbridge.storage import MigrationReport, SchemaStatus
 
 from .faults import translate
 from .inspection import HISTORY, inspect
@@ -144,11 +145,23 @@ async def _leave(session: Session, name: str) -> None:
 
 
 async def _history(session: Session, name: str, where: str) -> dict[str, str]:
-    """Names and checksums of what was applied."""
-    if not (await inspect(session, name, where)).migrated:
+    """Names and checksums of what was applied.
+
+    :raises StorageRefusedError: it was, and its tables are not there any more
+    """
+    found = await inspect(session, name, where)
+    if not found.migrated:
         return {}
     rows = await session.fetch(_HISTORY, _MODULE)
-    return {row["filename"].removesuffix(".sql"): row["checksum"] for row in rows}
+    history = {row["filename"].removesuffix(".sql"): row["checksum"] for row in rows}
+    if found.lacking and tuple(sorted(history)) == MIGRATIONS:
+        found = await inspect(session, name, where)  # another process may have made them between the two readings
+        if found.lacking:
+            raise StorageRefusedError(
+                f"the schema {name} of the PostgreSQL database {where} has lost {', '.join(found.lacking)}, which "
+                "llmbridge made; restore them from a backup, or begin new books in another schema with schema="
+            )
+    return history
 
 
 async def _writable_from(session: Session) -> int:

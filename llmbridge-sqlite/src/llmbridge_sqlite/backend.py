@@ -11,12 +11,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from llmbridge.errors import InvalidStorageURLError, StorageClosedError, StorageRefusedError, WrongLoopError
 from llmbridge.storage import (
     MAX_BATCH,
     CallPage,
     CallQuery,
     CallRecord,
+    InvalidStorageURLError,
     LLMModel,
     MigrationReport,
     ModelPrice,
@@ -24,9 +24,12 @@ from llmbridge.storage import (
     SchemaStatus,
     SQLAccess,
     StorageBackend,
+    StorageClosedError,
+    StorageRefusedError,
     UpsertResult,
     UsageQuery,
     UsageRow,
+    WrongLoopError,
 )
 
 from . import access, schema, usage

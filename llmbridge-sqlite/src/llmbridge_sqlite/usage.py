@@ -11,8 +11,7 @@ from bisect import bisect_right
 from functools import partial
 from typing import Any
 
-from llmbridge.money import from_units
-from llmbridge.storage import EARLIEST, UsageQuery, UsageRow
+from llmbridge.storage import EARLIEST, UsageQuery, UsageRow, from_units
 from llmbridge.storage.reference import none_first
 
 from .codec import to_micros
