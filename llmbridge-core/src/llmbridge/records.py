@@ -8,7 +8,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from operator import attrgetter
@@ -38,6 +38,7 @@ _NATURALS = (
     "total_tokens",
     "cache_read_tokens",
     "cache_write_tokens",
+    "cache_write_1h_tokens",
     "reasoning_tokens",
     "response_time_ms",
     "time_to_first_token_ms",
@@ -81,8 +82,10 @@ def hash_prompt(system_prompt: str) -> str:
     return hashlib.sha256(system_prompt.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def redact(message: str) -> str:
-    """`message` without anything that looks like a key or a password."""
+def redact(message: str, secrets: Iterable[str] = ()) -> str:
+    """`message` without these secrets, and without anything that looks like a key or a password."""
+    for secret in secrets:
+        message = message.replace(secret, "***")
     return _SECRETS.sub(lambda match: f"{match[match.lastindex] if match.lastindex else ''}***", message)
 
 
@@ -144,6 +147,7 @@ def canonical_price(price: ModelPrice) -> ModelPrice:
         output=check_rate("output rate", price.output),
         cache_read=check_rate("cache_read rate", price.cache_read),
         cache_write=check_rate("cache_write rate", price.cache_write),
+        cache_write_1h=check_rate("cache_write_1h rate", price.cache_write_1h),
     )
 
 
@@ -208,6 +212,23 @@ def check_count(field: str, count: int) -> int:
     """
     _check_integer(field, count, least=0)
     return count
+
+
+def check_integer(field: str, number: int | None) -> int | None:
+    """An integer of 64 bits; None stays None.
+
+    :raises RecordRejectedError: it does not fit
+    """
+    _check_integer(field, number, least=-_INT64)
+    return number
+
+
+def check_finite(field: str, number: float | None) -> float | None:
+    """A number in storable form; None stays None.
+
+    :raises RecordRejectedError: it is not finite
+    """
+    return None if number is None else _finite(field, number)
 
 
 def check_rate(field: str, rate: Decimal | float | str | None) -> Decimal | None:

@@ -12,19 +12,13 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from llmbridge.errors import (
-    InvalidStorageURLError,
-    StorageClosedError,
-    StorageError,
-    StorageRefusedError,
-    WrongLoopError,
-)
 from llmbridge.storage import (
     MAX_BATCH,
     CallPage,
     CallQuery,
     CallRecord,
     CostChange,
+    InvalidStorageURLError,
     LLMModel,
     MigrationReport,
     ModelPrice,
@@ -32,12 +26,16 @@ from llmbridge.storage import (
     SchemaStatus,
     SQLAccess,
     StorageBackend,
+    StorageClosedError,
+    StorageError,
+    StorageRefusedError,
     TotalsPage,
     TotalsReport,
     TotalsRow,
     UpsertResult,
     UsageQuery,
     UsageRow,
+    WrongLoopError,
 )
 
 from . import access, checking, purging, rewriting, schema, totals, usage

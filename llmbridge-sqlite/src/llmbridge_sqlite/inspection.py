@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from llmbridge.errors import StorageRefusedError
+from llmbridge.storage import StorageRefusedError
 
 HISTORY = "migration_history"
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import calls, chat, models, output, setup, storage, usage
+from . import calls, catalog, chat, models, output, prices, reprice, setup, storage, upkeep, usage
 from .outcome import UserError
 from .parser import Group
 from .settings import Database, Json, Plugin, Settings
@@ -76,6 +76,10 @@ def _warn_of_foreign_distribution() -> None:
 chat.add_to(app)
 usage.add_to(app)
 calls.add_to(app)
+catalog.add_to(models.app)
+prices.add_to(models.app)
+reprice.add_to(models.app)
 app.add_typer(models.app, name="models")
 setup.add_to(app)
+upkeep.add_to(app)
 app.add_typer(storage.app, name="storage")

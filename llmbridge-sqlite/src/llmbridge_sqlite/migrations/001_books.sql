@@ -19,6 +19,7 @@ CREATE TABLE llmbridge_calls (
     total_tokens INTEGER,
     cache_read_tokens INTEGER,
     cache_write_tokens INTEGER,
+    cache_write_1h_tokens INTEGER,
     reasoning_tokens INTEGER,
     estimated_cost INTEGER,
     cost_reason TEXT,
@@ -114,6 +115,7 @@ CREATE TABLE llmbridge_prices (
     output INTEGER,
     cache_read INTEGER,
     cache_write INTEGER,
+    cache_write_1h INTEGER,
     PRIMARY KEY (provider, model_name, effective_from)
 ) STRICT;
 
@@ -142,6 +144,7 @@ SELECT
     total_tokens,
     cache_read_tokens,
     cache_write_tokens,
+    cache_write_1h_tokens,
     reasoning_tokens,
     usage_source,
     CASE WHEN estimated_cost < 0 THEN '-' ELSE '' END
