@@ -177,8 +177,8 @@ class UsageRow:
     unmeasured_calls: int = 0
     response_time_ms_sum: int = 0
     response_time_ms_count: int = 0
-    response_time_histogram: dict[int, int] = field(default_factory=dict)
-    first_token_histogram: dict[int, int] = field(default_factory=dict)
+    response_time_histogram: Mapping[int, int] = field(default_factory=dict)
+    first_token_histogram: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def success_rate(self) -> float | None:
