@@ -50,6 +50,7 @@ def full_call() -> CallRecord:
         total_tokens=12,
         cache_read_tokens=3,
         cache_write_tokens=4,
+        cache_write_1h_tokens=1,
         reasoning_tokens=5,
         usage_source="partial",
         estimated_cost=Decimal("8999999.123456789012"),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from datetime import date, datetime, timedelta
 from typing import Any, Literal, Self, cast
 from uuid import UUID
 
-from . import usage
+from . import periods, usage
 from .entries import complete
 from .errors import (
     PurgedDetailError,
@@ -19,24 +18,24 @@ from .errors import (
 )
 from .journal import Journal, make_spool
 from .metrics import CloseReport
+from .model_books import ModelBooks
 from .plugins import create_backend
-from .pricing import PriceBook, load_bundled_prices
+from .pricing import PriceBook, load_prices
 from .registry import ModelRegistry
-from .schemas import CallRecord, LLMModel, RecordStatus, UsageStats
+from .schemas import CallRecord, DailyAnalytics, RecordStatus, UsageStats
 from .session import Migrate, Session
 from .storage.base import StorageBackend
-from .storage.types import EARLIEST, MAX_PAGE, CallPage, CallQuery, MigrationReport, ModelPrice, SchemaStatus, UsageRow
+from .storage.types import MAX_PAGE, CallPage, CallQuery, MigrationReport, SchemaStatus, UsageRow
+from .upkeep import Upkeep
 from .usage import Accepted
 
 OnStorageError = Literal["spool", "log", "raise"]
 
-#: Purging asks for at least this many days to be kept, unless it is forced.
-LEAST_DAYS_KEPT = 7
 #: Seconds that a store gets to close, however little of the timeout is left.
 LEAST_PATIENCE = 1.0
 
 
-class LLMDatabase:
+class LLMDatabase(ModelBooks, Upkeep):
     """The books over one store, opened and migrated at first use.
 
     :param connection_string: URL or path of the store; None with no `backend` and no `db_manager`: no books are
@@ -191,7 +190,7 @@ class LLMDatabase:
         """
         if self._journal is not None:
             return await self._journal.keep(fields, priced_as)
-        await load_bundled_prices()
+        await load_prices()
         return complete(fields, self.prices, priced_as), None
 
     def start_soon(self) -> None:
@@ -288,7 +287,7 @@ class LLMDatabase:
         """
         if days < 1:
             raise ValueError(f"days is {days}; it must be at least 1")
-        since = _days_ago(days)
+        since = usage.days_ago(days)
         try:
             return await self._stats(since, origin, id_at_origin)
         except PurgedDetailError:
@@ -297,86 +296,16 @@ class LLMDatabase:
     async def aggregate_daily_analytics(self, date: str | None = None) -> None:
         """Nothing to do: sums are exact at every commit. Kept for code that calls it on a schedule."""
 
-    async def cleanup_old_data(
-        self, days_to_keep_calls: int = 90, days_to_keep_analytics: int | None = None, *, force: bool = False
-    ) -> int:
-        """Delete calls older than `days_to_keep_calls` days, rounded to a UTC day, and return how many; the sums over
-        them stay, for ever: `days_to_keep_analytics` is accepted and does nothing.
-
-        :raises ValueError: fewer than 7 days, unless `force`
-        :raises UnsupportedOperationError: the backend cannot purge
-        """
-        if days_to_keep_calls < 0:
-            raise ValueError(f"days_to_keep_calls is {days_to_keep_calls}; it must not be negative")
-        if days_to_keep_calls < LEAST_DAYS_KEPT and not force:
-            raise ValueError(
-                f"this would keep {days_to_keep_calls} days of calls; less than {LEAST_DAYS_KEPT} needs force"
-            )
-        if self._session is None:
-            return 0
-        before = _midnight(_days_ago(days_to_keep_calls))
-        await self._session.start()
-        async with self._session.guard():
-            return await self._session.backend.purge_calls(before)
-
-    # Models
-
-    async def add_model(self, model: LLMModel) -> int | None:
-        """Insert or replace a model and return its id (None: no books are kept). Rates that it has become its own
-        price from now on, where they differ from the one in force."""
-        await self.upsert_models([model])
-        found = await self.get_model(model.provider, model.model_name, active_only=False)
-        return found.id if found is not None else None
-
-    async def upsert_model(self, model: LLMModel) -> None:
-        """Insert or replace a model; as for `add_model`, rates that it has become its own price."""
-        await self.upsert_models([model])
-
-    async def upsert_models(self, models: Sequence[LLMModel]) -> tuple[int, int]:
-        """Insert or replace models; how many were new, and how many were replaced."""
-        if self._registry is None:
-            return 0, 0
-        result = await self._registry.upsert(models)
-        return result.inserted, result.updated
-
-    async def update_model_costs(
-        self,
-        provider: str,
-        model_name: str,
-        dollars_per_million_tokens_input: Decimal | float | str | None,
-        dollars_per_million_tokens_output: Decimal | float | str | None,
-    ) -> bool:
-        """Give a stored model new rates, which become its own price from now on; None leaves a rate as it is.
-        False when the model is not stored."""
-        if self._registry is None:
-            return False
-        return await self._registry.update_costs(
-            provider, model_name, dollars_per_million_tokens_input, dollars_per_million_tokens_output
-        )
-
-    async def retire_models(self, keys: Sequence[tuple[str, str]]) -> int:
-        """Mark models, by (provider, model_name), as no longer in use; return how many were."""
-        if self._registry is None:
-            return 0
-        return await self._registry.retire(keys)
-
-    async def set_prices(self, prices: Sequence[ModelPrice]) -> None:
-        """Set own prices; in other processes they are in force within a minute."""
-        if self._registry is not None:
-            await self._registry.set_prices(prices)
-
-    async def get_model(self, provider: str, model_name: str, active_only: bool = True) -> LLMModel | None:
-        """The model of that vendor and name; None when there is none."""
-        found = await self.list_models(provider, active_only=active_only, model_name=model_name)
-        return found[0] if found else None
-
-    async def list_models(
-        self, provider: str | None = None, active_only: bool = True, *, model_name: str | None = None
-    ) -> list[LLMModel]:
-        """Models in order of vendor and name; None does not filter."""
-        if self._registry is None:
-            return []
-        return await self._registry.list_models(provider, model_name, active_only)
+    async def get_daily_analytics(
+        self, origin: str | None = None, id_at_origin: str | None = None, days: int = 30, *, tz: str = "UTC"
+    ) -> list[DailyAnalytics]:
+        """Usage per day, origin, user, vendor and model over the last `days` days in the zone `tz`, today included, in
+        this order. None does not filter."""
+        if days < 1:
+            raise ValueError(f"days is {days}; it must be at least 1")
+        first = datetime.now(periods.zone(tz)).date() - timedelta(days=days - 1)
+        rows = await self.usage(first, group_by=usage.BY_DAY, tz=tz, origin=origin, id_at_origin=id_at_origin)
+        return [usage.daily(row) for row in rows]
 
     # The store itself
 
@@ -434,11 +363,6 @@ class LLMDatabase:
     async def _stats(self, since: datetime, origin: str | None, id_at_origin: str | None) -> UsageStats | None:
         rows = await self.usage(since, group_by=("provider", "model_name"), origin=origin, id_at_origin=id_at_origin)
         return usage.stats(rows, since)
-
-
-def _days_ago(days: int) -> datetime:
-    now = datetime.now(UTC)
-    return now - timedelta(days=days) if days < (now - EARLIEST).days else EARLIEST
 
 
 def _midnight(at: datetime) -> datetime:

@@ -15,7 +15,7 @@ from .desk import Desk
 from .entries import complete
 from .errors import StorageClosedError, StorageError, StorageUnavailableError, WrongLoopError
 from .metrics import CloseReport, Counters
-from .pricing import load_bundled_prices
+from .pricing import load_prices
 from .records import redact
 from .registry import ModelRegistry
 from .schemas import CallRecord, RecordStatus
@@ -51,7 +51,7 @@ class Journal:
         :raises RecordRejectedError: it can never be stored
         :raises StorageError: it is not known to be stored
         """
-        await load_bundled_prices()
+        await load_prices()
         record, _ = await self._enter(given)
         return record
 
@@ -63,7 +63,7 @@ class Journal:
         The record is None where it can never be stored.
         """
         try:
-            await load_bundled_prices()
+            await load_prices()
             return await self._enter(given, priced_as)
         except StorageError as error:
             failure = error

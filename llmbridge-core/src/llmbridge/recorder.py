@@ -20,8 +20,8 @@ from .errors import (
     StorageUnavailableError,
     WrongLoopError,
 )
+from .limits import MAX_METADATA_BYTES
 from .metrics import Counters
-from .records import MAX_METADATA_BYTES
 from .schemas import CallRecord, RecordStatus
 from .storage.types import MAX_BATCH, RecordResult
 

@@ -14,8 +14,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from llmbridge.money import from_units, to_units
-from llmbridge.storage import CallRecord, LLMModel, ModelPrice
+from llmbridge.storage import CallRecord, LLMModel, ModelPrice, from_units, to_units
 from llmbridge.storage.histogram import bucket
 
 _encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -34,6 +33,7 @@ _PLAIN = {
     "total_tokens": "bigint",
     "cache_read_tokens": "bigint",
     "cache_write_tokens": "bigint",
+    "cache_write_1h_tokens": "bigint",
     "reasoning_tokens": "bigint",
     "cost_reason": "text",
     "response_time_ms": "bigint",
@@ -90,7 +90,7 @@ MODEL_COLUMNS = {
     **dict.fromkeys(_MODEL_RATES, "bigint"),
 }
 
-_RATES = ("input", "output", "cache_read", "cache_write")
+_RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 PRICE_COLUMNS = {
     "provider": "text",
     "model_name": "text",

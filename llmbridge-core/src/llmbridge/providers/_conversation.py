@@ -154,6 +154,6 @@ def tool_choice(request: LLMRequest, offered: list[Tool]) -> str | dict[str, Any
 
 def response_format(request: LLMRequest) -> dict[str, Any] | None:
     """The form of the answer that was asked for, in OpenAI's form; None is free text."""
-    if request.response_format is not None:
+    if isinstance(request.response_format, dict):  # a model is one by now
         return request.response_format
     return {"type": "json_object"} if request.wants_json else None

@@ -74,6 +74,11 @@ class BaseLLMProvider(ABC):
         completion = await self.complete(request, model, timeout=timeout)
         yield Delta(completion.content, completion.usage, completion)
 
+    async def list_models(self) -> list[str] | None:
+        """The names of the models that the vendor has, without prefix; None where it does not list them. Raises like
+        `complete`."""
+        return None
+
     async def prepare(self) -> None:
         """Do what takes long at a first call and is not the vendor's time, such as importing a library. Called before
         the clock of every call starts. Raises like `complete`."""

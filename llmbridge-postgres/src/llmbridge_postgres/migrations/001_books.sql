@@ -24,6 +24,7 @@ CREATE TABLE {{tables.llmbridge_calls}} (
     total_tokens bigint,
     cache_read_tokens bigint,
     cache_write_tokens bigint,
+    cache_write_1h_tokens bigint,
     reasoning_tokens bigint,
     estimated_cost bigint,
     cost_reason text COLLATE "C",
@@ -88,6 +89,7 @@ CREATE TABLE {{tables.llmbridge_prices}} (
     output bigint,
     cache_read bigint,
     cache_write bigint,
+    cache_write_1h bigint,
     PRIMARY KEY (provider, model_name, effective_from)
 );
 
@@ -106,6 +108,7 @@ SELECT
     total_tokens,
     cache_read_tokens,
     cache_write_tokens,
+    cache_write_1h_tokens,
     reasoning_tokens,
     usage_source,
     trim_scale(estimated_cost * 0.000000000001) AS estimated_cost,
