@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from .processes import Zygote, acknowledged, zygote
 from .programs import defects
 from .programs.calls import numbered
 from .rounds import rounds
-from .test_disk import lose_power_once
+from .test_disk import lose_power_once, lose_power_while_spooling
 
 LOST = "acknowledged calls are gone"
 WRONG_SUM = "calls is"
@@ -135,6 +136,19 @@ async def test_commits_that_are_not_synced(powerless: Zygote, new_sqlite: MakeBo
     async def lose_power() -> None:
         try:
             await lose_power_once(powerless, new_sqlite(), dice, defect="synchronous_off_called_full")
+        except Exception as error:  # a damaged file has many faces
+            raise AssertionError from error
+
+    await find(lose_power, "", 10)
+
+
+async def test_a_spool_that_is_not_synced(powerless: Zygote, tmp_path: Path) -> None:
+    dice, folders = next(rounds(1, 1)), count()
+
+    async def lose_power() -> None:
+        try:
+            folder = tmp_path / f"spool-{next(folders)}"
+            await lose_power_while_spooling(powerless, folder, dice, defect="spool_not_synced")
         except Exception as error:  # a damaged file has many faces
             raise AssertionError from error
 

@@ -85,13 +85,15 @@ def record(
     async def main() -> None:
         nonlocal troubles
         for some in _portions(chosen, each):
-            async with books(url, options) as db:
-                if ready is not None:
-                    Path(ready).touch()
-                mine = _crossed(some, crossing)
-                await asyncio.gather(*(caller(db, mine) for _ in range(callers)))
-                counts = db.metrics()
-                troubles += counts["batches_retried"] + counts["calls_spooled"]
+            db = books(url, options)
+            await db.open()
+            if ready is not None:
+                Path(ready).touch()
+            mine = _crossed(some, crossing)
+            await asyncio.gather(*(caller(db, mine) for _ in range(callers)))
+            await db.close()
+            counts = db.metrics()
+            troubles += counts["batches_retried"] + counts["calls_spooled"]
 
     asyncio.run(main())
     for error in failures[:3]:
