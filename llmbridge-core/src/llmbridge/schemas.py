@@ -51,7 +51,7 @@ class LLMRequest(BaseModel):
     stop: str | list[str] | None = None
     seed: int | None = None
     timeout: float | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: dict[str, Any] | type[PydanticModel] | None = None
     json_response: bool | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
@@ -64,7 +64,7 @@ class LLMRequest(BaseModel):
         """Whether the answer is to be JSON: `response_format` decides, and without one `json_response`."""
         if isinstance(self.response_format, dict):
             return self.response_format.get("type") in ("json_object", "json_schema")
-        return bool(self.json_response)
+        return self.response_format is not None or bool(self.json_response)
 
 
 class TokenUsage(BaseModel):
