@@ -126,7 +126,7 @@ async def test_a_redirect_is_not_followed(vendor: FakeVendor, which: Vendor) -> 
 
 @every()
 async def test_every_kind_can_be_registered_under_another_name(vendor: FakeVendor, which: Vendor) -> None:
-    bridge = LLMBridge()
+    bridge = LLMBridge(max_retries=0)
     bridge.register_provider("acme", kind=which.name, api_key=KEY, base_url=vendor.origin + which.suffix)
     request = LLMRequest(model="acme:some-model", messages=HI.messages)
     assert (await bridge.chat(request)).provider == "acme"

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from llmbridge.errors import AuthenticationError, ContentFilterError, InvalidRequestError
+from llmbridge.formats import sendable
 from llmbridge.plugins import create_provider
 from llmbridge.providers import BaseLLMProvider, Completion, Delta
 from llmbridge.schemas import LLMRequest, Message, TokenUsage
@@ -269,7 +270,8 @@ SCHEMA = {"type": "object", "properties": {"echo": {"type": "string"}}, "require
     ids=["model", "schema"],
 )
 async def test_an_answer_by_a_schema(provider: BaseLLMProvider, vendor: FakeVendor, which: Vendor, form: Any) -> None:
-    whole, deltas = await answers(provider, LLMRequest(messages=[HI], response_format=form), which.model)
+    request = sendable(LLMRequest(messages=[HI], response_format=form))
+    whole, deltas = await answers(provider, request, which.model)
     assert json.loads(whole.content) == {"echo": "hi there"}
     assert "".join(delta.content for delta in deltas) == whole.content
     assert '"echo": {' in json.dumps(vendor.requests[0].body)

@@ -61,7 +61,7 @@ WRITTEN = {"openai": (25, 0), "anthropic": (15, 10), "google": (0, 0), "ollama":
 
 @pytest.fixture
 async def bridge(vendor: FakeVendor, which: Vendor, tmp_path: Path) -> AsyncIterator[LLMBridge]:
-    async with LLMBridge(f"sqlite:///{tmp_path}/calls.db", origin="app") as opened:
+    async with LLMBridge(f"sqlite:///{tmp_path}/calls.db", origin="app", max_retries=0) as opened:
         opened.register_provider(which.name, api_key=KEY, base_url=vendor.origin + which.suffix)
         if which.name == "ollama":  # what runs at home is on no list
             assert opened.db is not None

@@ -89,6 +89,10 @@ class ProviderNotFoundError(LLMBridgeError, LookupError, ValueError):
     """The vendor named in a model string is neither registered nor installed."""
 
 
+class PriceDataError(LLMBridgeError):
+    """Newer prices cannot be fetched, read or stored; those in force stay."""
+
+
 class PluginError(LLMBridgeError):
     """A plugin cannot be used. Each kind below names the distribution and its entry point."""
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
@@ -14,29 +14,27 @@ from typing import Any, TypeVar, cast
 import asyncpg
 from pgdbm import AsyncDatabaseManager
 
-from llmbridge.errors import (
-    InvalidStorageURLError,
-    MigrationError,
-    StorageClosedError,
-    StorageRefusedError,
-    WrongLoopError,
-)
 from llmbridge.storage import (
     MAX_BATCH,
     CallPage,
     CallQuery,
     CallRecord,
+    InvalidStorageURLError,
     LLMModel,
+    MigrationError,
     MigrationReport,
     ModelPrice,
     RecordResult,
     SchemaStatus,
     SQLAccess,
     StorageBackend,
+    StorageClosedError,
+    StorageRefusedError,
     StorageURL,
     UpsertResult,
     UsageQuery,
     UsageRow,
+    WrongLoopError,
 )
 
 from . import access, schema, statement, usage
@@ -46,7 +44,7 @@ from .connections import ACQUIRE_SECONDS, BorrowedPool, Connections, OwnPool
 from .faults import DRIVER_ERRORS, translate
 from .inspection import inspect
 from .jobs import Commit, Jobs
-from .libpq import connect_arguments, place
+from .libpq import check_files, connect_arguments, place
 from .monitoring import Monitor
 from .session import Session
 from .settings import SCHEMA, Settings, check_schema
@@ -56,8 +54,12 @@ logger = logging.getLogger("llmbridge.postgres")
 T = TypeVar("T")
 
 _OLDEST_SERVER = 15
+#: For how long one piece of work may hold a connection.
+_LOOK_SECONDS = 30.0
 _READ_SECONDS = 300.0
 _WRITE_SECONDS = 60.0
+#: Seconds that the connection of work that was given up has to come back in order.
+_LEAVE_SECONDS = 1.0
 _READERS_OF_A_BORROWED_POOL = 4
 
 Turn = asyncio.Lock | asyncio.Semaphore
@@ -102,6 +104,7 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
             )
         names = AsyncDatabaseManager(pool=cast("asyncpg.Pool", self._source), schema=self._schema)
         self._expand = lru_cache(maxsize=256)(names.prepare_query)
+        self._keywords = settings.keywords
         self._jobs = Jobs()
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -135,10 +138,10 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
     async def _open(self) -> None:
         self._writing, self._reading = asyncio.Lock(), asyncio.Semaphore(self._readers)
         try:
+            check_files(self._keywords, self._where)
             async with self._translated():
                 await self._source.open()
-                async with self._borrow(self._reading) as session:
-                    await self._look_at_server(session)
+                await self._do(self._look_at_server, self._reading, _LOOK_SECONDS)
         except BaseException:
             self._opening = self._home = None
             await self._source.close()
@@ -197,6 +200,17 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
         finally:
             turn.release()
 
+    async def _do(self, work: Callable[[Session], Awaitable[T]], turn: Turn, seconds: float) -> T:
+        """Do `work` on a connection within so many seconds."""
+        async with self._borrow(turn) as session:
+            task = asyncio.ensure_future(work(session))
+            try:
+                async with asyncio.timeout(seconds):
+                    return await asyncio.shield(task)
+            except (TimeoutError, asyncio.CancelledError):
+                await _give_up(task, session.connection)
+                raise
+
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
         try:
@@ -217,29 +231,27 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
 
     async def _write(self, work: Callable[[Session], Awaitable[T]]) -> T:
         async def written(commit: Commit) -> T:
-            async with self._borrow(self._writing) as session:
+            async def work_and_commit(session: Session) -> T:
                 commit()
-                async with asyncio.timeout(_WRITE_SECONDS):
-                    return await work(session)
+                return await work(session)
+
+            return await self._do(work_and_commit, self._writing, _WRITE_SECONDS)
 
         return await self._run(written)
 
     async def _read(self, work: Callable[[Session], Awaitable[T]]) -> T:
-        async def read(_: Commit) -> T:
-            async with self._borrow(self._reading) as session, asyncio.timeout(_READ_SECONDS):
-                return await work(session)
-
-        return await self._run(read)
+        return await self._run(lambda _: self._do(work, self._reading, _READ_SECONDS))
 
     async def apply_migrations(self, path: str | os.PathLike[str] | None = None) -> MigrationReport:
         """As the contract says; `path` is accepted and ignored, the migrations are those of this distribution."""
         if self._pooled:
             await self._refuse_to_migrate_over_a_pooler()
 
-        def borrow() -> AbstractAsyncContextManager[Session]:
-            return self._borrow(self._writing)
+        async def attempt(_: Commit) -> MigrationReport | None:
+            work = partial(schema.try_to_apply, name=self._schema, where=self._where)
+            return await self._do(work, self._writing, schema.MIGRATION_SECONDS)
 
-        return await self._run(lambda _: schema.apply(borrow, self._schema, self._where))
+        return await schema.apply(lambda: self._run(attempt), self._where)
 
     async def _refuse_to_migrate_over_a_pooler(self) -> None:
         pending = (await self.schema_status()).pending
@@ -322,6 +334,25 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
         if not self._is_open:
             return {"status": "not_connected"}
         return await self._run(lambda _: self._source.stats()) | {"schema": self._schema}
+
+
+async def _give_up(task: asyncio.Task[Any], connection: asyncpg.Connection) -> None:
+    """Cancel work on a connection, and cut the connection if that does not free it in a moment: a server that hangs
+    does not answer to a ROLLBACK either."""
+    task.cancel()
+    try:
+        async with asyncio.timeout(_LEAVE_SECONDS):
+            await asyncio.wait([task])
+            await connection.execute("SELECT 1")  # waits until the server has cancelled what it was doing
+    except (TimeoutError, *DRIVER_ERRORS):
+        connection.terminate()
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        connection.terminate()
+        raise
+    finally:
+        if task.done() and not task.cancelled():
+            task.exception()
 
 
 def _take_note(opening: asyncio.Task[None]) -> None:

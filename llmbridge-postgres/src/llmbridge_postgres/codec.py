@@ -14,8 +14,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from llmbridge.money import from_units, to_units
-from llmbridge.storage import CallRecord, LLMModel, ModelPrice
+from llmbridge.storage import CallRecord, LLMModel, ModelPrice, from_units, to_units
 from llmbridge.storage.histogram import bucket
 
 _encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmbridge.storage import FILTER_FIELDS, GROUP_FIELDS, TAG_PREFIX
-from llmbridge.storage.types import Filters
+from llmbridge.storage import FILTER_FIELDS, GROUP_FIELDS, TAG_PREFIX, Filters
 
 #: What a field of a question is in a row of `llmbridge_calls`, an allow-list of identifiers.
 _COLUMNS = {name: name for name in (*FILTER_FIELDS, *GROUP_FIELDS)}

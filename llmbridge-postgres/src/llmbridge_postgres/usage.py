@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmbridge.money import from_units
-from llmbridge.storage import UsageQuery, UsageRow
+from llmbridge.storage import UsageQuery, UsageRow, from_units
 from llmbridge.storage.reference import Sums, none_first
 
 from .filters import Parameters, conditions, expression

@@ -13,8 +13,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from llmbridge.money import from_units, to_units
-from llmbridge.storage import CallRecord, LLMModel, ModelPrice
+from llmbridge.storage import CallRecord, LLMModel, ModelPrice, from_units, to_units
 from llmbridge.storage.histogram import bucket
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from llmbridge.errors import StorageRefusedError
+from llmbridge.storage import StorageRefusedError
 
 from . import files
 from .faults import primary_code, translate

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from llmbridge.storage import FILTER_FIELDS, GROUP_FIELDS, TAG_PREFIX
+from llmbridge.storage import FILTER_FIELDS, GROUP_FIELDS, TAG_PREFIX, Filters
 from llmbridge.storage.reference import tag_value
-from llmbridge.storage.types import Filters
 
 #: What a field of a question is in a row of `llmbridge_calls`, an allow-list of identifiers.
 _COLUMNS = {name: name for name in (*FILTER_FIELDS, *GROUP_FIELDS)}

@@ -183,8 +183,6 @@ def answer_form(request: LLMRequest) -> Literal["text", "json"] | AnswerSchema |
     form = request.response_format
     if form is None:
         return "json" if request.wants_json else "text"
-    if isinstance(form, type):
-        return AnswerSchema(form.__name__, form.model_json_schema())
     match form:
         case {"type": "text"}:
             return "text"
@@ -200,7 +198,9 @@ def answer_form(request: LLMRequest) -> Literal["text", "json"] | AnswerSchema |
             )
         case {"type": "json_schema"}:
             raise InvalidRequestError("a response_format of type json_schema needs json_schema with its schema")
-    return form
+        case dict():
+            return form
+    raise InvalidRequestError("a model as response_format is sent by its JSON schema")
 
 
 def additions(request: LLMRequest) -> dict[str, Any]:

@@ -76,8 +76,8 @@ class BaseLLMProvider(ABC):
         yield Delta(completion.content, completion.usage, completion)
 
     async def list_models(self) -> list[str] | None:
-        """The names that the vendor's API has models under, without prefix; None when it lists none, or this provider
-        does not ask. Raises as `complete`."""
+        """The names of the models that the vendor has, without prefix; None where it does not list them. Raises like
+        `complete`."""
         return None
 
     async def prepare(self) -> None:

@@ -4,7 +4,9 @@
 -- of its UUID. Views are for people; they use nothing but what every SQLite has.
 
 CREATE TABLE llmbridge_calls (
-    id BLOB NOT NULL PRIMARY KEY,
+    -- Rises in the order of commits; what is beyond `llmbridge_state.folded` is in no total yet.
+    number INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,
     called_at INTEGER NOT NULL,
     origin TEXT NOT NULL,
     id_at_origin TEXT,
@@ -51,6 +53,37 @@ CREATE TABLE llmbridge_calls (
 CREATE INDEX llmbridge_calls_by_time ON llmbridge_calls (called_at, id);
 
 CREATE INDEX llmbridge_calls_by_user ON llmbridge_calls (origin, id_at_origin, called_at);
+
+-- One row. Calls up to the number `folded` are in the totals; those before `watermark` were purged (NULL: none was).
+CREATE TABLE llmbridge_state (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    folded INTEGER NOT NULL,
+    watermark INTEGER
+) STRICT;
+
+INSERT INTO llmbridge_state (id, folded) VALUES (1, 0);
+
+-- Totals of the calls of a user ('' for none) in a day, and of an origin in `grain` seconds from `start` on, in seconds
+-- since 1970. `sums` and `histograms` are JSON, one line for each provider, model and status: llmbridge.storage.sheets.
+CREATE TABLE llmbridge_user_totals (
+    origin TEXT NOT NULL,
+    id_at_origin TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    sums TEXT NOT NULL,
+    histograms TEXT NOT NULL,
+    PRIMARY KEY (origin, id_at_origin, start)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX llmbridge_user_totals_by_day ON llmbridge_user_totals (start, origin, id_at_origin);
+
+CREATE TABLE llmbridge_totals (
+    grain INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    origin TEXT NOT NULL,
+    sums TEXT NOT NULL,
+    histograms TEXT NOT NULL,
+    PRIMARY KEY (grain, start, origin)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE llmbridge_models (
     provider TEXT NOT NULL,

@@ -9,7 +9,7 @@ import openai
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionToolParam
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIChatModelSettings, OpenAIStreamedResponse
-from pydantic_ai.profiles.openai import OpenAIJsonSchemaTransformer, OpenAIModelProfile
+from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
@@ -113,12 +113,6 @@ def body(request: LLMRequest, tools: list[conversation.Tool]) -> dict[str, Any]:
         added["response_format"] = {"type": "json_object"}
     elif isinstance(request.response_format, dict):
         added["response_format"] = request.response_format
-    elif isinstance(form, conversation.AnswerSchema):
-        schema = OpenAIJsonSchemaTransformer(form.schema, strict=True).walk()
-        added["response_format"] = {
-            "type": "json_schema",
-            "json_schema": {"name": form.name, "schema": schema, "strict": True},
-        }
     choice = conversation.tool_choice(request, tools)
     if choice is not None:
         added["tool_choice"] = choice
