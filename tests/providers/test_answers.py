@@ -234,7 +234,15 @@ INLINE_PDF = {"type": "file", "file": {"file_data": PDF}}
         *(
             (name, {"messages": [Message(role="user", content=[{"type": "image_url", "image_url": url}])]}, "image")
             for name in ("openai", "anthropic", "google", "ollama", "groq")
-            for url in ("/etc/passwd", "file:///etc/passwd", "gs://bucket/x.png", "data:image/png,raw", "", {"url": 4})
+            for url in (
+                "/etc/passwd",
+                "file:///etc/passwd",
+                "gs://bucket/x.png",
+                "data:image/png;base64,%",
+                "data:text/csv,a",
+                "",
+                {"url": 4},
+            )
         ),
         *(
             (name, {"tools": [TOOL], "tool_choice": "other"}, "tool_choice")

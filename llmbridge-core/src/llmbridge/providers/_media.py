@@ -9,17 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InvalidRequestError
-
-_DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)(?:;[\w.+-]+=[^;,]*)*(?P<base64>;base64)?,", re.IGNORECASE)
-
-#: What the bytes of a file begin with. WebP has its name after the length of the file.
-_SIGNATURES = (
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
-    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
-    (re.compile(rb"GIF8[79]a"), "image/gif"),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
-    (re.compile(rb"%PDF-"), "application/pdf"),
-)
+from ..file_utils import split_data_url, type_of
 
 PDF = "application/pdf"
 
@@ -86,18 +76,20 @@ def _document(text: str) -> Media:
 def _resolved(text: str, otherwise: str, complaint: str) -> Media:
     if re.match(r"https?://", text, re.IGNORECASE):
         return Media(otherwise, url=text)
-    if (head := _DATA_URL.match(text)) is not None:
-        if not head["base64"]:
-            raise InvalidRequestError("a data URL of an image or document is in base64")
-        return _checked(head["type"].lower(), _bytes(text[head.end() :]))
+    if text[:5].lower() == "data:":
+        try:
+            data, kind = split_data_url(text)
+        except ValueError as error:
+            raise InvalidRequestError(complaint) from error
+        return _checked(kind, _bytes(data))
     try:
-        data = _bytes(text)
+        raw = _bytes(text)
     except InvalidRequestError:
         raise InvalidRequestError(complaint) from None
-    kind = next((kind for signature, kind in _SIGNATURES if signature.match(data)), None)
-    if kind is None:
+    found = type_of(raw)
+    if found is None:
         raise InvalidRequestError(complaint)
-    return Media(kind, data)
+    return Media(found, raw)
 
 
 def _checked(kind: str, data: bytes) -> Media:
