@@ -6,6 +6,7 @@ from importlib import import_module
 from types import ModuleType
 
 from .._access import Access
+from .logs import keep_requests_out
 from .server import Server
 
 #: The module of each vendor that has one of its own.
@@ -24,6 +25,7 @@ def load(kind: str) -> ModuleType:
 
     :raises ImportError: its SDK is not installed
     """
+    keep_requests_out()
     module = import_module(f".{_MODULES.get(kind, 'others')}", __package__)
     if kind not in _MODULES:
         module.load(kind)
