@@ -176,7 +176,7 @@ def isolation(session: nox.Session) -> None:
 
 def test(session: nox.Session) -> None:
     """Install every distribution as a user would, and run the tests."""
-    session.install(*SOURCES, *tools("test"))
+    session.install(*SOURCES, *tools("test"), *tools("vendors"))
     session.run("pytest", *(session.posargs or ["-n", "2"]))
 
 

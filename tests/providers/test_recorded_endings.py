@@ -128,3 +128,59 @@ async def test_every_ending_is_the_right_exception_and_the_right_row(
         WRITTEN[which.name][1],
     )
     assert b"canary" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+
+#: fault of a stream -> the exception (None: an answer), and the status of the row.
+STREAM_ENDINGS: dict[str, tuple[str | None, str]] = {
+    "": (None, "success"),
+    "rich_usage": (None, "success"),
+    "rate_limit": ("RateLimitError", "rate_limited"),
+    "stream_cut": ("ProviderUnavailableError", "error"),
+    "stream_error": ("ProviderUnavailableError", "error"),
+    "stream_hang": ("ProviderTimeoutError", "timeout"),
+    "reset_mid": ("ProviderUnavailableError", "error"),
+}
+
+
+@pytest.mark.parametrize("which", OWN, ids=lambda vendor: vendor.name)
+async def test_every_ending_of_a_stream_is_one_row_with_what_the_vendor_had_counted(
+    bridge: LLMBridge, vendor: FakeVendor, which: Vendor, tmp_path: Path
+) -> None:
+    async def consume(request: LLMRequest) -> None:
+        async for chunk in bridge.stream(request):
+            vendor.resume.set()
+            if chunk.response is not None:
+                assert chunk.response.cost == by_hand(which, vendor.fault)
+
+    for fault, (raised, _) in STREAM_ENDINGS.items():
+        vendor.fault = fault
+        vendor.resume.clear()
+        request = LLMRequest(
+            model=f"{which.name}:{which.model}",
+            messages=[Message(role="user", content=PROMPT)],
+            timeout=1.0 if fault == "stream_hang" else 20.0,
+            metadata={"fault": fault},
+        )
+        if raised is None:
+            await consume(request)
+        else:
+            with pytest.raises(LLMBridgeError) as caught:
+                await consume(request)
+            assert type(caught.value).__name__ == raised, fault
+    await bridge.close()
+
+    found = {row["metadata"]: row for row in rows(tmp_path / "calls.db")}
+    assert len(found) == len(STREAM_ENDINGS)
+    counts_early = which.name in ("anthropic", "google")
+    for fault, (raised, status) in STREAM_ENDINGS.items():
+        row = found[f'{{"fault":"{fault}"}}']
+        assert (row["status"], row["error_type"], row["stream"]) == (status, raised, 1), fault
+        if raised is None:
+            assert Decimal(row["estimated_cost"]) == by_hand(which, fault)
+        elif fault == "rate_limit":
+            assert (row["usage_source"], row["cost_reason"]) == ("none", "not_billed")
+        elif counts_early:
+            assert (row["usage_source"], row["prompt_tokens"]) == ("partial", 12), fault
+        else:
+            assert (row["usage_source"], row["cost_reason"]) == ("none", "unmeasured_usage"), fault
+    assert b"canary" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
