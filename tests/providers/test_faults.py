@@ -106,6 +106,17 @@ async def test_a_body_that_breaks_off_is_unavailable(provider: BaseLLMProvider, 
     assert caught.value.status_code is None
 
 
+@every(tuple(vendor for vendor in OWN if vendor.name == "anthropic"))
+async def test_a_whole_answer_that_the_library_streams_breaks_off_too(
+    provider: BaseLLMProvider, vendor: FakeVendor, which: Vendor
+) -> None:
+    long = HI.model_copy(update={"extra": {"thinking": {"type": "enabled", "budget_tokens": 30_000}}})
+    assert (await provider.complete(long, which.model, timeout=20.0)).content == "echo: tell me of the lake"
+    assert vendor.requests[0].wants_stream
+    with pytest.raises(ProviderUnavailableError, match="broke off"):
+        await provider.complete(long, f"{which.model}--stream_cut", timeout=20.0)
+
+
 @every(VENDORS)
 @pytest.mark.parametrize("fault", ["reset_mid", "stream_cut", "stream_error", "stream_garbage", "stream_hang"])
 async def test_a_stream_that_breaks_gives_what_came_and_then_raises(

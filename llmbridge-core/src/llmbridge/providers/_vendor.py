@@ -119,6 +119,8 @@ class VendorProvider(BaseLLMProvider):
             return None if names is None else sorted(names)
         except Exception as error:
             failed, cause = self._failed(server, error, "its list of models", _LISTING), stand_in(error)
+        if isinstance(failed, ProviderError):
+            failed.model = None
         raise failed from cause
 
     async def close(self) -> None:

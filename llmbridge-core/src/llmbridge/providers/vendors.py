@@ -71,7 +71,8 @@ class AnthropicProvider(_KeyedProvider):
     """The messages API of Anthropic, or of the compatible server at `base_url`.
 
     `base_url` None means `ANTHROPIC_BASE_URL`, else Anthropic's own address; `api_key` None then means
-    `ANTHROPIC_API_KEY`.
+    `ANTHROPIC_API_KEY`. Anthropic wants `max_tokens`: a request without them is sent with 16,384, for some older models
+    with 4,096.
     """
 
     name = kind = "anthropic"

@@ -28,11 +28,11 @@ class Heard:
     """What a vendor said in one call and its library does not pass on.
 
     `usage` is the body in which it reported the tokens, as it came (None: it did not yet). `ended` says whether it
-    brought a streamed answer to its end itself.
+    brought a streamed answer to its end itself (None: nothing was streamed, or it did not yet say that it is).
     """
 
     usage: Any = None
-    ended: bool = False
+    ended: bool | None = None
 
 
 class Overheard:
@@ -73,12 +73,12 @@ def completion(answer: ModelResponse, model: str, usage: TokenUsage | None) -> C
     calls = [_tool_call(part) for part in answer.parts if isinstance(part, ToolCallPart)]
     if not content and not calls and usage is None:
         raise InvalidResponseError(f"{model} answered without text, tool call or usage", status_code=200)
-    finish_reason = "tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason
+    finish_reason = _FINISH_REASONS.get(answer.finish_reason or "")
     return Completion(
         content=content,
         model=answer.model_name or model,
         tool_calls=calls or None,
-        finish_reason=_FINISH_REASONS.get(finish_reason or "", finish_reason if calls else None),
+        finish_reason="tool_calls" if calls and finish_reason == "stop" else finish_reason,
         usage=usage,
         response_id=answer.provider_response_id,
     )

@@ -60,7 +60,7 @@ class Messages(Server):
             profile=merge_profile(
                 AnthropicProvider.model_profile(name),
                 # With them the library drops a temperature, or lowers max_tokens, that it thinks the model does not
-                # take, and streams behind our back.
+                # take.
                 AnthropicModelProfile(
                     anthropic_disallows_sampling_settings=False,
                     anthropic_max_output_tokens=None,
@@ -137,6 +137,7 @@ class _MessagesModel(AnthropicModel):
     def _hear(self, event: Any) -> None:
         match event.type:
             case "message_start":
+                self._heard.ended = False
                 self._add(event.message)
             case "message_delta":
                 self._add(event)

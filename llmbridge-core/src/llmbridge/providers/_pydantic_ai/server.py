@@ -102,7 +102,7 @@ class Server(ABC):
 
     def has_ended(self, heard: Heard, answer: ModelResponse) -> bool:
         """Whether the vendor itself brought a streamed answer to its end."""
-        return heard.ended
+        return bool(heard.ended)
 
     async def complete(self, request: LLMRequest, model: str, *, timeout: float) -> Completion:
         """One request, once. Raises our own errors before it is sent, and the library's own afterwards."""
@@ -115,6 +115,8 @@ class Server(ABC):
                 model_request_parameters=call.parameters,
                 instrument=False,
             )
+        if call.heard.ended is False:  # the library streams what it expects to take long
+            raise BrokenOffError
         return answers.completion(answer, model, self.usage(self.reported(call.heard, answer)))
 
     async def stream(self, request: LLMRequest, model: str, *, timeout: float) -> AsyncGenerator[Delta, None]:
