@@ -196,6 +196,15 @@ async def test_the_last_attempt_gets_what_is_left_of_the_total() -> None:
         assert quick.timeouts[0] < 0.2
 
 
+async def test_no_other_model_is_asked_when_the_total_is_over() -> None:
+    async with LLMBridge(total_timeout=0.1, timeout=0.1) as bridge:
+        serve(bridge, None, name="slow")
+        other = serve(bridge, "Hello")
+        with pytest.raises(ProviderTimeoutError, match="slow"):
+            await bridge.chat(ask(["slow:m", "acme:m"]))
+        assert other.models == []
+
+
 async def test_a_request_s_own_timeout_is_not_cut_by_the_total() -> None:
     async with LLMBridge(total_timeout=1) as bridge:
         vendor = serve(bridge, "Hello")

@@ -245,7 +245,7 @@ async def test_a_consumer_who_is_cancelled_before_the_first_text_leaves_a_call(b
 async def test_what_breaks_half_way_is_counted_as_far_as_it_is_known(
     bridge: LLMBridge, breaks: Step, raised: type[Exception], status: str
 ) -> None:
-    serve(bridge, Delta("Hel", SO_FAR), breaks)
+    serve(bridge, Delta("Hel", SO_FAR), Delta("lo"), breaks)
     with pytest.raises(raised):
         await read(bridge)
     call = await only_call(bridge)
