@@ -20,10 +20,10 @@ from calls import numbered
 
 import llmbridge_postgres.backend  # noqa: F401
 import llmbridge_sqlite.backend  # noqa: F401
-from llmbridge.pricing import load_bundled_prices
+from llmbridge.pricing import load_prices
 
 numbered(0).model_dump_json()
-asyncio.run(load_bundled_prices())
+asyncio.run(load_prices())
 
 
 def start(program: str, arguments: dict[str, object]) -> int:
