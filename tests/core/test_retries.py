@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -212,7 +213,14 @@ async def test_a_request_s_own_timeout_is_not_cut_by_the_total() -> None:
         assert vendor.timeouts == [pytest.approx(600)]
 
 
-async def test_the_vendor_s_wait_is_kept(bridge: LLMBridge, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [partial(RateLimitError, "slow down"), partial(ProviderUnavailableError, "overloaded", status_code=529)],
+    ids=["429", "529"],
+)
+async def test_the_vendor_s_wait_is_kept(
+    bridge: LLMBridge, monkeypatch: pytest.MonkeyPatch, error: Callable[..., Exception]
+) -> None:
     pauses: list[float] = []
     sleep = asyncio.sleep
 
@@ -220,7 +228,7 @@ async def test_the_vendor_s_wait_is_kept(bridge: LLMBridge, monkeypatch: pytest.
         pauses.append(seconds)
         await sleep(0)
 
-    serve(bridge, limited(wait=7.5), limited(wait=None), "Hello")
+    serve(bridge, error(retry_after=7.5), error(), "Hello")
     monkeypatch.setattr("llmbridge.retries.asyncio.sleep", note)
     await bridge.chat(ask())
     asked, own = pauses
