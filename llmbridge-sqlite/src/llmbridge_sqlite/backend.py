@@ -51,7 +51,7 @@ logger = logging.getLogger("llmbridge.sqlite")
 T = TypeVar("T")
 
 #: Calls that wait to be folded into totals, at most, and when the store is closed. Reading adds them up each time.
-FOLD_AFTER = 4_096
+FOLD_AFTER = 8_192
 _FOLD_AT_CLOSE = 256
 
 _SYNCHRONOUS = {"full": "PRAGMA synchronous = FULL", "normal": "PRAGMA synchronous = NORMAL"}

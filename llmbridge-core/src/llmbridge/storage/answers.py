@@ -19,6 +19,7 @@ from .types import UsageQuery, UsageRow
 
 _LINE_FIELDS = ("provider", "model_name", "status")
 _STATUS, _CALLS, _KEY = 2, 3, 3
+_FEW = 8
 
 
 class Histogram(Mapping[int, int]):
@@ -205,17 +206,26 @@ class Plan:
                     found.append((key, row))
         if not found and not self.query.group_by:
             return [UsageRow()]
-        found.sort(key=lambda pair: none_first(pair[0]))
+        if any(part is None for key, _ in found for part in key):
+            found.sort(key=lambda pair: none_first(pair[0]))
+        else:
+            found.sort(key=itemgetter(0))
         return [row for _, row in found]
 
 
 def _add(lines: Sequence[Sequence[Any]]) -> list[int]:
-    """The numbers of the lines, added up."""
-    if len(lines) == 1:
-        numbers = list(lines[0][_KEY:])
-    else:
+    """The numbers of the lines, added up. Few lines are mostly one long one of successes and short ones of failures."""
+    if len(lines) > _FEW:
         numbers = [sum(column) for column in list(zip_longest(*lines, fillvalue=0))[_KEY:]]
-    return numbers + [0] * (len(NUMBERS) - len(numbers))
+        return numbers + [0] * (len(NUMBERS) - len(numbers))
+    numbers = [0] * len(NUMBERS)
+    longest = max(lines, key=len, default=())
+    numbers[: len(longest) - _KEY] = longest[_KEY:]
+    for line in lines:
+        if line is not longest:
+            for index, number in enumerate(line[_KEY:]):
+                numbers[index] += number
+    return numbers
 
 
 def _by_status(lines: Sequence[Sequence[Any]]) -> dict[str, int]:

@@ -10,8 +10,27 @@ CREATE TABLE {{tables.llmbridge_schema}} (
 
 INSERT INTO {{tables.llmbridge_schema}} (migration, writable_from) VALUES ('001_books', 1);
 
+-- One row. Calls before `watermark` were purged (NULL: none was). Whoever changes totals locks this table.
+CREATE TABLE {{tables.llmbridge_state}} (
+    id integer PRIMARY KEY CHECK (id = 1),
+    watermark timestamptz
+);
+
+INSERT INTO {{tables.llmbridge_state}} (id) VALUES (1);
+
+-- Each writer marks its calls with a lot of its own; those of a lot go into the totals together, and then it is closed.
+CREATE TABLE {{tables.llmbridge_lots}} (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    calls bigint NOT NULL,
+    touched timestamptz NOT NULL,
+    folded boolean NOT NULL
+);
+
+CREATE INDEX llmbridge_lots_open ON {{tables.llmbridge_lots}} (number) WHERE NOT folded;
+
 CREATE TABLE {{tables.llmbridge_calls}} (
     id uuid PRIMARY KEY,
+    lot bigint NOT NULL,
     called_at timestamptz NOT NULL,
     origin text COLLATE "C" NOT NULL,
     id_at_origin text COLLATE "C",
@@ -58,6 +77,30 @@ CREATE TABLE {{tables.llmbridge_calls}} (
 CREATE INDEX llmbridge_calls_by_time ON {{tables.llmbridge_calls}} (called_at, id);
 
 CREATE INDEX llmbridge_calls_by_user ON {{tables.llmbridge_calls}} (origin, id_at_origin, called_at);
+
+CREATE INDEX llmbridge_calls_by_lot ON {{tables.llmbridge_calls}} (lot);
+
+-- Totals of the calls of a user ('' for none) in a day, and of an origin in `grain` seconds from `start` on, in seconds
+-- since 1970. `sums` and `histograms` are JSON, one line for each provider, model and status: llmbridge.storage.sheets.
+CREATE TABLE {{tables.llmbridge_user_totals}} (
+    origin text COLLATE "C" NOT NULL,
+    id_at_origin text COLLATE "C" NOT NULL,
+    start bigint NOT NULL,
+    sums text NOT NULL,
+    histograms text NOT NULL,
+    PRIMARY KEY (origin, id_at_origin, start)
+);
+
+CREATE INDEX llmbridge_user_totals_by_day ON {{tables.llmbridge_user_totals}} (start, origin, id_at_origin);
+
+CREATE TABLE {{tables.llmbridge_totals}} (
+    grain bigint NOT NULL,
+    start bigint NOT NULL,
+    origin text COLLATE "C" NOT NULL,
+    sums text NOT NULL,
+    histograms text NOT NULL,
+    PRIMARY KEY (grain, start, origin)
+);
 
 CREATE TABLE {{tables.llmbridge_models}} (
     provider text COLLATE "C" NOT NULL,
