@@ -172,17 +172,48 @@ SELECT
     metadata
 FROM {{tables.llmbridge_calls}};
 
+-- Days that were purged come from the totals, a line of which is [provider, model_name, status, calls, requests,
+-- unmeasured, unpriced, cost, total_tokens, prompt_tokens, completion_tokens, timed, response_time_ms, ...], less the
+-- zeros at its end.
 CREATE VIEW {{tables.usage_summary}} AS
+WITH counted AS (
+    SELECT
+        origin,
+        id_at_origin,
+        provider,
+        model_name,
+        (called_at AT TIME ZONE 'UTC')::date AS date,
+        1::numeric AS calls,
+        total_tokens::numeric,
+        estimated_cost::numeric,
+        response_time_ms::numeric,
+        (response_time_ms IS NOT NULL)::int::numeric AS timed
+    FROM {{tables.llmbridge_calls}}
+    WHERE status = 'success'
+    UNION ALL
+    SELECT
+        origin,
+        nullif(id_at_origin, ''),
+        line ->> 0,
+        line ->> 1,
+        (to_timestamp(start) AT TIME ZONE 'UTC')::date,
+        (line ->> 3)::numeric,
+        CASE WHEN line ->> 5 IS DISTINCT FROM line ->> 3 THEN coalesce(line ->> 8, '0')::numeric END,
+        CASE WHEN line ->> 6 IS DISTINCT FROM line ->> 3 THEN coalesce(line ->> 7, '0')::numeric END,
+        coalesce(line ->> 12, '0')::numeric,
+        coalesce(line ->> 11, '0')::numeric
+    FROM {{tables.llmbridge_user_totals}}, json_array_elements(sums::json) AS line
+    WHERE to_timestamp(start) < (SELECT watermark FROM {{tables.llmbridge_state}}) AND line ->> 2 = 'success'
+)
 SELECT
     origin,
     id_at_origin,
     provider,
     model_name,
-    count(*) AS call_count,
+    sum(calls)::bigint AS call_count,
     sum(total_tokens) AS total_tokens,
     trim_scale(sum(estimated_cost) * 0.000000000001) AS total_cost,
-    avg(response_time_ms)::double precision AS avg_response_time,
-    (called_at AT TIME ZONE 'UTC')::date AS date
-FROM {{tables.llmbridge_calls}}
-WHERE status = 'success'
-GROUP BY origin, id_at_origin, provider, model_name, (called_at AT TIME ZONE 'UTC')::date;
+    (sum(response_time_ms) / nullif(sum(timed), 0))::double precision AS avg_response_time,
+    date
+FROM counted
+GROUP BY origin, id_at_origin, provider, model_name, date;
