@@ -137,10 +137,13 @@ def upstream(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """How fast calls are recorded, beside what PostgreSQL and its driver do alone, and what `chat` costs, beside
-    LiteLLM, which has an environment of its own."""
+    """How fast calls are recorded, beside what each database and its driver do alone; how much of the event loop that
+    takes; and what `chat` costs, beside LiteLLM, which has an environment of its own."""
     session.install(*SOURCES, *tools("test"))
-    session.run("python", "-m", "bench.recording", *session.posargs)
+    for name in session.posargs or ("loop", "sqlite", "recording"):
+        session.run("python", "-m", f"bench.{name}")
+    if session.posargs:
+        return
     rival = Path(session.create_tmp()).resolve() / "litellm"
     session.run("python", "-m", "venv", str(rival))
     python = str(rival / ("Scripts" if os.name == "nt" else "bin") / "python")

@@ -108,3 +108,27 @@ def test_a_name_cannot_steer_the_terminal(cli: Command) -> None:
     assert "\x1b" not in out
     assert "o/\N{REPLACEMENT CHARACTER}[2Jx y" in out
     assert "p:[red]m" in out
+
+
+def test_books_are_copied_to_a_database_that_is_made(cli: Command, books: str) -> None:
+    copied = cli("storage", "copy", books, "sqlite:///copy.db")
+    assert copied.out.splitlines()[0] == "calls:  6 copied, 0 there already, 0 too old"
+    again = cli("storage", "copy", books, "sqlite:///copy.db", "--json").document
+    assert (again["calls"], again["duplicates"]) == (0, 6)
+    of_each = [cli("usage", "--since", "all", "--json", "--db", url).document for url in (books, "sqlite:///copy.db")]
+    assert of_each[0]["rows"] == of_each[1]["rows"]
+    of_each = [cli("calls", "--json", "--db", url).document for url in (books, "sqlite:///copy.db")]
+    assert of_each[0] == of_each[1]
+
+
+def test_a_copy_from_nowhere_or_to_itself_is_a_mistake(cli: Command, books: str) -> None:
+    for source, target, said in (
+        ("nowhere.db", "copy.db", "there is no database at"),
+        (books, books, "the same database"),
+        (books, "", "name two databases"),
+        (books, "bogus://x", "the database from TO"),
+    ):
+        result = cli("storage", "copy", source, target)
+        assert result.code == 2
+        assert said in result.err
+    assert not Path("copy.db").exists()

@@ -228,6 +228,26 @@ def test_doctor_sees_broken_prices(cli: Command, store: str) -> None:
     assert "problems: prices" in result.out
 
 
+def test_doctor_tells_what_waits_in_the_spool(cli: Command, books: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = cli("doctor", "--json").document
+    assert (document["health"]["spool"]["waiting"], document["problems"]) == (0, [])
+    assert "spool:    0 calls waiting, in " in cli("doctor").out
+    Path("file").write_text("")
+    monkeypatch.setenv("LLMBRIDGE_SPOOL_DIR", "file/spool")
+    result = cli("doctor")
+    assert result.code == 1
+    assert "problems: spool" in result.out
+
+
+def test_doctor_examines_what_can_be_examined_of_a_store_that_is_none(cli: Command, own_directory: Path) -> None:
+    Path("torn.db").write_text("no database at all" * 100)
+    result = cli("doctor", "--db", "torn.db")
+    assert result.code == 1
+    assert "health:   unhealthy: StorageRefusedError" in result.out
+    assert "prices:   genai-prices" in result.out
+    assert "problems: health" in result.out
+
+
 def test_money_stays_exact(cli: Command, store: str) -> None:
     cli("models", "set-price", "acme:large-1", "--input", "0.000000000001", "--output", "0", "--from", "2000-01-01")
     cli("models", "reprice", "--from", "all")

@@ -10,12 +10,15 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
 from typing import Any
 
 import genai_prices
 import pytest
 from genai_prices import types as genai
 from genai_prices.data import providers
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmbridge.pricing import PriceBook
 from llmbridge.rate_cards import VENDOR_IDS, RateCards, bundled
@@ -167,6 +170,32 @@ def test_a_request_fee_is_part_of_the_cost() -> None:
 def test_cost_is_rounded_half_even_at_the_thirteenth_decimal(rate: str, cost: str) -> None:
     price = PriceBook([own(input=rate, output="0")]).price("acme", "m", tokens(1, 0), NOW)
     assert price.cost == Decimal(cost)
+
+
+@given(
+    st.lists(
+        st.builds(lambda n, places: Decimal(n).scaleb(-places), st.integers(0, 10**15), st.integers(0, 20)),
+        min_size=5,
+        max_size=5,
+    ),
+    st.lists(st.integers(0, 10**9), min_size=6, max_size=6),
+)
+def test_whole_numbers_cost_what_fractions_do(rates: list[Decimal], counts: list[int]) -> None:
+    fresh, answer, read, written, written_1h, reasoning = counts
+    usage = tokens(
+        fresh + read + written + written_1h,
+        answer + reasoning,
+        cache_read_tokens=read,
+        cache_write_tokens=written + written_1h,
+        cache_write_1h_tokens=written_1h,
+        reasoning_tokens=reasoning,
+    )
+    names = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
+    own_price = ModelPrice("acme", "m", datetime(2026, 1, 1, tzinfo=UTC), **dict(zip(names, rates, strict=True)))
+    paid = zip(counts, (*rates, rates[1]), strict=True)
+    exact = sum((Fraction(rate) * count for count, rate in paid), Fraction()) / 10**6
+    cost = PriceBook([own_price]).price("acme", "m", usage, NOW).cost
+    assert cost == Decimal(round(exact * 10**12)).scaleb(-12, EXACT)
 
 
 def test_the_sum_is_rounded_and_not_its_parts() -> None:

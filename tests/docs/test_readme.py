@@ -106,6 +106,18 @@ async def test_a_fastapi_application_shares_one_bridge() -> None:
     assert stats.total_calls == 2
 
 
+async def test_an_answer_comes_in_pieces(capsys: pytest.CaptureFixture[str]) -> None:
+    await run(snippet("bridge.stream"))
+    assert capsys.readouterr().out == (
+        "echo: Hi\n {'prompt_tokens': 1, 'completion_tokens': 2, 'total_tokens': 3} committed\n"
+    )
+
+
+async def test_an_answer_is_data(capsys: pytest.CaptureFixture[str]) -> None:
+    await run(snippet("response_format"))
+    assert capsys.readouterr().out == "Hi None\n"
+
+
 async def test_usage_is_read_by_day_and_model(capsys: pytest.CaptureFixture[str]) -> None:
     async with LLMBridge("sqlite:///calls.db", origin="shop") as bridge:
         assert bridge.db is not None

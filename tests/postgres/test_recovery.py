@@ -159,6 +159,49 @@ async def test_a_server_that_hangs_is_given_up_when_time_is_over(
     await use(lone)
 
 
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+async def test_nobody_waits_for_a_connection_for_ever(
+    own_server: OwnServer, lone: PostgreSQLBackend, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeping = "FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    busy = asyncio.create_task(lone.execute("SELECT pg_sleep(1000)"))
+    while not own_server.run(f"SELECT {sleeping}"):
+        await asyncio.sleep(0.01)
+    with monkeypatch.context() as patience:
+        patience.setattr(connections, "ACQUIRE_SECONDS", 0.1)
+        patience.setattr(backend_module, "ACQUIRE_SECONDS", 0.1)
+        with pytest.raises(StorageUnavailableError, match="in time"):
+            await asyncio.wait_for(use(lone), timeout=100)
+    own_server.run(f"SELECT pg_cancel_backend(pid) {sleeping}")
+    with pytest.raises(StorageUnavailableError, match="stopped the statement"):
+        await busy
+    await use(lone)
+
+
+async def test_pool_stats_of_a_server_that_hangs_are_given_up(
+    own_server: OwnServer, lone: PostgreSQLBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with own_server.frozen(), monkeypatch.context() as patience:
+        patience.setattr(connections, "ACQUIRE_SECONDS", 0.1)
+        with pytest.raises(StorageUnavailableError, match="in time"):
+            await asyncio.wait_for(lone.get_pool_stats(), timeout=100)
+    assert (await lone.get_pool_stats())["status"] == "connected"
+
+
+async def test_disconnecting_from_a_server_that_hangs_cuts_the_connection(
+    own_server: OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "CLOSE_SECONDS", 0.1)
+    with own_server.database("ENCODING 'UTF8'") as database:
+        backend = PostgreSQLBackend(own_server.database_url(database))
+        await backend.connect()
+        with own_server.frozen():
+            await asyncio.wait_for(backend.disconnect(), timeout=100)
+        async with asyncio.timeout(100):
+            while own_server.backends(database):
+                await asyncio.sleep(0.05)
+
+
 @pytest.mark.parametrize("use", READS.values(), ids=READS)
 async def test_a_caller_who_leaves_does_not_wait_for_a_server_that_hangs(
     own_server: OwnServer, lone: PostgreSQLBackend, use: Use

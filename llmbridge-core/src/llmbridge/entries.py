@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
+from .money import MAX_DOLLARS
 from .pricing import PriceBook
 from .records import build, check_amount, check_count, complete_in_place, hash_prompt, new_id
 from .schemas import CallRecord
@@ -20,6 +23,7 @@ _PARAMETERS = (
     "tool_choice",
     "parallel_tool_calls",
 )
+_FIELDS = frozenset(CallRecord.model_fields)
 _REFUSED = ("error", "rate_limited")
 
 
@@ -32,29 +36,34 @@ def complete(given: Mapping[str, Any], prices: PriceBook, priced_as: str | None 
     :raises TypeError: a field that neither CallRecord nor upstream's `record_api_call` has
     :raises RecordRejectedError: it can never be stored
     """
-    fields = _own_fields(given)
-    unknown = fields.keys() - CallRecord.model_fields.keys()
-    if unknown:
-        raise TypeError(f"record_api_call() has no parameter {', '.join(sorted(unknown))}")
-    fields.setdefault("id", new_id())
-    fields.setdefault("called_at", datetime.now(UTC))
+    fields = dict(given)
+    if not _FIELDS.issuperset(fields):
+        fields = _own_fields(fields)
+    if "id" not in fields:
+        fields["id"] = new_id()
+    if "called_at" not in fields:
+        fields["called_at"] = datetime.now(UTC)
     record = build(fields)
-    complete_in_place(record, _counted(record, fields))
+    changes = _counted(record, fields)
     if record.estimated_cost is not None:
-        complete_in_place(record, {"cost_source": record.cost_source or "caller", "cost_reason": None})
+        changes.update(cost_source=record.cost_source or "caller", cost_reason=None)
     elif record.cost_reason is None:
-        complete_in_place(record, _charge(record, prices, priced_as))
+        changes.update(_charge(record, prices, priced_as))
+    complete_in_place(record, changes)
     return record
 
 
-def _own_fields(given: Mapping[str, Any]) -> dict[str, Any]:
-    fields = dict(given)
+def _own_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of CallRecord that fields with some of upstream's stand for."""
     prompt = fields.pop("system_prompt", None)
     if prompt is not None:
         fields.setdefault("system_prompt_hash", hash_prompt(str(prompt)))
     parameters = {name: value for name in _PARAMETERS if not _is_unset(value := fields.pop(name, None))}
     if parameters:
         fields["metadata"] = {**parameters, **(fields.get("metadata") or {})}
+    unknown = fields.keys() - _FIELDS
+    if unknown:
+        raise TypeError(f"record_api_call() has no parameter {', '.join(sorted(unknown))}")
     return fields
 
 
@@ -81,10 +90,19 @@ def _charge(record: CallRecord, prices: PriceBook, priced_as: str | None) -> dic
         return {"cost_reason": "not_billed"}
     price = prices.price(record.provider, record.model_name, record, record.called_at, priced_as=priced_as)
     return {
-        "estimated_cost": check_amount("estimated_cost", price.cost),
+        "estimated_cost": _checked("estimated_cost", price.cost),
         "cost_source": price.source,
         "cost_reason": price.reason,
-        "dollars_per_million_tokens_input_used": check_amount("input rate", price.input_rate),
-        "dollars_per_million_tokens_output_used": check_amount("output rate", price.output_rate),
+        "dollars_per_million_tokens_input_used": _checked_rate("input rate", price.input_rate),
+        "dollars_per_million_tokens_output_used": _checked_rate("output rate", price.output_rate),
         "price_version": price.version,
     }
+
+
+def _checked(field: str, cost: Decimal | None) -> Decimal | None:
+    """A cost that pricing made, and so is rounded already."""
+    return cost if cost is None or -MAX_DOLLARS < cost < MAX_DOLLARS else check_amount(field, cost)
+
+
+#: A model's rates come with each of its calls.
+_checked_rate = lru_cache(maxsize=4096)(check_amount)

@@ -122,7 +122,7 @@ class Models:
     :param list_models: gives all models, retired ones included
     :param prices: gives the price book
     :param resolve: the vendor and the name that a model string leads to
-    :param priced_as: whose price list applies to a vendor's calls; None: its own
+    :param priced_as: whose price list applies to the calls of a vendor (None: its own)
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Models:
         list_models: Callable[[], Awaitable[Iterable[LLMModel]]],
         prices: Callable[[], PriceBook],
         resolve: Callable[[str], tuple[str, str]],
-        priced_as: Callable[[str], str | None],
+        priced_as: Callable[[str], str | None] = lambda vendor: None,
     ) -> None:
         self._list_models = list_models
         self._prices = prices

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from . import price_data
-from .money import CONTEXT, from_units, to_units
+from .money import from_units
 from .rate_cards import RateCard, Rates
 from .schemas import CostReason, CostSource
 from .storage.types import ModelPrice
@@ -34,8 +33,7 @@ class Tokens(Protocol):
     def reasoning_tokens(self) -> int | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(NamedTuple):
     """What a call costs, in dollars rounded half-even to 1e-12, or None with the `reason`.
 
     The rates are the dollars per million tokens that were used for uncached input and for output. `version` is
@@ -54,8 +52,6 @@ class Price:
 _UNMEASURED = Price(reason="unmeasured_usage")
 _UNKNOWN = Price(reason="unknown_model")
 _MISSING = Price(reason="missing_rate")
-
-_ZERO = Decimal(0)
 
 #: Between the edition of the price data and the vendor whose list applied.
 _LIST_OF = ", list of "
@@ -175,19 +171,17 @@ def _cost(rates: Rates, counts: tuple[int, int, int, int, int, int]) -> Decimal 
     """
     if rates.input is None and rates.output is None:
         return None
-    rate_of_each = (
-        rates.input,
-        rates.output,
-        rates.cache_read,
-        rates.cache_write,
-        rates.cache_write_1h,
-        rates.reasoning,
-    )
-    millionths = _ZERO
-    for tokens, rate in zip(counts, rate_of_each, strict=True):
+    shares = rates.request_shares
+    for tokens, shares_of_one in zip(counts, rates.shares, strict=True):
         if tokens:
-            if rate is None:
+            if shares_of_one is None:
                 return None
-            millionths = CONTEXT.fma(tokens, rate, millionths)
-    exact = CONTEXT.add(CONTEXT.scaleb(millionths, -6), rates.request)
-    return from_units(to_units(exact))
+            shares += tokens * shares_of_one
+    return from_units(shares if rates.shares_per_unit == 1 else _divide(shares, rates.shares_per_unit))
+
+
+def _divide(shares: int, shares_per_unit: int) -> int:
+    """Whole units, rounded half-even."""
+    units, rest = divmod(shares, shares_per_unit)
+    beyond_half = 2 * rest - shares_per_unit
+    return units + (beyond_half > 0 or (beyond_half == 0 and units % 2))

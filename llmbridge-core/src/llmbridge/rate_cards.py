@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache
@@ -50,6 +50,10 @@ class Rates:
     """Dollars per million tokens of each kind, and dollars per request. A rate of None is not known.
 
     `cache_write_1h` is for what a cache keeps for an hour, `cache_write` for all else that is written to one.
+
+    `shares` are the same rates as whole numbers, in the order input, output, cache_read, cache_write,
+    cache_write_1h, reasoning: each
+    is how many shares of a unit (1e-12 dollar) one token costs, where a unit has `shares_per_unit` of them.
     """
 
     input: Decimal | None = None
@@ -59,6 +63,18 @@ class Rates:
     cache_write_1h: Decimal | None = None
     reasoning: Decimal | None = None
     request: Decimal = _FREE
+    shares: tuple[int | None, ...] = field(init=False, repr=False, compare=False)
+    request_shares: int = field(init=False, repr=False, compare=False)
+    shares_per_unit: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        rates = (self.input, self.output, self.cache_read, self.cache_write, self.cache_write_1h, self.reasoning)
+        # A dollar per million tokens is 10**6 units per token.
+        finest = max(0, *(_decimals(rate) - 6 for rate in rates if rate is not None), _decimals(self.request) - 12)
+        shares = tuple(None if rate is None else int(rate.scaleb(6 + finest, CONTEXT)) for rate in rates)
+        object.__setattr__(self, "shares", shares)
+        object.__setattr__(self, "request_shares", int(self.request.scaleb(12 + finest, CONTEXT)))
+        object.__setattr__(self, "shares_per_unit", 10**finest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +185,11 @@ def _utc(at: time) -> time:
     if at.tzinfo is None:
         return at
     return datetime.combine(date(1970, 1, 1), at).astimezone(UTC).time()
+
+
+def _decimals(rate: Decimal) -> int:
+    """How many decimal places `rate` has; 0 or less for a whole number."""
+    return -int(rate.as_tuple().exponent)
 
 
 def _card(price: GenaiPrice, version: str) -> RateCard:

@@ -20,8 +20,8 @@ from .errors import (
     StorageUnavailableError,
     WrongLoopError,
 )
+from .limits import MAX_METADATA_BYTES
 from .metrics import Counters
-from .records import MAX_METADATA_BYTES
 from .schemas import CallRecord, RecordStatus
 from .storage.types import MAX_BATCH, RecordResult
 
@@ -90,7 +90,10 @@ class Recorder:
         self._closed = False
         self._trouble: StorageError | None = None
         self._sample: CallRecord | None = None
-        self._forgotten = weakref.finalize(self, _save_what_is_left, self._waiting, self._writing, rescue, os.getpid())
+        self._process = os.getpid()
+        self._forgotten = weakref.finalize(
+            self, _save_what_is_left, self._waiting, self._writing, rescue, self._process
+        )
 
     @property
     def trouble(self) -> StorageError | None:
@@ -347,7 +350,7 @@ class Recorder:
         self._waiting.clear()
         self._bytes = 0
         self._free_room()
-        if not entries:
+        if not entries or self._process != os.getpid():
             return
         try:
             if self._rescue is None:

@@ -19,17 +19,12 @@ from pydantic import ValidationError
 
 from . import money
 from .errors import RecordRejectedError
+from .limits import INT64, MAX_ERROR_MESSAGE, MAX_METADATA_BYTES, MAX_NAME
+from .ordinary import as_it_stands, is_ordinary
 from .schemas import CallRecord, LLMModel
 from .storage.types import LATEST, ModelPrice
 
-#: Most characters in an origin, an id_at_origin, and the names of a vendor and a model.
-MAX_NAME = 255
-#: Most characters in an error message; longer ones are cut.
-MAX_ERROR_MESSAGE = 2000
-#: Most bytes of a call's metadata as compact JSON in UTF-8.
-MAX_METADATA_BYTES = 8 * 1024
-
-_INT64 = 2**63
+_IDS_AT_ONCE = 128
 _NAMES = ("origin", "provider", "model_name")
 _SHORT_TEXTS = ("requested_model", "price_version", "finish_reason", "response_id", "system_prompt_hash", "error_type")
 _NATURALS = (
@@ -72,9 +67,26 @@ _SECRETS = re.compile(
 
 def new_id() -> UUID:
     """A UUIDv7 (RFC 9562, section 5.7): Unix milliseconds, then 74 random bits."""
-    stamp = time.time_ns() // 1_000_000
-    noise = int.from_bytes(os.urandom(10))
-    return UUID(int=stamp << 80 | 0x7 << 76 | (noise >> 68) << 64 | 0x2 << 62 | noise & (1 << 62) - 1)
+    try:
+        noise = _noise.pop()
+    except IndexError:
+        noise = _more_noise()
+    return UUID(int=time.time_ns() // 1_000_000 << 80 | noise)
+
+
+#: Random bits for ids to come, in their places beside the version and the variant: asking the system for those of many
+#: ids at once is cheaper. A forked child must not draw those of its parent.
+_noise: list[int] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_noise.clear)
+
+
+def _more_noise() -> int:
+    bits = os.urandom(10 * _IDS_AT_ONCE)
+    numbers = [int.from_bytes(bits[start : start + 10]) for start in range(0, len(bits), 10)]
+    first, *others = (0x7 << 76 | (bits >> 6 & 0xFFF) << 64 | 0x2 << 62 | bits >> 18 for bits in numbers)
+    _noise.extend(others)
+    return first
 
 
 def hash_prompt(system_prompt: str) -> str:
@@ -94,8 +106,16 @@ def build(fields: Mapping[str, Any]) -> CallRecord:
 
     :raises RecordRejectedError: a field is missing, of the wrong type, or can never be stored
     """
+    return as_it_stands(fields) if is_ordinary(fields) else convert(fields)
+
+
+def convert(fields: Mapping[str, Any]) -> CallRecord:
+    """The canonical record of any fields, as `build` gives it.
+
+    :raises RecordRejectedError: as there
+    """
     try:
-        record = CallRecord(**fields)
+        record = CallRecord.model_validate(fields)
     except ValidationError as error:
         raise RecordRejectedError(f"this call cannot be recorded: {_what_is_wrong(error)}") from None
     complete_in_place(record, _changes(record))
@@ -219,7 +239,7 @@ def check_integer(field: str, number: int | None) -> int | None:
 
     :raises RecordRejectedError: it does not fit
     """
-    _check_integer(field, number, least=-_INT64)
+    _check_integer(field, number, least=-INT64)
     return number
 
 
@@ -253,10 +273,10 @@ def _changes(call: CallRecord) -> dict[str, Any]:
         for name in _SHORT_TEXTS:
             changes[name] = _text(getattr(call, name), MAX_NAME)
     for name, number in zip(_NATURALS, _get_naturals(call), strict=True):
-        if number is not None and not 0 <= number < _INT64:
+        if number is not None and not 0 <= number < INT64:
             _check_integer(name, number, least=0)
     _check_integer("attempt", call.attempt, least=1)
-    _check_integer("max_tokens", call.max_tokens, least=-_INT64)
+    _check_integer("max_tokens", call.max_tokens, least=-INT64)
     for name, amount in zip(_AMOUNTS, _get_amounts(call), strict=True):
         if amount is not None:
             changes[name] = check_amount(name, amount)
@@ -288,8 +308,8 @@ def _text(text: str | None, longest: int) -> str | None:
 
 
 def _check_integer(field: str, number: int | None, *, least: int) -> None:
-    if number is not None and not least <= number < _INT64:
-        raise RecordRejectedError(f"{field} is {number}; it must be from {least} to {_INT64 - 1}")
+    if number is not None and not least <= number < INT64:
+        raise RecordRejectedError(f"{field} is {number}; it must be from {least} to {INT64 - 1}")
 
 
 def _finite(field: str, number: float) -> float:
@@ -320,7 +340,7 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, str):
         return storable(str(value))
     if isinstance(value, int):
-        _check_integer("a number in metadata", value, least=-_INT64)
+        _check_integer("a number in metadata", value, least=-INT64)
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):

@@ -61,7 +61,7 @@ class Roster:
         return self._providers[name]
 
     def resolve(self, requested: str | None) -> tuple[str, str]:
-        """The vendor that a model string leads to, and the name that this vendor knows the model by."""
+        """The vendor that a model string leads to, and the name that it knows the model by."""
         return resolve(requested, self._vendors())
 
     def target(self, requested: str | None) -> Target:

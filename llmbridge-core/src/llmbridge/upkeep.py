@@ -9,7 +9,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from . import periods, price_data, usage
+from . import copying, periods, price_data, usage
+from .copying import CopyReport
 from .pricing import PriceBook
 from .records import check_name
 from .repricing import RepriceReport, Repricing
@@ -157,6 +158,24 @@ class Upkeep:
                     changed = await self._session.backend.erase_user(row.key["origin"], name)
             forgotten.append(Forgotten(row.key["origin"], row.calls, changed))
         return forgotten
+
+    async def copy_to(self, target: Upkeep, *, on_page: Callable[[CopyReport], None] | None = None) -> CopyReport:
+        """Carry calls with their ids, models, own prices and totals of purged days to other books, which are added to.
+
+        May be cut off and run again: what is there already stays as it is, so a repricing or a forgotten user since the
+        last run has to be repeated there. Calls that are recorded meanwhile may be left for the next run.
+
+        :param on_page: called after each page of 1,000 calls with what was done so far
+        :raises StorageError: the target has purged days of which these books have not
+        :raises UnsupportedOperationError: there are purged days, and the target cannot take their totals
+        """
+        if self._session is None or target._session is None or target._registry is None:
+            return CopyReport()
+        await self._session.start()
+        await target._session.start()
+        report = await copying.copy(self._session, target._session, on_page)
+        await target._registry.reload_prices()
+        return report
 
     async def check_totals(self, *, repair: bool = False) -> TotalsReport:
         """Count every kept total anew from the stored calls, and with `repair` put right what is wrong."""

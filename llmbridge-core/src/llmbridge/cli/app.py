@@ -14,9 +14,11 @@ from .settings import Database, Json, Plugin, Settings
 EPILOG = "\n\n".join(
     (
         "Database: --db, else LLMBRIDGE_DATABASE_URL, else DATABASE_URL (each from the environment, else from ./.env), "
-        "else ~/.llmbridge/llmbridge.db. Only chat, init-db and storage migrate make a file that does not exist.",
+        "else ~/.llmbridge/llmbridge.db. Only chat, init-db, storage migrate and storage copy make a file that does "
+        "not exist.",
         "Options: --db, --plugin and --json mean the same right after llmbridge and after the command; of two, the one "
-        "after the command counts. storage plugins opens no database, and has only --json.",
+        "after the command counts. storage plugins opens no database, and has only --json; so has storage copy, which "
+        "names its two.",
         "Output: results go to stdout, all else to stderr. With --json, stdout is exactly one JSON document, for an "
         'error too: {"error": {"type": "...", "message": "..."}}. Money and the ids of models are text, times are '
         "ISO 8601 in UTC.",

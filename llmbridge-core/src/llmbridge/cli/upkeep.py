@@ -107,7 +107,8 @@ def doctor(
     plugin: Plugin = None,
     json: Json = False,
 ) -> None:
-    """Examine the books: whether the store answers, its schema, its totals counted anew, the prices in force.
+    """Examine the books: whether the store answers, its schema, its totals counted anew, the calls that wait in the
+    spool, the prices in force.
 
     The exit code is 1 if something is wrong and was not repaired. Migrates nothing.
     """
@@ -137,45 +138,53 @@ async def _forget(asked: Settings, user: str, origin: str | None, *, dry_run: bo
 
 
 async def _examine(asked: Settings, *, repair: bool) -> dict[str, Any]:
-    from .. import catalog, price_data
-    from ..errors import PriceDataError
+    from .. import catalog
+    from ..errors import StorageError
 
     db, choice = database.books_to_read(asked)
     try:
-        with choice.explained():
+        try:
             schema = await db.schema_status()
+        except StorageError:
+            schema = None  # the health check says why
         pending = schema is not None and bool(schema.pending)
-        health = {"status": "not asked: the schema is not up to date"} if pending else await db.health_check()
+        not_asked: dict[str, Any] = {"status": "not asked: the schema is not up to date"}
+        health = not_asked if pending else await db.health_check()
         well = health["status"] == "healthy"
         with choice.explained():
             totals = await db.check_totals(repair=repair) if well else None
     finally:
         await db.close()
-    problems = [] if well or pending else ["health"]
-    if schema is not None and (schema.pending or not schema.writable):
-        problems.append("schema")
-    if totals is not None and totals.wrong > totals.repaired:
-        problems.append("totals")
-    try:
-        edition = price_data.read()
-    except PriceDataError as error:
-        problems.append("prices")
-        broken: str | None = str(error)
-    else:
-        broken = None
+    prices = _prices()
+    wrong = {
+        "health": not well and not pending,
+        "schema": schema is not None and (pending or not schema.writable),
+        "totals": totals is not None and totals.wrong > totals.repaired,
+        "spool": bool((health.get("spool") or {}).get("error")),
+        "prices": prices["error"] is not None,
+    }
     return {
         "database": choice.masked(),
         "health": health,
         "schema": None if schema is None else asdict(schema),
         "totals": None if totals is None else asdict(totals),
-        "prices": {
-            "version": price_data.current().version,
-            "fetched_at": None if broken or edition is None else edition.fetched_at,
-            "error": broken,
-        },
+        "prices": prices,
         "catalog": catalog.VERSION,
-        "problems": problems,
+        "problems": [name for name, is_wrong in wrong.items() if is_wrong],
     }
+
+
+def _prices() -> dict[str, Any]:
+    """The edition of the price data in force, and what is wrong with one that was fetched."""
+    from .. import price_data
+    from ..errors import PriceDataError
+
+    found: dict[str, Any] = {"version": price_data.current().version, "fetched_at": None, "error": None}
+    try:
+        edition = price_data.read()
+    except PriceDataError as error:
+        return {**found, "error": str(error)}
+    return {**found, "fetched_at": edition.fetched_at if edition is not None else None}
 
 
 def _findings(found: dict[str, Any]) -> list[tuple[str, str]]:
@@ -193,8 +202,15 @@ def _findings(found: dict[str, Any]) -> list[tuple[str, str]]:
         if totals["wrong"] > totals["repaired"]:
             state += ": run llmbridge doctor --repair"
         said.append(("totals", state))
+    if (spool := health.get("spool")) is not None:
+        said.append(("spool", spool["error"] or _waiting(spool)))
     fetched = "" if prices["fetched_at"] is None else f", fetched {output.moment(prices['fetched_at'])}"
     said.append(("prices", prices["error"] or f"{prices['version']}{fetched}"))
     said.append(("catalog", found["catalog"]))
     said.append(("problems", ", ".join(found["problems"]) or "none"))
     return said
+
+
+def _waiting(spool: dict[str, Any]) -> str:
+    aside = f", {spool['set_aside']:,} set aside" if spool["set_aside"] else ""
+    return f"{output.calls(spool['waiting'])} waiting{aside}, in {spool['path']}"
