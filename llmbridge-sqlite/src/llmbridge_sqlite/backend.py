@@ -306,9 +306,10 @@ class SQLiteBackend(StorageBackend, SQLAccess):
 
 def _record(session: Session, calls: Sequence[CallRecord], where: str) -> tuple[RecordResult, int]:
     """Store what does not come too late; how it went, and how many calls are in no total yet."""
-    in_time, late = purging.split(session, calls)
+    now = totals.state(session)
+    in_time, late = purging.split(calls, now.watermark)
     result = call_rows.insert(session, in_time, where)
-    return replace(result, expired=late), totals.tail(session)
+    return replace(result, expired=late), totals.last(session) - now.folded
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:

@@ -82,17 +82,18 @@ def state(connection: sqlite3.Connection) -> State:
     return State(*connection.execute(_READ_STATE).fetchone())
 
 
-def tail(connection: sqlite3.Connection) -> int:
-    """How many calls are in no total yet, or a few more."""
-    (last,) = connection.execute(_LAST).fetchone()
-    return int(last) - state(connection).folded
+def last(connection: sqlite3.Connection) -> int:
+    """The greatest number of a call; those beyond `folded` are in no total yet."""
+    (number,) = connection.execute(_LAST).fetchone()
+    return int(number)
 
 
 def fold(connection: sqlite3.Connection, least: int = 1) -> bool:
     """Fold calls of the tail, the oldest first, if there are `least`; whether there may be more."""
-    if tail(connection) < least:
+    folded = state(connection).folded
+    if last(connection) - folded < least:
         return False
-    rows = connection.execute(_TAIL, (state(connection).folded, _FOLD_AT_ONCE)).fetchall()
+    rows = connection.execute(_TAIL, (folded, _FOLD_AT_ONCE)).fetchall()
     if rows:
         add(connection, sheets.fold([row[1:] for row in rows]))
         connection.execute("UPDATE llmbridge_state SET folded = ?", (rows[-1][0],))

@@ -94,15 +94,26 @@ class _Group:
             for status, calls in _by_status(self.taken).items():
                 by_status[status] = by_status.get(status, 0) - calls
             by_status = {status: calls for status, calls in by_status.items() if calls}
-        sums: dict[str, Any] = dict(zip(NUMBERS, numbers, strict=True))
-        sums["cost"] = from_units(sums["cost"])
+        calls, requests, unmeasured, unpriced, cost, total, prompt, completion, timed, ms, *cached = numbers
         return UsageRow(
             key=labels,
             period=labels.pop("period", None),
+            calls=calls,
+            requests=requests,
             by_status=by_status,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            total_tokens=total,
+            cache_read_tokens=cached[0],
+            cache_write_tokens=cached[2],
+            reasoning_tokens=cached[1],
+            cost=from_units(cost),
+            unpriced_calls=unpriced,
+            unmeasured_calls=unmeasured,
+            response_time_ms_sum=ms,
+            response_time_ms_count=timed,
             response_time_histogram=Histogram(self, 0),
             first_token_histogram=Histogram(self, 1),
-            **sums,
         )
 
 
