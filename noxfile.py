@@ -138,10 +138,13 @@ def upstream(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """How fast calls are recorded, beside what each database and its driver do alone; how much of the event loop that
-    takes; and what `chat` costs, beside LiteLLM, which has an environment of its own."""
+    takes; how fast usage is answered as the books grow (`-- --large`: to 10 million calls); and what `chat` costs,
+    beside LiteLLM, which has an environment of its own."""
     session.install(*SOURCES, *tools("test"))
-    for name in session.posargs or ("loop", "sqlite", "recording"):
-        session.run("python", "-m", f"bench.{name}")
+    options = [given for given in session.posargs if given.startswith("-")]
+    names = [given for given in session.posargs if given not in options] or (["usage"] if options else [])
+    for name in names or ("loop", "sqlite", "recording", "usage"):
+        session.run("python", "-m", f"bench.{name}", *(options if name == "usage" else ()))
     if session.posargs:
         return
     rival = Path(session.create_tmp()).resolve() / "litellm"
@@ -160,6 +163,19 @@ def parity(session: nox.Session) -> None:
     session.log(f"LLMBRIDGE_TEST_PARITY_SEED={seed} plays the same sequences again")
     contest = {"LLMBRIDGE_TEST_PARITY_ROUNDS": "100", "LLMBRIDGE_TEST_PARITY_SEED": seed}
     session.run("pytest", *(session.posargs or ["tests/parity/test_parity.py", "-n", "2"]), env=contest)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Thousands of faults where the tests inject tens, other ones every time: it takes hours. The share of them that is
+    played is LLMBRIDGE_TEST_CHAOS (1: all)."""
+    session.install(*SOURCES, *tools("test"))
+    seed = os.environ.get("LLMBRIDGE_TEST_FAULTS_SEED") or str(random.randrange(10**9))
+    session.log(f"LLMBRIDGE_TEST_FAULTS_SEED={seed} injects the same faults again")
+    share = os.environ.get("LLMBRIDGE_TEST_CHAOS", "1")
+    faults = {"LLMBRIDGE_TEST_CHAOS": share, "LLMBRIDGE_TEST_FAULTS_SEED": seed}
+    patiently = ("-n", "2", "-o", "faulthandler_timeout=14400")
+    session.run("pytest", *(session.posargs or ["tests/faults", *patiently]), env=faults)
 
 
 @nox.session

@@ -264,7 +264,9 @@ def _refusal(
         return InvalidRequestError(f"{refused}; the request is too large: shorten its messages", **where)
     if status >= 500 or codes & _OVERLOAD_CODES:
         return ProviderUnavailableError(
-            f"{provider} failed on its side for {model}: {_told(failure)}; try again later", **where
+            f"{provider} failed on its side for {model}: {_told(failure)}; try again later",
+            retry_after=retry_after(failure.headers),
+            **where,
         )
     if status >= 400:
         return InvalidRequestError(f"{refused}; check its parameters against what this model takes", **where)
