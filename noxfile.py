@@ -138,10 +138,13 @@ def upstream(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """How fast calls are recorded, beside what each database and its driver do alone; how much of the event loop that
-    takes; and what `chat` costs, beside LiteLLM, which has an environment of its own."""
+    takes; how fast usage is answered as the books grow (`-- --large`: to 10 million calls); and what `chat` costs,
+    beside LiteLLM, which has an environment of its own."""
     session.install(*SOURCES, *tools("test"))
-    for name in session.posargs or ("loop", "sqlite", "recording"):
-        session.run("python", "-m", f"bench.{name}")
+    options = [given for given in session.posargs if given.startswith("-")]
+    names = [given for given in session.posargs if given not in options] or (["usage"] if options else [])
+    for name in names or ("loop", "sqlite", "recording", "usage"):
+        session.run("python", "-m", f"bench.{name}", *(options if name == "usage" else ()))
     if session.posargs:
         return
     rival = Path(session.create_tmp()).resolve() / "litellm"
@@ -189,7 +192,7 @@ def isolation(session: nox.Session) -> None:
 
 def test(session: nox.Session) -> None:
     """Install every distribution as a user would, and run the tests."""
-    session.install(*SOURCES, *tools("test"))
+    session.install(*SOURCES, *tools("test"), *tools("vendors"))
     session.run("pytest", *(session.posargs or ["-n", "2"]))
 
 

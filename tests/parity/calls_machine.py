@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -20,11 +21,15 @@ from llmbridge.storage import (
     MAX_BATCH,
     CallQuery,
     CallRecord,
+    CostChange,
     StorageBackend,
+    TotalsRow,
     UsageQuery,
 )
 from llmbridge.storage.reference import field_value
 from llmbridge.testing import make_call, make_calls
+from llmbridge_postgres import PostgreSQLBackend
+from llmbridge_sqlite import SQLiteBackend
 
 from . import values
 from .contest import Contest, opened
@@ -101,9 +106,10 @@ class CallsParity(Contest):
         padding=st.sampled_from((0, 60)),
     )
     def record_poison(self, before: list[Fields], poison: Fields, after: list[Fields], padding: int) -> None:
-        """Every database refuses the whole batch; memory could hold it, and is not asked."""
+        """Every database refuses the whole batch; memory could hold it, and is not asked. No purge has
+        come so far that it would be too late."""
         self.poisoned += 1
-        bad = make_call(id=UUID(int=2**100 + self.poisoned), **poison)
+        bad = make_call(id=UUID(int=2**100 + self.poisoned), called_at=values.TIMES[-1], **poison)
         batch = [make_call(**fields) for fields in before]
         batch += [bad, *make_calls(padding), *(make_call(**fields) for fields in after)]
         self.agreed = False
@@ -210,6 +216,52 @@ class CallsParity(Contest):
         query = UsageQuery(filters, ("period", *group_by), edges)
         self.agree(lambda backend: backend.summarize_usage(query))
 
+    @precondition(lambda self: self.recorded)
+    @rule(
+        whose=st.lists(st.tuples(_WHICH, values.or_none(values.money)), max_size=5),
+        unknown=st.booleans(),
+        reason=st.sampled_from(values.REASONS),
+        at=values.times,
+    )
+    def reprice(self, whose: list[tuple[int, Decimal | None]], unknown: bool, reason: str, at: datetime) -> None:
+        changes = [
+            CostChange(self._call(which).id, cost, "caller", None if cost is not None else reason, "2024-05", at)
+            for which, cost in whose
+        ]
+        changes += [CostChange(UUID(int=7), None, None, reason, None, at)] if unknown else []
+        self.agree(lambda backend: backend.reprice_calls(changes))
+
+    @precondition(lambda self: self.recorded)
+    @rule(which=_WHICH, origin=values.or_none(values.names))
+    def erase(self, which: int, origin: str | None) -> None:
+        """How many rows of totals that changes is each store's own affair."""
+        call = self._call(which)
+        whose = origin or call.origin, call.id_at_origin or "nobody"
+        self.agree(lambda backend: backend.erase_user(*whose), bool)
+
+    @precondition(lambda self: self.recorded)
+    @rule(which=_WHICH, days=st.integers(-1, 2))
+    def purge(self, which: int, days: int) -> None:
+        at = self._call(which).called_at
+        before = at if not 2 < at.year < 9998 else at + timedelta(days=days)
+        self.agree(lambda backend: backend.purge_calls(before))
+
+    @rule()
+    def fold(self) -> None:
+        self.agree(_folded)
+
+    @rule(repair=st.booleans())
+    def check_totals(self, repair: bool) -> None:
+        self.agree(lambda backend: backend.check_totals(repair), lambda report: (report.wrong, report.repaired))
+
+    @rule(written=st.booleans())
+    def read_totals(self, written: bool) -> None:
+        """Read the totals of purged days, and sometimes write them back, which changes nothing."""
+        rows, watermark = self.agree(_totals)
+        if written:
+            self.agree(lambda backend: backend.write_totals(rows, watermark))
+            self.agree(_totals)
+
     @rule(fields=values.calls())
     def reopen(self, fields: Fields) -> None:
         self.agree(lambda backend: backend.disconnect())
@@ -224,9 +276,31 @@ class CallsParity(Contest):
             self.arena.of_all(self.parties, lambda backend: backend.disconnect())
 
 
+async def _folded(backend: StorageBackend) -> None:
+    """Fold all totals now, where they are folded some time after the calls were recorded."""
+    if isinstance(backend, SQLiteBackend | PostgreSQLBackend):
+        await backend.fold_totals()
+
+
+async def _totals(backend: StorageBackend) -> tuple[list[TotalsRow], datetime | None]:
+    page = await backend.read_totals()
+    rows = page.rows
+    while page.next is not None:
+        page = await backend.read_totals(page.next)
+        rows += page.rows
+    return rows, page.watermark
+
+
 async def _everything(backend: StorageBackend) -> tuple[Any, ...]:
-    groupings = ((), ("tag:team", "status"), ("id_at_origin", "origin", "error_type", "model_name", "provider"))
+    groupings = (
+        (),
+        ("tag:team", "status"),
+        ("id_at_origin", "origin", "model_name"),
+        ("id_at_origin", "origin", "error_type", "model_name", "provider"),
+    )
     return (
         await backend.list_calls(CallQuery(limit=1000)),
-        *[await backend.summarize_usage(UsageQuery(group_by=group_by)) for group_by in groupings],
+        *[await outcome(backend.summarize_usage(UsageQuery(group_by=group_by))) for group_by in groupings],
+        await _totals(backend),
+        (await backend.check_totals()).wrong,
     )

@@ -61,7 +61,32 @@ class WholeTagsLoseTheirPoint(SQLiteBackend):
         return [replace(row, key={name: "1" if v == "1.0" else v for name, v in row.key.items()}) for row in rows]
 
 
-@pytest.mark.parametrize("broken", [FloatMoney, InclusiveUntil, NoneLast, LastOfAnIdStays, WholeTagsLoseTheirPoint])
+class LosesWhatItFolds(SQLiteBackend):
+    async def fold_totals(self, least: int = 1) -> None:
+        await self.execute("UPDATE llmbridge_state SET folded = (SELECT coalesce(MAX(number), 0) FROM llmbridge_calls)")
+
+
+class ErasesCallsAlone(SQLiteBackend):
+    async def erase_user(self, origin: str, id_at_origin: str) -> int:
+        await self.fold_totals()
+        named = "WHERE origin = $1 AND id_at_origin = $2"
+        found = await self.fetch_value(f"SELECT COUNT(*) FROM llmbridge_calls {named}", origin, id_at_origin)
+        await self.execute(f"UPDATE llmbridge_calls SET id_at_origin = NULL {named}", origin, id_at_origin)
+        return int(found)
+
+
+BROKEN = (
+    FloatMoney,
+    InclusiveUntil,
+    NoneLast,
+    LastOfAnIdStays,
+    WholeTagsLoseTheirPoint,
+    LosesWhatItFolds,
+    ErasesCallsAlone,
+)
+
+
+@pytest.mark.parametrize("broken", BROKEN)
 def test_a_broken_store_is_found_within_one_round(broken: type[SQLiteBackend], tmp_path: Path) -> None:
     with (
         Arena.of(MemoryStore(), SQLiteStore(tmp_path, broken)) as arena,

@@ -15,6 +15,7 @@ from .desk import Desk
 from .entries import complete
 from .errors import StorageClosedError, StorageError, StorageUnavailableError, WrongLoopError
 from .metrics import CloseReport, Counters
+from .price_data import is_fresh
 from .pricing import load_prices
 from .records import redact
 from .registry import ModelRegistry
@@ -52,7 +53,6 @@ class Journal:
         :raises RecordRejectedError: it can never be stored
         :raises StorageError: it is not known to be stored
         """
-        await load_prices()
         record, _ = await self._enter(given)
         return record
 
@@ -64,7 +64,6 @@ class Journal:
         The record is None where it can never be stored.
         """
         try:
-            await load_prices()
             return await self._enter(given, priced_as)
         except StorageError as error:
             failure = error
@@ -167,6 +166,8 @@ class Journal:
         return f"the store {self._session.backend.target}" if self._session.backend.target else "the store"
 
     async def _enter(self, given: Mapping[str, Any], priced_as: str | None = None) -> tuple[CallRecord, RecordStatus]:
+        if not is_fresh():
+            await load_prices()
         since = None
         if self._session.started:
             self._session.check_owner()

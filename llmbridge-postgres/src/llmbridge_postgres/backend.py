@@ -27,8 +27,8 @@ from llmbridge.storage import (
     RecordResult,
     SchemaStatus,
     SQLAccess,
-    StorageBackend,
     StorageClosedError,
+    StorageError,
     StorageRefusedError,
     StorageURL,
     UpsertResult,
@@ -48,6 +48,8 @@ from .libpq import check_files, connect_arguments, place
 from .monitoring import Monitor
 from .session import Session
 from .settings import SCHEMA, Settings, check_schema
+from .totals import Lot
+from .upkeep import Upkeep, fold_due
 
 logger = logging.getLogger("llmbridge.postgres")
 
@@ -61,18 +63,22 @@ _WRITE_SECONDS = 60.0
 #: Seconds that the connection of work that was given up has to come back in order.
 _LEAVE_SECONDS = 1.0
 _READERS_OF_A_BORROWED_POOL = 4
+#: Calls of this backend that wait to be folded into totals, at most, and when it is closed. Reading adds them up.
+FOLD_AFTER = 8_192
+_FOLD_AT_CLOSE = 256
 
 Turn = asyncio.Lock | asyncio.Semaphore
 
 
-class PostgreSQLBackend(StorageBackend, SQLAccess):
+class PostgreSQLBackend(Upkeep, SQLAccess):
     """The books in one schema of a PostgreSQL database.
 
     `url` is a PostgreSQL URL, whose query may have any option below and any keyword of libpq. `schema` holds the
     tables (None: `llmbridge`, or an injected manager's own). At most `max_connections` are open: one writes, the
     others read. `pgbouncer` is for a connection pooler in transaction mode, over which nothing can be migrated.
     `db_manager`, instead of a URL, is a pgdbm manager of the host application, whose pool is used and left open.
-    `enable_monitoring` keeps the times of the last 1,000 statements. Raises InvalidStorageURLError for what is wrong.
+    `enable_monitoring` keeps the times of the last 1,000 statements. Calls are folded into totals once `fold_after` of
+    them wait, after their batch and beside the callers. Raises InvalidStorageURLError for what is wrong.
     """
 
     def __init__(
@@ -80,6 +86,8 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
         url: str | StorageURL | None = None,
         schema: str | None = None,
         enable_monitoring: bool = False,
+        *,
+        fold_after: int = FOLD_AFTER,
         **options: Any,
     ) -> None:
         settings = Settings.of(url, {"schema": schema, "enable_monitoring": enable_monitoring, **options})
@@ -106,6 +114,9 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
         self._expand = lru_cache(maxsize=256)(names.prepare_query)
         self._keywords = settings.keywords
         self._jobs = Jobs()
+        self._fold_after = fold_after
+        self._folding: asyncio.Task[None] | None = None
+        self._lot = Lot()
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -151,6 +162,7 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
     async def _close(self, opening: asyncio.Task[None]) -> None:
         with suppress(Exception):  # whoever awaits the opening is told
             await opening
+        await self._fold_before_closing()
         self._is_open = False
         try:
             await self._jobs.drain()
@@ -286,7 +298,26 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
     async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
         if len(calls) > MAX_BATCH:
             raise ValueError(f"{len(calls)} calls in one batch; at most {MAX_BATCH}")
-        return await self._write(partial(call_rows.insert, calls=calls, where=self._where))
+        result = await self._write(partial(call_rows.insert, calls=calls, where=self._where, lot=self._lot))
+        if self._lot.calls >= self._fold_after and self._folding is None:
+            self._folding = asyncio.create_task(self._fold_beside())
+        return result
+
+    async def _fold_beside(self) -> None:
+        """Fold while callers go on. What fails leaves the calls where they are, to be folded by the next one."""
+        try:
+            await self._write(partial(fold_due, lot=self._lot, where=self._where))
+        except StorageError as error:
+            logger.debug("calls in %s wait to be folded into totals: %s", self._where, error)
+        finally:
+            self._folding = None
+
+    async def _fold_before_closing(self) -> None:
+        if self._folding is not None:
+            await self._folding
+        if self._is_open and self._lot.calls >= min(self._fold_after, _FOLD_AT_CLOSE):
+            await self._fold_beside()
+        self._lot = Lot()
 
     async def list_calls(self, query: CallQuery) -> CallPage:
         return await self._read(partial(call_rows.select, query=query))

@@ -10,7 +10,17 @@ from .session import Session
 
 #: Tables of ours, which are ours to change, and public views.
 HISTORY = "llmbridge_migrations"
-TABLES = (HISTORY, "llmbridge_schema", "llmbridge_calls", "llmbridge_models", "llmbridge_prices")
+TABLES = (
+    HISTORY,
+    "llmbridge_schema",
+    "llmbridge_calls",
+    "llmbridge_lots",
+    "llmbridge_models",
+    "llmbridge_prices",
+    "llmbridge_state",
+    "llmbridge_totals",
+    "llmbridge_user_totals",
+)
 NAMES = (*TABLES, "call_log", "usage_summary")
 _UPSTREAM = ("llm_models", "llm_api_calls")
 

@@ -51,7 +51,7 @@ logger = logging.getLogger("llmbridge.sqlite")
 T = TypeVar("T")
 
 #: Calls that wait to be folded into totals, at most, and when the store is closed. Reading adds them up each time.
-FOLD_AFTER = 4_096
+FOLD_AFTER = 8_192
 _FOLD_AT_CLOSE = 256
 
 _SYNCHRONOUS = {"full": "PRAGMA synchronous = FULL", "normal": "PRAGMA synchronous = NORMAL"}
@@ -306,9 +306,10 @@ class SQLiteBackend(StorageBackend, SQLAccess):
 
 def _record(session: Session, calls: Sequence[CallRecord], where: str) -> tuple[RecordResult, int]:
     """Store what does not come too late; how it went, and how many calls are in no total yet."""
-    in_time, late = purging.split(session, calls)
+    now = totals.state(session)
+    in_time, late = purging.split(calls, now.watermark)
     result = call_rows.insert(session, in_time, where)
-    return replace(result, expired=late), totals.tail(session)
+    return replace(result, expired=late), totals.last(session) - now.folded
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:

@@ -34,9 +34,8 @@ WHERE grain = ? AND (start, origin) > (?, ?) AND start < ? ORDER BY start, origi
 """
 
 
-def split(connection: sqlite3.Connection, calls: Sequence[CallRecord]) -> tuple[Sequence[CallRecord], tuple[UUID, ...]]:
+def split(calls: Sequence[CallRecord], watermark: int | None) -> tuple[Sequence[CallRecord], tuple[UUID, ...]]:
     """The calls that come in time, and the ids of those whose day was purged."""
-    watermark = totals.state(connection).watermark
     if watermark is None:
         return calls, ()
     late = tuple(call.id for call in calls if to_micros(call.called_at) < watermark)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from llmbridge.storage import sheets
 from llmbridge.storage.sheets import NUMBERS, LineKey, Sheet, Sheets, TimeKey, UserKey
@@ -83,17 +82,18 @@ def state(connection: sqlite3.Connection) -> State:
     return State(*connection.execute(_READ_STATE).fetchone())
 
 
-def tail(connection: sqlite3.Connection) -> int:
-    """How many calls are in no total yet, or a few more."""
-    (last,) = connection.execute(_LAST).fetchone()
-    return int(last) - state(connection).folded
+def last(connection: sqlite3.Connection) -> int:
+    """The greatest number of a call; those beyond `folded` are in no total yet."""
+    (number,) = connection.execute(_LAST).fetchone()
+    return int(number)
 
 
 def fold(connection: sqlite3.Connection, least: int = 1) -> bool:
     """Fold calls of the tail, the oldest first, if there are `least`; whether there may be more."""
-    if tail(connection) < least:
+    folded = state(connection).folded
+    if last(connection) - folded < least:
         return False
-    rows = connection.execute(_TAIL, (state(connection).folded, _FOLD_AT_ONCE)).fetchall()
+    rows = connection.execute(_TAIL, (folded, _FOLD_AT_ONCE)).fetchall()
     if rows:
         add(connection, sheets.fold([row[1:] for row in rows]))
         connection.execute("UPDATE llmbridge_state SET folded = ?", (rows[-1][0],))
@@ -109,14 +109,15 @@ def fold_all(connection: sqlite3.Connection) -> None:
 def add(connection: sqlite3.Connection, more: Sheets) -> None:
     """Add sheets to those that are kept."""
     for user, sheet in more.users.items():
-        put_user(connection, user, _merged(connection, _READ_USER, user, sheet))
+        connection.execute(_WRITE_USER, (*user, *_extended(connection.execute(_READ_USER, user).fetchone(), sheet)))
     for time, sheet in more.times.items():
-        put_time(connection, time, _merged(connection, _READ_TIME, time, sheet))
+        connection.execute(_WRITE_TIME, (*time, *_extended(connection.execute(_READ_TIME, time).fetchone(), sheet)))
 
 
 def read(connection: sqlite3.Connection, key: UserKey | TimeKey) -> Sheet:
     """The sheet of a key, without lines if there is none."""
-    return _merged(connection, _READ_TIME if isinstance(key[0], int) else _READ_USER, key, {})
+    kept = connection.execute(_READ_TIME if isinstance(key[0], int) else _READ_USER, key).fetchone()
+    return {} if kept is None else sheets.unpack(*kept)
 
 
 def put_user(connection: sqlite3.Connection, key: UserKey, sheet: Mapping[LineKey, sheets.Line]) -> None:
@@ -129,13 +130,8 @@ def put_time(connection: sqlite3.Connection, key: TimeKey, sheet: Mapping[LineKe
     connection.execute(_WRITE_TIME, (*key, *sheets.pack(sheet)))
 
 
-def _merged(connection: sqlite3.Connection, statement: str, key: Sequence[Any], sheet: Sheet) -> Sheet:
-    kept = connection.execute(statement, key).fetchone()
-    if kept is None:
-        return sheet
-    merged = sheets.unpack(*kept)
-    sheets.merge(merged, sheet)
-    return merged
+def _extended(kept: tuple[str, str] | None, sheet: Mapping[LineKey, sheets.Line]) -> tuple[str, str]:
+    return sheets.pack(sheet) if kept is None else sheets.extend(kept, sheet)
 
 
 def numbers(aggregates: Sequence[int | None]) -> list[int]:

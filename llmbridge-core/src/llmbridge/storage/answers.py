@@ -19,6 +19,7 @@ from .types import UsageQuery, UsageRow
 
 _LINE_FIELDS = ("provider", "model_name", "status")
 _STATUS, _CALLS, _KEY = 2, 3, 3
+_FEW = 8
 
 
 class Histogram(Mapping[int, int]):
@@ -93,15 +94,26 @@ class _Group:
             for status, calls in _by_status(self.taken).items():
                 by_status[status] = by_status.get(status, 0) - calls
             by_status = {status: calls for status, calls in by_status.items() if calls}
-        sums: dict[str, Any] = dict(zip(NUMBERS, numbers, strict=True))
-        sums["cost"] = from_units(sums["cost"])
+        calls, requests, unmeasured, unpriced, cost, total, prompt, completion, timed, ms, *cached = numbers
         return UsageRow(
             key=labels,
             period=labels.pop("period", None),
+            calls=calls,
+            requests=requests,
             by_status=by_status,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            total_tokens=total,
+            cache_read_tokens=cached[0],
+            cache_write_tokens=cached[2],
+            reasoning_tokens=cached[1],
+            cost=from_units(cost),
+            unpriced_calls=unpriced,
+            unmeasured_calls=unmeasured,
+            response_time_ms_sum=ms,
+            response_time_ms_count=timed,
             response_time_histogram=Histogram(self, 0),
             first_token_histogram=Histogram(self, 1),
-            **sums,
         )
 
 
@@ -205,17 +217,26 @@ class Plan:
                     found.append((key, row))
         if not found and not self.query.group_by:
             return [UsageRow()]
-        found.sort(key=lambda pair: none_first(pair[0]))
+        if any(part is None for key, _ in found for part in key):
+            found.sort(key=lambda pair: none_first(pair[0]))
+        else:
+            found.sort(key=itemgetter(0))
         return [row for _, row in found]
 
 
 def _add(lines: Sequence[Sequence[Any]]) -> list[int]:
-    """The numbers of the lines, added up."""
-    if len(lines) == 1:
-        numbers = list(lines[0][_KEY:])
-    else:
+    """The numbers of the lines, added up. Few lines are mostly one long one of successes and short ones of failures."""
+    if len(lines) > _FEW:
         numbers = [sum(column) for column in list(zip_longest(*lines, fillvalue=0))[_KEY:]]
-    return numbers + [0] * (len(NUMBERS) - len(numbers))
+        return numbers + [0] * (len(NUMBERS) - len(numbers))
+    numbers = [0] * len(NUMBERS)
+    longest = max(lines, key=len, default=())
+    numbers[: len(longest) - _KEY] = longest[_KEY:]
+    for line in lines:
+        if line is not longest:
+            for index, number in enumerate(line[_KEY:]):
+                numbers[index] += number
+    return numbers
 
 
 def _by_status(lines: Sequence[Sequence[Any]]) -> dict[str, int]:

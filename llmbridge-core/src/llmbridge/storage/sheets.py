@@ -1,16 +1,16 @@
 """Totals as a backend may keep them: sheets, each the sums of a stretch of time, packed into two JSON texts.
 
 A *time sheet* holds the calls of one origin in one cell of `coverage.GRAINS`, a *user sheet* those of one user of an
-origin in one UTC day. A sheet has a line for each (provider, model_name, status) in order of code points. The text of
-its sums is a list of lines `[provider, model_name, status, *numbers]`, numbers in the order of `NUMBERS` with the
-zeros at the end left out; that of its histograms is a list, line by line, of the pairs `[response time, first token]`.
-JSON has no largest integer, so every sum stays exact.
+origin in one UTC day. A sheet has a line for each (provider, model_name, status), in no order. The text of its sums is
+a list of lines `[provider, model_name, status, *numbers]`, numbers in the order of `NUMBERS` with the zeros at the end
+left out; that of its histograms is a list, line by line, of the pairs `[response time, first token]`. JSON has no
+largest integer, so every sum stays exact.
 
 A histogram is a text of numbers with commas between, each `(calls - 1) * 4096 + bucket`, in which a bucket may stand
 more than once: two are added by writing one after the other, and counted only when they have become long.
 
 A backend folds calls into sheets some time after they were recorded, keeps what it is given by key, and adds sheets
-of one key with `merge`. It never needs to look inside.
+of one key with `extend`. It never needs to look inside.
 """
 
 from __future__ import annotations
@@ -95,24 +95,50 @@ Sheet = dict[LineKey, Line]
 
 def pack(sheet: Mapping[LineKey, Line]) -> tuple[str, str]:
     """The texts of a sheet: its sums, its histograms. Lines that count nothing are left out."""
-    sums: list[list[Any]] = []
-    histograms: list[tuple[str, str]] = []
-    for key in sorted(sheet):
-        line = sheet[key]
-        numbers = line.numbers
-        used = len(numbers)
-        while used and not numbers[used - 1]:
-            used -= 1
-        if used:
-            sums.append([*key, *numbers[:used]])
-            histograms.append((_short(line.response), _short(line.first_token)))
-    return _encode(sums), _encode(histograms)
+    written_lines = [_written(key, line) for key, line in sheet.items() if any(line.numbers)]
+    return _text([sums for sums, _ in written_lines]), _text([histograms for _, histograms in written_lines])
+
+
+def extend(kept: tuple[str, str], sheet: Mapping[LineKey, Line]) -> tuple[str, str]:
+    """The texts of a kept sheet with the lines of `sheet` added. Its other lines are not read, which is most of what
+    folding would cost."""
+    sums, histograms = (text[2:-2].split(",\n") if len(text) > 2 else [] for text in kept)
+    for key, line in sheet.items():
+        begin = _encode(key)[:-1] + ","
+        found = next((number for number, text in enumerate(sums) if text.startswith(begin)), None)
+        if found is None:
+            found = len(sums)
+            sums.append("")
+            histograms.append("")
+        else:
+            before = _read(json.loads(sums[found]), json.loads(histograms[found]))
+            before.add(line)
+            line = before  # noqa: PLW2901  the line as it is now
+        sums[found], histograms[found] = _written(key, line) if any(line.numbers) else ("", "")
+    return _text(list(filter(None, sums))), _text(list(filter(None, histograms)))
+
+
+def _written(key: LineKey, line: Line) -> tuple[str, str]:
+    numbers = line.numbers
+    used = len(numbers)
+    while not numbers[used - 1]:
+        used -= 1
+    return _encode([*key, *numbers[:used]]), _encode((_short(line.response), _short(line.first_token)))
+
+
+def _text(lines: Sequence[str]) -> str:
+    """A JSON list with an item on each line; within an item JSON has no line breaks."""
+    return "".join(("[\n", ",\n".join(lines), "\n]")) if lines else "[]"
+
+
+def _read(packed: list[Any], histograms: Sequence[str]) -> Line:
+    return Line(packed[_KEY:] + _ZEROS[len(packed) :], *histograms)
 
 
 def unpack(sums: str, histograms: str) -> Sheet:
     """The sheet of two texts."""
     return {
-        (packed[0], packed[1], packed[2]): Line(packed[_KEY:] + _ZEROS[len(packed) :], *pair)
+        (packed[0], packed[1], packed[2]): _read(packed, pair)
         for packed, pair in zip(json.loads(sums), json.loads(histograms), strict=True)
     }
 
@@ -226,12 +252,12 @@ def fold(rows: Iterable[Row]) -> Sheets:
 def _line(calls: list[Row]) -> Line:
     if len(calls) == 1:
         [call] = calls
-        return Line(call[_NUMBERS_OF_ROW:], _text(call[6:7]), _text(call[7:8]))
+        return Line(call[_NUMBERS_OF_ROW:], _histogram(call[6:7]), _histogram(call[7:8]))
     columns = list(zip(*calls, strict=True))
-    return Line([sum(column) for column in columns[_NUMBERS_OF_ROW:]], _text(columns[6]), _text(columns[7]))
+    return Line([sum(column) for column in columns[_NUMBERS_OF_ROW:]], _histogram(columns[6]), _histogram(columns[7]))
 
 
-def _text(buckets: Sequence[int | None]) -> str:
+def _histogram(buckets: Sequence[int | None]) -> str:
     return ",".join([str(bucket) for bucket in buckets if bucket is not None])
 
 

@@ -1,7 +1,7 @@
 -- writable-from: 1
 --
 -- The books. Money is whole units of 1e-12 dollar, time whole microseconds since 1970 in UTC, an id the 16 bytes
--- of its UUID. Views are for people; they use nothing but what every SQLite has.
+-- of its UUID. Views are for people; they use nothing but what every SQLite has, its functions for JSON included.
 
 CREATE TABLE llmbridge_calls (
     -- Rises in the order of commits; what is beyond `llmbridge_state.folded` is in no total yet.
@@ -172,23 +172,60 @@ FROM readable;
 
 -- Sums are made in parts that cannot overflow and put together as decimal text: cost from dollars, millionths of a
 -- dollar and units, each carried into the next by division that rounds down, so that credits are exact as well.
+-- Days that were purged come from the totals, a line of which is [provider, model_name, status, calls, requests,
+-- unmeasured, unpriced, cost, total_tokens, prompt_tokens, completion_tokens, timed, response_time_ms, ...], less the
+-- zeros at its end.
 CREATE VIEW usage_summary AS
-WITH parts AS (
+WITH counted AS (
     SELECT
         origin,
         id_at_origin,
         provider,
         model_name,
-        date((called_at - ((called_at % 86400000000) + 86400000000) % 86400000000) / 1000000, 'unixepoch') AS date,
-        COUNT(*) AS call_count,
+        (called_at - ((called_at % 86400000000) + 86400000000) % 86400000000) / 1000000 AS start,
+        1 AS calls,
+        total_tokens,
+        estimated_cost,
+        response_time_ms,
+        response_time_ms IS NOT NULL AS timed
+    FROM llmbridge_calls
+    WHERE status = 'success'
+    UNION ALL
+    SELECT
+        origin,
+        nullif(id_at_origin, ''),
+        json_extract(line.value, '$[0]'),
+        json_extract(line.value, '$[1]'),
+        start,
+        json_extract(line.value, '$[3]'),
+        CASE
+            WHEN json_extract(line.value, '$[5]') IS NOT json_extract(line.value, '$[3]')
+                THEN coalesce(json_extract(line.value, '$[8]'), 0)
+        END,
+        CASE
+            WHEN json_extract(line.value, '$[6]') IS NOT json_extract(line.value, '$[3]')
+                THEN coalesce(json_extract(line.value, '$[7]'), 0)
+        END,
+        json_extract(line.value, '$[12]'),
+        coalesce(json_extract(line.value, '$[11]'), 0)
+    FROM llmbridge_user_totals, json_each(sums) AS line
+    WHERE start < (SELECT watermark / 1000000 FROM llmbridge_state) AND json_extract(line.value, '$[2]') = 'success'
+),
+parts AS (
+    SELECT
+        origin,
+        id_at_origin,
+        provider,
+        model_name,
+        date(start, 'unixepoch') AS date,
+        SUM(calls) AS call_count,
         SUM(total_tokens / 1000000000) + SUM(total_tokens % 1000000000) / 1000000000 AS tokens_billions,
         SUM(total_tokens % 1000000000) % 1000000000 AS tokens_rest,
         SUM(estimated_cost / 1000000000000) AS dollars,
         SUM(estimated_cost / 1000000 % 1000000) AS millionths,
         SUM(estimated_cost % 1000000) AS units,
-        AVG(response_time_ms) AS avg_response_time
-    FROM llmbridge_calls
-    WHERE status = 'success'
+        TOTAL(response_time_ms) / nullif(TOTAL(timed), 0) AS avg_response_time
+    FROM counted
     GROUP BY origin, id_at_origin, provider, model_name, 5
 ),
 carried_units AS (
