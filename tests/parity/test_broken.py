@@ -67,15 +67,6 @@ class LosesWhatItFolds(SQLiteBackend):
         await self.execute("UPDATE llmbridge_state SET folded = (SELECT coalesce(MAX(number), 0) FROM llmbridge_calls)")
 
 
-class ErasesCallsAlone(SQLiteBackend):
-    async def erase_user(self, origin: str, id_at_origin: str) -> int:
-        await self.fold_totals()
-        named = "WHERE origin = $1 AND id_at_origin = $2"
-        found = await self.fetch_value(f"SELECT COUNT(*) FROM llmbridge_calls {named}", origin, id_at_origin)
-        await self.execute(f"UPDATE llmbridge_calls SET id_at_origin = NULL {named}", origin, id_at_origin)
-        return int(found)
-
-
 BROKEN: tuple[tuple[type[SQLiteBackend], type[CallsParity]], ...] = (
     (FloatMoney, CallsParity),
     (InclusiveUntil, CallsParity),
@@ -83,7 +74,6 @@ BROKEN: tuple[tuple[type[SQLiteBackend], type[CallsParity]], ...] = (
     (LastOfAnIdStays, CallsParity),
     (WholeTagsLoseTheirPoint, CallsParity),
     (LosesWhatItFolds, UpkeepParity),
-    (ErasesCallsAlone, UpkeepParity),
 )
 
 
