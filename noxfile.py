@@ -166,6 +166,19 @@ def parity(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Thousands of faults where the tests inject tens, other ones every time: it takes hours. The share of them that is
+    played is LLMBRIDGE_TEST_CHAOS (1: all)."""
+    session.install(*SOURCES, *tools("test"))
+    seed = os.environ.get("LLMBRIDGE_TEST_FAULTS_SEED") or str(random.randrange(10**9))
+    session.log(f"LLMBRIDGE_TEST_FAULTS_SEED={seed} injects the same faults again")
+    share = os.environ.get("LLMBRIDGE_TEST_CHAOS", "1")
+    faults = {"LLMBRIDGE_TEST_CHAOS": share, "LLMBRIDGE_TEST_FAULTS_SEED": seed}
+    patiently = ("-n", "2", "-o", "faulthandler_timeout=14400")
+    session.run("pytest", *(session.posargs or ["tests/faults", *patiently]), env=faults)
+
+
+@nox.session
 def isolation(session: nox.Session) -> None:
     """The wheels and the source distributions, used as a user gets them and away from this folder."""
     session.install(*tools("build"))
@@ -179,7 +192,7 @@ def isolation(session: nox.Session) -> None:
 
 def test(session: nox.Session) -> None:
     """Install every distribution as a user would, and run the tests."""
-    session.install(*SOURCES, *tools("test"))
+    session.install(*SOURCES, *tools("test"), *tools("vendors"))
     session.run("pytest", *(session.posargs or ["-n", "2"]))
 
 

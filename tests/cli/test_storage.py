@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,30 @@ def test_books_are_copied_to_a_database_that_is_made(cli: Command, books: str) -
     assert of_each[0]["rows"] == of_each[1]["rows"]
     of_each = [cli("calls", "--json", "--db", url).document for url in (books, "sqlite:///copy.db")]
     assert of_each[0] == of_each[1]
+
+
+def test_purged_days_are_copied_with_their_totals(cli: Command, own_directory: Path) -> None:
+    url, today = f"sqlite:///{own_directory / 'old.db'}", datetime.now(UTC)
+
+    async def fill() -> None:
+        async with LLMDatabase(url) as db:
+            for age in range(0, 100, 5):
+                call = {"origin": "o", "id_at_origin": f"u{age % 3}", "provider": "p", "model_name": "m"}
+                await db.record_api_call(**call, estimated_cost=f"0.{age:012}", called_at=today - timedelta(days=age))
+            await db.purge(today - timedelta(days=31))
+
+    asyncio.run(fill())
+    copied = cli("storage", "copy", url, "copy.db", "--json").document
+    assert (copied["calls"], copied["expired"]) == (7, 0)
+    assert copied["totals"] > 13
+    cli("purge", "--older-than", "20d", "--db", url)
+    assert cli("storage", "copy", url, "copy.db").code == 0
+    for by in ("none", "user", "model,status", "day"):
+        asked = ("usage", "--since", f"{(today - timedelta(days=120)).date()}", "--by", by, "--json")
+        of_each = [cli(*asked, "--db", one).document for one in (url, "copy.db")]
+        assert of_each[0]["rows"] == of_each[1]["rows"]
+        assert of_each[1]["total"]["calls"] == 20
+    assert len(cli("calls", "--json", "--db", "copy.db").document["calls"]) == 5
 
 
 def test_a_copy_from_nowhere_or_to_itself_is_a_mistake(cli: Command, books: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -14,8 +15,6 @@ from typing import Any
 import pytest
 
 from llmbridge import LLMDatabase, price_data
-from llmbridge.storage import TotalsReport
-from llmbridge.storage.memory import MemoryBackend
 
 Command = Callable[..., Any]
 
@@ -23,10 +22,11 @@ TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 _stores = itertools.count()
 
 
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Calls of three users at two origins, 100, 99, 50 and 0 days old, in a store that the environment names."""
-    url = f"memory://upkeep-{next(_stores)}"
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Calls of two users at two origins, 100, 99, 50 and 0 days old, in a store that the environment names."""
+    kinds = {"memory": f"memory://upkeep-{next(_stores)}", "sqlite": f"sqlite:///{own_directory / 'upkeep.db'}"}
+    url = kinds[request.param]
 
     async def fill() -> None:
         async with LLMDatabase(url) as db:
@@ -45,8 +45,9 @@ def store(monkeypatch: pytest.MonkeyPatch) -> str:
     return url
 
 
-def total(cli: Command) -> Any:
-    return cli("usage", "--since", "all", "--by", "none", "--json").document["total"]
+def total(cli: Command, *db: str) -> Any:
+    named = ("--db", *db) if db else ()
+    return cli("usage", "--since", "all", "--by", "none", "--json", *named).document["total"]
 
 
 def calls(cli: Command) -> list[Any]:
@@ -180,38 +181,34 @@ def test_doctor_finds_nothing_wrong_with_books_that_are_well(cli: Command, store
     assert (document["problems"], document["schema"]["pending"], document["prices"]["error"]) == ([], [], None)
 
 
-class WithWrongTotals(MemoryBackend):
-    """Totals of which two are wrong until they are repaired."""
+def test_doctor_repairs_wrong_totals_when_asked(cli: Command, own_directory: Path) -> None:
+    url = f"sqlite:///{own_directory / 'wrong.db'}"
 
-    wrong = 2
+    async def fill() -> None:
+        async with LLMDatabase(url) as db:
+            for minute in range(600):  # so many that they are folded into totals when the store is closed
+                at = TODAY - timedelta(days=20) + timedelta(minutes=minute)
+                await db.record_api_call(origin="o", provider="p", model_name="m", estimated_cost="0.1", called_at=at)
 
-    async def check_totals(self, repair: bool = False) -> TotalsReport:
-        wrong = WithWrongTotals.wrong
-        if repair:
-            WithWrongTotals.wrong = 0
-        return TotalsReport(10, wrong, wrong if repair else 0)
-
-
-@pytest.fixture
-def wrong_totals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmbridge.storage.memory.MemoryBackend", WithWrongTotals)
-    monkeypatch.setattr(WithWrongTotals, "wrong", 2)
-
-
-def test_doctor_repairs_wrong_totals_when_asked(cli: Command, store: str, wrong_totals: None) -> None:
-    sick = cli("doctor")
+    asyncio.run(fill())
+    with closing(sqlite3.connect(own_directory / "wrong.db")) as connection, connection:
+        assert connection.execute("DELETE FROM llmbridge_totals").rowcount > 0
+    assert total(cli, url)["calls"] < 600
+    sick = cli("doctor", "--db", url)
     assert sick.code == 1
-    assert "10 checked, 2 wrong, 0 repaired: run llmbridge doctor --repair" in sick.out
+    assert ": run llmbridge doctor --repair" in sick.out
     assert "problems: totals" in sick.out
-    mended = cli("doctor", "--repair", "--json")
-    assert (mended.code, mended.document["totals"]["repaired"], mended.document["problems"]) == (0, 2, [])
-    assert cli("doctor").code == 0
+    assert total(cli, url)["calls"] < 600
+    mended = cli("doctor", "--repair", "--json", "--db", url)
+    assert (mended.code, mended.document["problems"]) == (0, [])
+    assert mended.document["totals"]["repaired"] == mended.document["totals"]["wrong"] > 0
+    assert (total(cli, url)["calls"], total(cli, url)["cost"]) == (600, "60")
+    assert cli("doctor", "--db", url).code == 0
 
 
 def test_doctor_sees_a_store_that_lacks_migrations_and_migrates_nothing(cli: Command, own_directory: Path) -> None:
-    with sqlite3.connect("empty.db") as connection:
+    with closing(sqlite3.connect("empty.db")) as connection:
         connection.execute("VACUUM")
-    connection.close()
     result = cli("doctor", "--db", "empty.db")
     assert result.code == 1
     assert "run llmbridge storage migrate" in result.out

@@ -91,9 +91,8 @@ def test_provider_selection(run: Run, tmp_path: Path) -> None:
 def test_files_and_images(run: Run, tmp_path: Path) -> None:
     (tmp_path / "path" / "to").mkdir(parents=True)
     (tmp_path / "path" / "to" / "image.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
-    [made, _] = block("Files and images").split("response = await")
-    printed = run(made + "print(*(part['type'] for part in image_content))\n", before=BEFORE, coroutine=True)
-    assert printed == "text image_url\n"
+    printed = run(block("Files and images") + "print(response.content)\n", before=BEFORE, coroutine=True)
+    assert printed == "echo: What's in this image? [image_url]\n"
 
 
 def test_initialization_patterns(run: Run) -> None:

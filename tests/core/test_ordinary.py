@@ -10,11 +10,12 @@ from typing import Any
 from uuid import UUID, SafeUUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmbridge import records
-from llmbridge.ordinary import as_it_stands, is_ordinary
+from llmbridge.errors import RecordRejectedError
+from llmbridge.ordinary import in_full
 from llmbridge.schemas import CallRecord
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -140,30 +141,37 @@ def exactly(value: Any) -> Any:
     return type(value), repr(value)
 
 
-@settings(max_examples=600)
+@settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
 @given(given_fields())
 def test_what_is_taken_as_it_stands_is_what_conversion_gives(fields: dict[str, Any]) -> None:
-    if not is_ordinary(fields):
+    short = in_full(fields)
+    if short is None:
         return
-    short, long = as_it_stands(fields), records.convert(fields)
-    assert short == long
-    assert exactly(vars(short)) == exactly({name: vars(long)[name] for name in vars(short)})
-    assert short.model_fields_set == long.model_fields_set
-    assert short.model_dump_json() == long.model_dump_json()
-    assert list(vars(short)) == list(CallRecord.model_fields)
+    fields = {"id": UUID(int=7), "called_at": NOON, **fields}
+    long = CallRecord.from_values(records.convert(fields))
+    record = records.build(fields)
+    assert record == long
+    assert exactly(vars(record)) == exactly(vars(long))
+    assert {**vars(record), **short} == {**vars(record), "id": short["id"], "called_at": short["called_at"]}
+    assert record.model_dump_json() == long.model_dump_json()
+    assert list(vars(record)) == list(CallRecord.model_fields)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(names, values, max_size=3))
 def test_nothing_odd_is_ordinary(changes: dict[str, Any]) -> None:
     fields = FIELDS | changes
-    if is_ordinary(fields):
-        assert exactly(vars(as_it_stands(fields))) == exactly(vars(records.convert(fields)))
+    short = in_full(fields)
+    if short is not None:
+        assert exactly(short) == exactly(records.convert(fields))
 
 
 def test_most_calls_are_ordinary() -> None:
-    assert is_ordinary(FIELDS)
-    assert is_ordinary(FIELDS | {"id_at_origin": None, "metadata": None, "status": "error", "error_type": "Timeout"})
+    assert in_full(FIELDS) is not None
+    assert (
+        in_full(FIELDS | {"id_at_origin": None, "metadata": None, "status": "error", "error_type": "Timeout"})
+        is not None
+    )
 
 
 @pytest.mark.parametrize(
@@ -193,12 +201,23 @@ def test_most_calls_are_ordinary() -> None:
     ids=repr,
 )
 def test_what_is_only_a_little_unusual_is_not(odd: dict[str, Any]) -> None:
-    assert not is_ordinary(FIELDS | odd)
+    assert in_full(FIELDS | odd) is None
 
 
-@pytest.mark.parametrize("name", ["id", "origin", "provider", "model_name", "called_at"])
+@pytest.mark.parametrize("name", ["origin", "provider", "model_name"])
 def test_what_lacks_a_field_is_not(name: str) -> None:
-    assert not is_ordinary({key: value for key, value in FIELDS.items() if key != name})
+    assert in_full({key: value for key, value in FIELDS.items() if key != name}) is None
+
+
+@pytest.mark.parametrize("name", ["id", "called_at"])
+def test_an_id_and_a_time_may_be_filled_in_but_not_left_out(name: str) -> None:
+    fields = {key: value for key, value in FIELDS.items() if key != name}
+    filled = in_full(fields)
+    assert filled is not None
+    assert filled[name] is None
+    with pytest.raises(RecordRejectedError, match=name):
+        records.build(fields)
+    assert in_full(FIELDS | {name: None}) is None
 
 
 def test_what_the_caller_changes_later_does_not_change_the_record() -> None:
@@ -211,9 +230,9 @@ def test_what_the_caller_changes_later_does_not_change_the_record() -> None:
 
 def test_metadata_that_could_be_too_long_as_json_takes_the_long_way() -> None:
     most = {"k": "\x01" * 1357}
-    assert is_ordinary(FIELDS | {"metadata": most})
-    assert records.convert(FIELDS | {"metadata": most}).metadata == most
-    assert not is_ordinary(FIELDS | {"metadata": {"k": "x" * 1361}})
+    assert in_full(FIELDS | {"metadata": most}) is not None
+    assert records.convert(FIELDS | {"metadata": most})["metadata"] == most
+    assert in_full(FIELDS | {"metadata": {"k": "x" * 1361}}) is None
 
 
 def test_an_unsafe_uuid_is_as_good_as_any() -> None:

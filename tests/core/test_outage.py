@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -315,6 +316,22 @@ async def test_closing_writes_what_the_store_takes_in_time(store: Store, tmp_pat
     store.answers.set()
     assert await closing == CloseReport(committed=7)
     assert None not in await asyncio.gather(*recording)
+
+
+async def test_a_start_that_ends_after_the_closing_began_begins_nothing(
+    store: Store, spool: Spool, tmp_path: Path
+) -> None:
+    spool.put([make_call()])
+    store.answers.clear()
+    db = books(store, tmp_path)
+    db.start_soon()
+    closing = asyncio.create_task(db.close(timeout=60))
+    await asyncio.sleep(0.05)
+    store.answers.set()
+    await closing
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("llmbridge")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("llmbridge")]
+    assert spool.counts().waiting == 1
 
 
 async def test_a_caller_who_leaves_before_the_store_is_open_leaves_his_call(store: Store, tmp_path: Path) -> None:

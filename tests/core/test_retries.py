@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -196,6 +197,15 @@ async def test_the_last_attempt_gets_what_is_left_of_the_total() -> None:
         assert quick.timeouts[0] < 0.2
 
 
+async def test_no_other_model_is_asked_when_the_total_is_over() -> None:
+    async with LLMBridge(total_timeout=0.1, timeout=0.1) as bridge:
+        serve(bridge, None, name="slow")
+        other = serve(bridge, "Hello")
+        with pytest.raises(ProviderTimeoutError, match="slow"):
+            await bridge.chat(ask(["slow:m", "acme:m"]))
+        assert other.models == []
+
+
 async def test_a_request_s_own_timeout_is_not_cut_by_the_total() -> None:
     async with LLMBridge(total_timeout=1) as bridge:
         vendor = serve(bridge, "Hello")
@@ -203,7 +213,14 @@ async def test_a_request_s_own_timeout_is_not_cut_by_the_total() -> None:
         assert vendor.timeouts == [pytest.approx(600)]
 
 
-async def test_the_vendor_s_wait_is_kept(bridge: LLMBridge, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [partial(RateLimitError, "slow down"), partial(ProviderUnavailableError, "overloaded", status_code=529)],
+    ids=["429", "529"],
+)
+async def test_the_vendor_s_wait_is_kept(
+    bridge: LLMBridge, monkeypatch: pytest.MonkeyPatch, error: Callable[..., Exception]
+) -> None:
     pauses: list[float] = []
     sleep = asyncio.sleep
 
@@ -211,7 +228,7 @@ async def test_the_vendor_s_wait_is_kept(bridge: LLMBridge, monkeypatch: pytest.
         pauses.append(seconds)
         await sleep(0)
 
-    serve(bridge, limited(wait=7.5), limited(wait=None), "Hello")
+    serve(bridge, error(retry_after=7.5), error(), "Hello")
     monkeypatch.setattr("llmbridge.retries.asyncio.sleep", note)
     await bridge.chat(ask())
     asked, own = pauses

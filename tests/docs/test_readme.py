@@ -161,6 +161,14 @@ async def test_models_are_asked_about(capsys: pytest.CaptureFixture[str]) -> Non
     assert Decimal(estimate) == Decimal("0.0000025")
 
 
+async def test_the_spool_and_the_closing_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    await run(snippet("record_timeout"))
+    status, spool, committed, closed = capsys.readouterr().out.splitlines()
+    assert (status, committed) == ("committed", "1")
+    assert "'waiting': 0" in spool
+    assert closed == "CloseReport(committed=0, spooled=0, lost=0)"
+
+
 async def test_the_sql_of_the_readme_reads_the_view() -> None:
     async with LLMBridge("sqlite:///calls.db") as bridge:
         assert bridge.db is not None

@@ -36,6 +36,7 @@ class Books:
 
     def __init__(self, url: str, home: Path) -> None:
         home.mkdir()
+        self.threads = set(threading.enumerate())
         self.url = url
         self.home = home
         self.spool_dir = home / "spool"
@@ -165,12 +166,13 @@ async def _every_call(backend: StorageBackend) -> list[CallRecord]:
 async def _check_nothing_leaks(books: Books) -> None:
     """No file, connection or thread of the books is left; some end a moment after what used them."""
     gc.collect()
-    async with asyncio.timeout(10):
-        while left := [*await asyncio.to_thread(books.still_open), *_threads()]:
-            assert left
-            await asyncio.sleep(0.01)
-
-
-def _threads() -> list[str]:
-    names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-    return [name for name in names if not name.startswith(("asyncio_", "execnet", "pytest", "Dummy"))]
+    for _ in range(500):
+        threads = [thread.name for thread in set(threading.enumerate()) - books.threads]
+        left = [
+            *await asyncio.to_thread(books.still_open),
+            *(name for name in threads if not name.startswith("asyncio_")),  # of the event loop's own
+        ]
+        if not left:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"this is left open: {left}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 
 from llmbridge import LLMDatabase
 from llmbridge.errors import RecordRejectedError
@@ -19,7 +18,7 @@ from .rounds import rounds
 AT_ONCE = 100
 
 
-async def cancel_some(db: LLMDatabase, numbers: range, dice: random.Random) -> set[int]:
+async def cancel_some(db: LLMDatabase, numbers: range, dice: random.Random, patience: float = 60) -> set[int]:
     """Record calls at once while a third of their callers leave; the numbers of those that were acknowledged."""
 
     async def record(number: int) -> int:
@@ -31,29 +30,34 @@ async def cancel_some(db: LLMDatabase, numbers: range, dice: random.Random) -> s
         for _ in range(dice.randrange(4)):
             await asyncio.sleep(dice.choice((0, 0, 0, 0.0005)))
         caller.cancel()
-    async with asyncio.timeout(60):
-        outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    _, forgotten = await asyncio.wait(callers, timeout=patience)
+    for caller in forgotten:
+        caller.cancel()
+    outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    assert not forgotten, f"{len(forgotten)} callers were forgotten"
     others = [outcome for outcome in outcomes if not isinstance(outcome, int | asyncio.CancelledError)]
     assert not others, others[0]
     assert len([outcome for outcome in outcomes if isinstance(outcome, int)]) >= len(callers) * 2 // 3
     return {outcome for outcome in outcomes if isinstance(outcome, int)}
 
 
-async def cancel_rounds(books: Books, open_books: Callable[[], LLMDatabase], usual: int, chaos: int) -> None:
+async def cancel_rounds(books: Books, usual: int, chaos: int, patience: float = 60) -> None:
     acknowledged: set[int] = set()
     last = 0
     for dice in rounds(usual, chaos):
-        db = open_books()
-        for _ in range(dice.randrange(1, 4)):
-            acknowledged |= await cancel_some(db, range(last, last + AT_ONCE), dice)
-            last += AT_ONCE
-        await db.close()
+        db = books.open()
+        try:
+            for _ in range(dice.randrange(1, 4)):
+                acknowledged |= await cancel_some(db, range(last, last + AT_ONCE), dice, patience)
+                last += AT_ONCE
+        finally:
+            await db.close()
     await check(books, acknowledged, range(last))
 
 
 async def test_callers_who_leave_at_any_await_take_nothing_along(new_books: MakeBooks) -> None:
     books = new_books()
-    await cancel_rounds(books, books.open, 5, 125)
+    await cancel_rounds(books, 10, 250)
 
 
 def unstorable(number: int) -> CallRecord:

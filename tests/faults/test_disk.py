@@ -13,10 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from llmbridge.spool import Spool
+from llmbridge.storage.url import parse, target
+
 from .books import Books, check
 from .conftest import MakeBooks
 from .disk import built, lose_power
 from .processes import Zygote, acknowledged, until, zygote
+from .programs.calls import number_of
 from .rounds import CHAOS, rounds
 
 
@@ -114,3 +118,34 @@ async def lose_power_once(programs: Zygote, books: Books, dice: random.Random, *
         shared.unlink()
     await check(books, acknowledged(notes), range(100_000))
     return forgotten
+
+
+async def test_a_loss_of_power_takes_no_spooled_call_with_it(programs: Zygote, tmp_path: Path) -> None:
+    for number, dice in enumerate(rounds(2, 100)):
+        await lose_power_while_spooling(programs, tmp_path / f"spool-{number}", dice)
+
+
+async def lose_power_while_spooling(programs: Zygote, folder: Path, dice: random.Random, **options: object) -> None:
+    """Record while the store is away until the power goes, and look at what is left in the spool."""
+    away = "postgresql://postgres@127.0.0.1:1/away"
+    log, notes = folder.with_suffix(".undo"), folder.with_suffix(".notes")
+    process = programs.start(
+        "record",
+        url=away,
+        notes=str(notes),
+        numbers=(0, 100_000),
+        callers=8,
+        spool_dir=str(folder),
+        environment={"DISK_FOLDER": str(folder), "DISK_UNDO": str(log)},
+        **options,
+    )
+    await asyncio.to_thread(until, notes.exists)
+    await asyncio.to_thread(until, lambda: notes.stat().st_size > 0)
+    await asyncio.to_thread(time.sleep, 0.3 * dice.random())
+    process.kill()
+    assert await asyncio.to_thread(process.wait) == -9
+    lose_power(log, dice)
+    spool = Spool(target(parse(away)[0]) or "", folder)
+    left = {number_of(found.record.id) for found in spool.oldest(100_000) if found.record is not None}
+    missing = acknowledged(notes) - left
+    assert not missing, f"{len(missing)} acknowledged calls are gone"

@@ -87,6 +87,27 @@ async def test_a_server_that_ends_under_load_and_comes_back_loses_nothing(
             await check(books, noted, range(next(numbers)))
 
 
+async def test_a_server_that_hangs_keeps_neither_callers_nor_the_closing_waiting(
+    own_server: OwnServer, tmp_path: Path
+) -> None:
+    with own_server.database("ENCODING 'UTF8'") as database:
+        books = PostgreSQLBooks(own_server, database, tmp_path / database)
+        db = books.open(record_timeout=0.5)
+        await db.initialize()
+        postmaster = psutil.Process(own_server.pid)
+        frozen = [postmaster, *postmaster.children(recursive=True)]
+        for process in frozen:
+            os.kill(process.pid, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(20):
+                await asyncio.gather(*(db.record_api_call(numbered(number)) for number in range(50)))
+                await db.close(timeout=0.5)
+        finally:
+            for process in reversed(frozen):
+                os.kill(process.pid, signal.SIGCONT)
+        assert await check(books, range(50), range(50)) == set(range(50))
+
+
 async def test_connections_cut_at_any_byte_lose_and_double_nothing(own_server: OwnServer, tmp_path: Path) -> None:
     (socket,) = (path for path in own_server.socket.glob(".s.PGSQL.*") if path.suffix != ".lock")
     async with proxy(socket) as between:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .file_utils import extract_text_from_image as extract_text_from_image
     from .file_utils import get_file_mime_type as get_file_mime_type
     from .file_utils import validate_image_file as validate_image_file
+    from .metrics import CloseReport as CloseReport
     from .providers.base import BaseLLMProvider as BaseLLMProvider
     from .schemas import CallRecord as CallRecord
     from .schemas import LLMChunk as LLMChunk
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BaseLLMProvider": "providers.base",
     "CallRecord": "schemas",
+    "CloseReport": "metrics",
     "LLMBridge": "service",
     "LLMBridgeError": "errors",
     "LLMChunk": "schemas",
@@ -57,6 +59,7 @@ _HOMES = {
 __all__ = [
     "BaseLLMProvider",
     "CallRecord",
+    "CloseReport",
     "LLMBridge",
     "LLMBridgeError",
     "LLMChunk",

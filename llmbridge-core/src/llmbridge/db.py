@@ -121,6 +121,7 @@ class LLMDatabase(ModelBooks, Upkeep):
         """
         if self._session is not None and self._journal is not None:
             self._session.admit()
+            self._journal.admit()
             await self._journal.check_spool()
             await self._session.start()
 

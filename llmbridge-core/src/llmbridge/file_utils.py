@@ -112,7 +112,7 @@ def validate_file_for_vision_api(file_path: Source) -> None:
     path = Path(file_path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {os.fspath(path)!r}")
-    _check_image(_sniff(path.read_bytes()) or get_file_mime_type(path))
+    _check_image(type_of(path.read_bytes()) or get_file_mime_type(path))
 
 
 def create_file_content(file_path_url_or_base64: Source, text: str = "", mime_type: str | None = None) -> list[Part]:
@@ -206,7 +206,7 @@ def _file_part(source: Source, mime_type: str | None) -> Part:
         is_document = get_file_mime_type(urlsplit(source).path) in (_PDF, _TYPES[".doc"], _TYPES[".docx"])
         return {"type": "document", "source": {"type": "url", "url": source}} if is_document else _image_url(source)
     data, media_type = (
-        _from_data_url(source) if isinstance(source, str) and _is_data_url(source) else _content(source, mime_type)
+        split_data_url(source) if isinstance(source, str) and _is_data_url(source) else _content(source, mime_type)
     )
     if media_type == _UNKNOWN:
         raise ValueError("the type of the file is not known; give mime_type=")
@@ -238,7 +238,7 @@ def _type_of_base64(text: str, mime_type: str | None) -> str | None:
     packed = "".join(text.split())
     if not _BASE64.fullmatch(text) or len(packed) < _LONGEST_BEGINNING:
         return None
-    found = _sniff(base64.b64decode(packed[:_LONGEST_BEGINNING].rstrip("=").ljust(_LONGEST_BEGINNING, "A")))
+    found = type_of(base64.b64decode(packed[:_LONGEST_BEGINNING].rstrip("=").ljust(_LONGEST_BEGINNING, "A")))
     if found is None and mime_type is not None and len(packed) >= _LEAST_BASE64:
         return mime_type if _is_whole(packed) else None
     return found
@@ -252,7 +252,11 @@ def _is_whole(packed: str) -> bool:
     return True
 
 
-def _from_data_url(url: str) -> tuple[str, str]:
+def split_data_url(url: str) -> tuple[str, str]:
+    """The data of a data URL as base64, and its type.
+
+    :raises ValueError: it is none
+    """
     found = _DATA_URL.fullmatch(url)
     if found is None:
         raise ValueError("a data URL is written data:TYPE;base64,DATA")
@@ -264,14 +268,15 @@ def _from_data_url(url: str) -> tuple[str, str]:
 
 def _read(path: Path) -> tuple[str, str]:
     raw = path.read_bytes()
-    return _encode(raw), _sniff(raw) or get_file_mime_type(path)
+    return _encode(raw), type_of(raw) or get_file_mime_type(path)
 
 
 def _encode(raw: bytes) -> str:
     return base64.b64encode(raw).decode("ascii")
 
 
-def _sniff(raw: bytes) -> str | None:
+def type_of(raw: bytes) -> str | None:
+    """The type that the first bytes of a file tell; None where they tell none."""
     return next((media_type for media_type, beginning in _BEGINNINGS if beginning.match(raw)), None)
 
 

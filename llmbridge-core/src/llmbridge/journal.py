@@ -15,6 +15,7 @@ from .desk import Desk
 from .entries import complete
 from .errors import StorageClosedError, StorageError, StorageUnavailableError, WrongLoopError
 from .metrics import CloseReport, Counters
+from .price_data import is_fresh
 from .pricing import load_prices
 from .records import redact
 from .registry import ModelRegistry
@@ -40,6 +41,7 @@ class Journal:
         self._timeout = timeout
         self._counters = Counters()
         self._desk: Desk | None = None
+        self._is_closed = False
         self._is_checked = False
         self._last_error: str | None = None
         self._away_since = 0.0
@@ -51,7 +53,6 @@ class Journal:
         :raises RecordRejectedError: it can never be stored
         :raises StorageError: it is not known to be stored
         """
-        await load_prices()
         record, _ = await self._enter(given)
         return record
 
@@ -63,7 +64,6 @@ class Journal:
         The record is None where it can never be stored.
         """
         try:
-            await load_prices()
             return await self._enter(given, priced_as)
         except StorageError as error:
             failure = error
@@ -76,6 +76,10 @@ class Journal:
         logger.error("call %s is not known to be on the books: %s", given.get("id"), failure)
         return record, "lost"
 
+    def admit(self) -> None:
+        """Take calls again after `close`."""
+        self._is_closed = False
+
     async def check_spool(self) -> None:
         """Warn, once, if there is no place where calls could wait while the store is away."""
         if self._spool is None or self._is_checked:
@@ -87,7 +91,9 @@ class Journal:
             logger.warning("%s; calls are lost while the store is away", error)
 
     def store_is_open(self) -> None:
-        """Begin to move what waits in the spool."""
+        """Begin to move what waits in the spool, unless the start has ended after the closing began."""
+        if self._is_closed:
+            return
         replay = self._open_desk().replay
         if replay is not None:
             replay.begin()
@@ -116,12 +122,13 @@ class Journal:
         return {"spool": None, **report, "queue": self._waiting(), "last_error": self._last_error}
 
     async def close(self, timeout: float) -> CloseReport:
-        """Take no more calls; write what waits for at most `timeout` seconds, then spool the rest. Idempotent; the
-        next record begins anew."""
+        """Take no more calls; write what waits for at most `timeout` seconds, then spool the rest. Idempotent."""
+        if self._desk is not None:
+            self._session.check_owner()
+        self._is_closed = True
         desk, self._desk = self._desk, None
         if desk is None:
             return CloseReport()
-        self._session.check_owner()
         before = replace(self._counters)
         await desk.close(timeout)
         report = CloseReport(
@@ -159,6 +166,8 @@ class Journal:
         return f"the store {self._session.backend.target}" if self._session.backend.target else "the store"
 
     async def _enter(self, given: Mapping[str, Any], priced_as: str | None = None) -> tuple[CallRecord, RecordStatus]:
+        if not is_fresh():
+            await load_prices()
         since = None
         if self._session.started:
             self._session.check_owner()
@@ -202,6 +211,8 @@ class Journal:
     def _open_desk(self) -> Desk:
         if self._desk is None:
             self._session.check_owner()
+            if self._is_closed:
+                raise StorageClosedError("the books are closed")
             self._desk = Desk(self._session, self._spool, self._counters, self, self._timeout)
         return self._desk
 

@@ -25,36 +25,24 @@ _LONGEST_ESCAPE = 6
 _LONGEST_FRAME = 26
 
 
-def is_ordinary(fields: Mapping[str, Any]) -> bool:
-    """Whether these are the fields of a CallRecord, in canonical form; False where that takes a closer look."""
+def in_full(fields: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A value for every field of CallRecord, in canonical form, the defaults of those that are not given included; None
+    where that takes a closer look. A missing id or time is left to be filled in, as None."""
     shape = _shape(tuple(fields), tuple(map(type, fields.values())))
     if shape is None:
-        return False
+        return None
     for name in shape.counts:
         if not 0 <= fields[name] < INT64:
-            return False
+            return None
     for name, is_fine in shape.checks:
         if not is_fine(fields[name]):
-            return False
-    return _are_plain(shape.texts(fields))
-
-
-def as_it_stands(fields: Mapping[str, Any]) -> CallRecord:
-    """The record of ordinary fields. It is made as one that was pickled is, without validation."""
+            return None
+    if not _are_plain(shape.texts(fields)):
+        return None
     values = {**_BLANK, **fields}
-    for name in ("metadata", "tools_used"):
-        if values[name] is not None:
-            values[name] = values[name].copy()  # the caller's, who may change them later
-    record = CallRecord.__new__(CallRecord)
-    record.__setstate__(
-        {
-            "__dict__": values,
-            "__pydantic_fields_set__": set(fields),
-            "__pydantic_extra__": None,
-            "__pydantic_private__": None,
-        }
-    )
-    return record
+    for name in shape.copied:  # the caller's, who may change them later
+        values[name] = values[name].copy()
+    return values
 
 
 class _Shape(NamedTuple):
@@ -63,6 +51,7 @@ class _Shape(NamedTuple):
     texts: Callable[[Mapping[str, Any]], tuple[str, ...]]
     counts: tuple[str, ...]
     checks: tuple[tuple[str, Callable[[Any], bool]], ...]
+    copied: tuple[str, ...]
 
 
 @lru_cache(maxsize=1024)
@@ -81,6 +70,7 @@ def _shape(names: tuple[str, ...], kinds: tuple[type, ...]) -> _Shape | None:
         itemgetter(*(name for name in present if name in _TEXTS)),
         tuple(name for name in present if name in _COUNTS),
         tuple((name, _CHECKS[name]) for name in present if name in _CHECKS),
+        tuple(name for name in present if _KINDS[name] in (list, dict)),
     )
 
 
@@ -169,6 +159,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "tools_used": _are_plain_texts,
     "metadata": _is_short_and_flat,
 }
-_REQUIRED = frozenset(name for name, field in CallRecord.model_fields.items() if field.is_required())
+_FILLED_IN = frozenset({"id", "called_at"})
+_REQUIRED = frozenset(name for name, field in CallRecord.model_fields.items() if field.is_required()) - _FILLED_IN
 _BLANK = {name: None if field.is_required() else field.default for name, field in CallRecord.model_fields.items()}
-_OPTIONAL = frozenset(name for name, value in _BLANK.items() if value is None) - _REQUIRED
+_OPTIONAL = frozenset(name for name, value in _BLANK.items() if value is None) - _REQUIRED - _FILLED_IN

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from . import money
 from .errors import RecordRejectedError
 from .limits import INT64, MAX_ERROR_MESSAGE, MAX_METADATA_BYTES, MAX_NAME
-from .ordinary import as_it_stands, is_ordinary
+from .ordinary import in_full
 from .schemas import CallRecord, LLMModel
 from .storage.types import LATEST, ModelPrice
 
@@ -106,26 +106,22 @@ def build(fields: Mapping[str, Any]) -> CallRecord:
 
     :raises RecordRejectedError: a field is missing, of the wrong type, or can never be stored
     """
-    return as_it_stands(fields) if is_ordinary(fields) else convert(fields)
+    values = in_full(fields)
+    if values is None or values["id"] is None or values["called_at"] is None:
+        values = convert(fields)
+    return CallRecord.from_values(values)
 
 
-def convert(fields: Mapping[str, Any]) -> CallRecord:
-    """The canonical record of any fields, as `build` gives it.
+def convert(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A value for every field of CallRecord, in canonical form, whatever the fields are.
 
-    :raises RecordRejectedError: as there
+    :raises RecordRejectedError: as `build`
     """
     try:
         record = CallRecord.model_validate(fields)
     except ValidationError as error:
         raise RecordRejectedError(f"this call cannot be recorded: {_what_is_wrong(error)}") from None
-    complete_in_place(record, _changes(record))
-    return record
-
-
-def complete_in_place(record: CallRecord, changes: Mapping[str, Any]) -> None:
-    """Change a frozen record that nobody else has seen yet; a copy would cost more than all the rest."""
-    vars(record).update(changes)
-    record.model_fields_set.update(changes)
+    return {**vars(record), **_changes(record)}
 
 
 def canonical(call: CallRecord) -> CallRecord:

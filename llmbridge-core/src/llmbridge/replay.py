@@ -27,6 +27,8 @@ logger = logging.getLogger("llmbridge.spool")
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 30.0
+#: Seconds that a store which hangs gets to end what it was given.
+_LEAST_PATIENCE = 1.0
 #: What keeps the store from taking any call, not this one alone.
 _AWAY = (StorageUnavailableError, StorageRefusedError, SchemaOutdatedError, SchemaTooNewError)
 
@@ -62,7 +64,7 @@ class Replay:
             await asyncio.wait([self._running], timeout=timeout)
         if self._running is not None:
             self._running.cancel()
-            await asyncio.wait([self._running])
+            await asyncio.wait([self._running], timeout=_LEAST_PATIENCE)
 
     def _ended(self, running: asyncio.Task[None]) -> None:
         self._running = None

@@ -17,6 +17,7 @@ from .errors import (
     InvalidResponseError,
     LLMBridgeError,
     ModelNotFoundError,
+    ProviderError,
     ProviderNotFoundError,
     ProviderTimeoutError,
     ProviderUnavailableError,
@@ -119,8 +120,7 @@ def passes(error: BaseException) -> bool:
 def _pause(state: RetryCallState) -> float:
     """Seconds to wait: what the vendor asked for, else half a second and twice as long each time."""
     error = state.outcome.exception() if state.outcome is not None else None
-    asked: float | None = getattr(error, "retry_after", None)
-    if asked:
-        return asked
+    if isinstance(error, ProviderError) and error.retry_after:
+        return error.retry_after
     pause = min(_FIRST_PAUSE * 2.0 ** (state.attempt_number - 1), _LONGEST_PAUSE)
     return pause * random.uniform(0.75, 1.0)  # noqa: S311  jitter needs no secrecy

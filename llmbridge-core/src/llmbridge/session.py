@@ -108,6 +108,7 @@ class Session:
                 closing.result()
             else:
                 self._left = closing
+                closing.add_done_callback(_tell_failure)
                 logger.warning("the store still works on what it was given; it closes when it is done")
 
     def check_owner(self) -> None:
@@ -183,6 +184,11 @@ class Session:
         self._starting = None
         if starting.cancelled() or starting.exception() is not None:
             self._owner = None
+
+
+def _tell_failure(closing: asyncio.Future[None]) -> None:
+    if not closing.cancelled() and (error := closing.exception()) is not None:
+        logger.error("closing the store raised %s", type(error).__name__)
 
 
 def _wrong(what: str) -> WrongLoopError:

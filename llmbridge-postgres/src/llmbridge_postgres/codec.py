@@ -121,7 +121,8 @@ def encode_call(call: CallRecord) -> tuple[Any, ...]:
 
 def decode_call(row: Sequence[Any]) -> CallRecord:
     """The call of a row in the order of CALL_FIELDS."""
-    fields = dict(zip(CALL_FIELDS, row, strict=True))
+    fields: dict[str, Any] = dict.fromkeys(CallRecord.model_fields)
+    fields.update(zip(CALL_FIELDS, row, strict=True))
     # asyncpg's UUID is a class of its own.
     fields["id"] = UUID(bytes=fields["id"].bytes)
     fields["group_id"] = None if fields["group_id"] is None else UUID(bytes=fields["group_id"].bytes)
@@ -133,7 +134,7 @@ def decode_call(row: Sequence[Any]) -> CallRecord:
     fields["repriced_at"] = _utc(fields["repriced_at"])
     fields["tools_used"] = None if fields["tools_used"] is None else json.loads(fields["tools_used"])
     fields["metadata"] = None if fields["metadata"] is None else json.loads(fields["metadata"])
-    return CallRecord.model_construct(**fields)
+    return CallRecord.from_values(fields)
 
 
 def encode_model(model: LLMModel) -> tuple[Any, ...]:

@@ -134,7 +134,8 @@ def encode_call(call: CallRecord) -> tuple[Any, ...]:
 
 def decode_call(row: tuple[Any, ...]) -> CallRecord:
     """The call of a row in the order of CALL_FIELDS."""
-    fields = dict(zip(CALL_FIELDS, row, strict=True))
+    fields: dict[str, Any] = dict.fromkeys(CallRecord.model_fields)
+    fields.update(zip(CALL_FIELDS, row, strict=True))
     fields["id"] = UUID(bytes=fields["id"])
     fields["called_at"] = from_micros(fields["called_at"])
     fields["estimated_cost"] = _dollars(fields["estimated_cost"])
@@ -146,7 +147,7 @@ def decode_call(row: tuple[Any, ...]) -> CallRecord:
     fields["group_id"] = None if fields["group_id"] is None else UUID(bytes=fields["group_id"])
     fields["tools_used"] = None if fields["tools_used"] is None else json.loads(fields["tools_used"])
     fields["metadata"] = None if fields["metadata"] is None else json.loads(fields["metadata"])
-    return CallRecord.model_construct(**fields)
+    return CallRecord.from_values(fields)
 
 
 def encode_model(model: LLMModel) -> tuple[Any, ...]:

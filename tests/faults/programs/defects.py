@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -16,6 +17,7 @@ from llmbridge.recorder import Entry, Recorder
 from llmbridge.replay import Replay
 from llmbridge.schemas import CallRecord, RecordStatus
 from llmbridge.storage import RecordResult, StorageBackend, UsageQuery, UsageRow
+from llmbridge_postgres import calls as postgres_calls
 from llmbridge_sqlite import SQLiteBackend
 from llmbridge_sqlite import backend as sqlite_backend
 from llmbridge_sqlite import connection as sqlite_connection
@@ -32,6 +34,24 @@ def apply(name: str | None) -> None:
         return
     _applied.append(name)
     PATCHES.get(name, lambda: None)()
+
+
+@contextmanager
+def applied(name: str) -> Iterator[None]:
+    """Give this process a defect for a while."""
+    places: list[Any] = [Recorder, Replay, recorder, spool, sqlite_connection.Session, postgres_calls]
+    before = [dict(vars(place)) for place in places]
+    apply(name)
+    try:
+        yield
+    finally:
+        _applied.clear()
+        for place, was in zip(places, before, strict=True):
+            for attribute in vars(place).keys() - was.keys():
+                delattr(place, attribute)
+            for attribute, value in was.items():
+                if vars(place)[attribute] is not value:
+                    setattr(place, attribute, value)
 
 
 def backend(url: str) -> StorageBackend | None:
@@ -138,9 +158,7 @@ def spool_not_synced() -> None:
 
 @patch
 def unsorted_keys() -> None:
-    from llmbridge_postgres import calls
-
-    calls.sorted = lambda ids, key: list(ids)  # type: ignore[attr-defined]
+    postgres_calls.sorted = lambda ids, key: list(ids)  # type: ignore[attr-defined]
 
 
 @patch
@@ -227,4 +245,8 @@ def sent_again_under_another_id() -> None:
 
 @patch
 def left_in_memory_at_the_end() -> None:
-    Recorder._stopped = lambda self, error: self._fail(self._unsettled(), StorageUnavailableError("gone"))  # type: ignore
+    def tell(self: Recorder, error: BaseException) -> None:
+        self._fail(self._unsettled(), StorageUnavailableError("the recorder was stopped"))
+
+    Recorder._stopped = tell  # type: ignore[method-assign]
+    recorder._save_what_is_left = lambda *_: None

@@ -19,7 +19,7 @@ from llmbridge import LLMDatabase
 from llmbridge.errors import WrongLoopError
 
 WAYS: dict[str, Callable[[Callable[[], Awaitable[object]]], object]] = {}
-CALLERS = 20
+CALLERS = 100
 
 kept: list[object] = []
 
@@ -43,11 +43,12 @@ async def work(url: str, spool_dir: str, accepted: Notes, acknowledged: Notes) -
     async def caller(first: int) -> None:
         nonlocal noted
         for number in range(first, 10**6, CALLERS):
+            await asyncio.sleep(number % 7 / 1000)  # so that they do not all wait for one commit
             accepted.add(number)
             await db.record_api_call(numbered(number))
             acknowledged.add(number)
             noted += 1
-            if noted > 200:
+            if noted > 500:
                 enough.set()
 
     kept.extend(asyncio.create_task(caller(number)) for number in range(CALLERS))

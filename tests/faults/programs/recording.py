@@ -18,6 +18,9 @@ from llmbridge import LLMDatabase
 from llmbridge.errors import StorageError
 
 NUMBER_BYTES = 8
+#: The first of the calls that processes share, and how many of them at a time.
+SHARED = 100_000_000
+SHARED_AT_ONCE = 200
 
 
 class Notes:
@@ -52,22 +55,17 @@ def record(
     callers: int = 16,
     each: int | None = None,
     ready: str | None = None,
-    shared: tuple[int, int] | None = None,
-    backwards: bool = False,
+    crossing: str | None = None,
     seconds: float | None = None,
     calm: bool = False,
     **options: Any,
 ) -> int:
     """Open the books, record a few calls at once, close, and again, up to the last number or for so many `seconds`.
-    `each` is how many calls lie between an opening and the closing (None: all). Those of `shared` are recorded too,
-    one after each of one's own. The exit code is 1 where a call was not acknowledged, and with
-    `calm` 3 where the store made any trouble: a batch tried again, or a call spooled."""
+    `each` is how many calls lie between an opening and the closing (None: all). With `crossing`, `up` or `down`, every
+    other call is one that other processes record at the same time, in that order. The exit code is 1 where a call was
+    not acknowledged, and with `calm` 3 where the store made any trouble: a batch tried again, or a call spooled."""
     noted = Notes(notes)
-    chosen = list(range(*numbers))
-    if shared is not None:
-        chosen = [number for both in zip(chosen, range(*shared), strict=False) for number in both]
-    if backwards:
-        chosen.reverse()
+    chosen = range(*numbers)
     until = time.monotonic() + (seconds or 3600)
     failures: list[StorageError] = []
 
@@ -87,13 +85,15 @@ def record(
     async def main() -> None:
         nonlocal troubles
         for some in _portions(chosen, each):
-            async with books(url, options) as db:
-                if ready is not None:
-                    Path(ready).touch()
-                mine = iter(some)
-                await asyncio.gather(*(caller(db, mine) for _ in range(callers)))
-                counts = db.metrics()
-                troubles += counts["batches_retried"] + counts["calls_spooled"]
+            db = books(url, options)
+            await db.open()
+            if ready is not None:
+                Path(ready).touch()
+            mine = _crossed(some, crossing)
+            await asyncio.gather(*(caller(db, mine) for _ in range(callers)))
+            await db.close()
+            counts = db.metrics()
+            troubles += counts["batches_retried"] + counts["calls_spooled"]
 
     asyncio.run(main())
     for error in failures[:3]:
@@ -103,7 +103,17 @@ def record(
     return 3 if calm and troubles else 0
 
 
-def _portions(numbers: list[int], size: int | None) -> Iterator[list[int]]:
+def _crossed(numbers: range, crossing: str | None) -> Iterator[int]:
+    """Numbers of one's own, and between them such as the clock has for every process."""
+    for count, number in enumerate(numbers):
+        yield number
+        if crossing is not None:
+            place = count % SHARED_AT_ONCE
+            window = int(time.time() * 5) % 100_000 * SHARED_AT_ONCE
+            yield SHARED + window + (place if crossing == "up" else SHARED_AT_ONCE - 1 - place)
+
+
+def _portions(numbers: range, size: int | None) -> Iterator[range]:
     if size is None:
         yield numbers
         return

@@ -14,6 +14,7 @@ import sys
 import traceback
 
 import asyncpg  # noqa: F401
+import defects
 import endings
 import recording
 from calls import numbered
@@ -33,6 +34,7 @@ def start(program: str, arguments: dict[str, object]) -> int:
     os.close(0)
     os.dup2(2, 1)
     if program in endings.WAYS:
+        defects.apply(arguments.pop("defect", None))
         endings.run(program, **arguments)
         sys.exit()
     code = 1

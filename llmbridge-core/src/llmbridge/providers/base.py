@@ -66,7 +66,8 @@ class BaseLLMProvider(ABC):
 
     async def stream(self, request: LLMRequest, model: str, *, timeout: float) -> AsyncIterator[Delta]:
         """Send one request, once, and yield the answer as it comes; the last step has the completion. Closing the
-        iterator ends the call. A provider that cannot stream yields the whole answer as one step.
+        iterator ends the call. A provider that cannot stream yields the whole answer as one step. `timeout` is the
+        longest wait for the next step, in seconds.
 
         :raises ProviderError: the vendor refused or failed, also half-way
         :raises ModelNotFoundError: the vendor does not have the model; nothing else leaves this method
