@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from . import attempts, formats, streams
 from .calls import Call, Kept, system_prompt_hash, tool_names
-from .db import LLMDatabase, OnStorageError
+from .db import LEAST_PATIENCE, LLMDatabase, OnStorageError
 from .errors import ModelNotFoundError
 from .metrics import CloseReport
 from .models import Models
@@ -124,16 +124,18 @@ class LLMBridge:
 
     async def close(self, timeout: float | None = None) -> CloseReport:
         """Finish the calls in flight, write what waits, spool the rest, and close the books and the connections to
-        vendors; all of it within `timeout` seconds (None: `record_timeout`). Says what became of what waited.
-        Idempotent; what comes after raises StorageClosedError."""
-        until = time.monotonic() + (self._books.record_timeout if timeout is None else timeout)
+        vendors; all of it within `timeout` seconds (None: `record_timeout`), and where the calls in flight take them
+        all, the store gets a second more. Says what became of what waited. Idempotent; what comes after raises
+        StorageClosedError."""
+        seconds = self._books.record_timeout if timeout is None else timeout
+        until = time.monotonic() + seconds
         if self._finishing:
-            await asyncio.wait(self._finishing, timeout=until - time.monotonic())
+            await asyncio.wait(self._finishing, timeout=seconds)
         report = CloseReport()
         async with AsyncExitStack() as closing:  # each is closed whatever the others raise
             for provider in self._roster.providers():
                 closing.push_async_callback(provider.close)
-            report = await self._books.close(max(until - time.monotonic(), 0))
+            report = await self._books.close(max(until - time.monotonic(), min(seconds, LEAST_PATIENCE)))
         self._roster.forget_replaced()
         return report
 
