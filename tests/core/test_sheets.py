@@ -22,20 +22,17 @@ from llmbridge.testing.records import make_totals
 CALLS = make_calls(300, seed=41)
 
 
-def row(call: Any) -> tuple[Any, ...]:
-    """A call as a backend reads it to be folded."""
+def sums(call: Any) -> tuple[Any, ...]:
+    """A call alone as a backend sums it to be folded, behind the start of its cell."""
     succeeded = call.status == "success"
     response = call.response_time_ms if succeeded else None
     first_token = call.time_to_first_token_ms if succeeded else None
     return (
-        call.origin,
-        call.id_at_origin,
-        micros(call.called_at),
         call.provider,
         call.model_name,
         call.status,
-        None if response is None else bucket(response),
-        None if first_token is None else bucket(first_token),
+        None if response is None else str(bucket(response)),
+        None if first_token is None else str(bucket(first_token)),
         1,
         int(call.attempt == 1),
         int(call.total_tokens is None and call.cost_reason != "not_billed"),
@@ -52,14 +49,22 @@ def row(call: Any) -> tuple[Any, ...]:
     )
 
 
-ROWS = list(map(row, CALLS))
+def folded(calls: list[Any]) -> Sheets:
+    """The sheets of calls of which none is summed with another one yet."""
+    seconds = [micros(call.called_at) // 1_000_000 for call in calls]
+    users = [
+        (call.origin, call.id_at_origin or "", second // 86_400 * 86_400, *sums(call))
+        for call, second in zip(calls, seconds, strict=True)
+    ]
+    quarters = [(call.origin, second // 900 * 900, *sums(call)) for call, second in zip(calls, seconds, strict=True)]
+    return fold(users, quarters)
 
 
-def kept(parts: list[list[tuple[Any, ...]]]) -> dict[Any, tuple[str, str]]:
+def kept(parts: list[list[Any]]) -> dict[Any, tuple[str, str]]:
     """The texts that a store has after it folded one part after the other."""
     texts: dict[Any, tuple[str, str]] = {}
     for part in parts:
-        sheets = fold(part)
+        sheets = folded(part)
         for key, sheet in (*sheets.users.items(), *sheets.times.items()):
             texts[key] = extend(texts[key], sheet) if key in texts else pack(sheet)
     return texts
@@ -73,34 +78,34 @@ def opened(texts: dict[Any, tuple[str, str]]) -> Sheets:
 
 
 @settings(max_examples=50, deadline=None)
-@given(cuts=st.lists(st.integers(0, len(ROWS)), max_size=6), order=st.randoms(use_true_random=False))
+@given(cuts=st.lists(st.integers(0, len(CALLS)), max_size=6), order=st.randoms(use_true_random=False))
 def test_folding_in_any_parts_and_order_is_folding_at_once(cuts, order):
-    rows = order.sample(ROWS, len(ROWS))
-    bounds = [0, *sorted(cuts), len(rows)]
-    parts = [rows[start:end] for start, end in pairwise(bounds)]
-    checked, wrong = compare(opened(kept(parts)), fold(ROWS))
+    calls = order.sample(CALLS, len(CALLS))
+    bounds = [0, *sorted(cuts), len(calls)]
+    parts = [calls[start:end] for start, end in pairwise(bounds)]
+    checked, wrong = compare(opened(kept(parts)), folded(CALLS))
     assert checked > len(CALLS)
     assert wrong.lines() == 0
 
 
 def test_what_is_wrong_is_found_line_by_line():
-    sheets = fold(ROWS)
+    sheets = folded(CALLS)
     key, sheet = next(iter(sheets.users.items()))
     sheet.pop(next(iter(sheet)))
     sheets.times.pop(next(iter(sheets.times)))
-    _, wrong = compare(sheets, fold(ROWS))
+    _, wrong = compare(sheets, folded(CALLS))
     assert list(wrong.users) == [key]
     assert len(wrong.times) == 1
 
 
 def test_a_negative_line_takes_everything_away():
-    for sheet in fold(ROWS).users.values():
+    for sheet in folded(CALLS).users.values():
         taken = {line_key: line.negative() for line_key, line in sheet.items()}
         assert extend(pack(sheet), taken) == ("[]", "[]")
 
 
 def test_texts_are_json():
-    sums, histograms = pack(fold(ROWS).times[86_400, micros(CALLS[0].called_at) // 86_400_000_000 * 86_400, "app"])
+    sums, histograms = pack(folded(CALLS).times[86_400, micros(CALLS[0].called_at) // 86_400_000_000 * 86_400, "app"])
     assert len(json.loads(sums)) == len(json.loads(histograms)) > 1
 
 
@@ -110,7 +115,7 @@ def test_a_histogram_is_read_as_it_was_written(histogram):
 
 
 def test_sheets_are_the_totals_of_the_contract():
-    sheets = fold(ROWS)
+    sheets = folded(CALLS)
     days = [
         total
         for (origin, user, start), sheet in sorted(sheets.users.items(), key=lambda item: (item[0][2], item[0]))
@@ -130,7 +135,7 @@ def test_sheets_are_the_totals_of_the_contract():
 
 
 def test_an_answer_from_sheets_is_the_law():
-    texts = kept([ROWS[:100], ROWS[100:]])
+    texts = kept([CALLS[:100], CALLS[100:]])
     for group_by in ((), ("status",), ("model_name", "origin"), ("id_at_origin", "provider")):
         plan = Plan(UsageQuery(group_by=group_by))
         [part] = plan.coverage.parts

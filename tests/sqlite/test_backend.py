@@ -203,9 +203,12 @@ async def test_sums_are_exact_beyond_64_bits(backend):
         for n in range(100)
     ]
     await backend.record_calls(calls)
-    [row] = await backend.summarize_usage(UsageQuery())
-    assert (row.total_tokens, row.response_time_ms_sum) == (100 * largest, 100 * largest)
-    assert row.cost == Decimal("899999999.9999999999")
+    for fold in (False, True):
+        if fold:
+            await backend.fold_totals()
+        [row] = await backend.summarize_usage(UsageQuery())
+        assert (row.total_tokens, row.response_time_ms_sum) == (100 * largest, 100 * largest)
+        assert row.cost == Decimal("899999999.9999999999")
 
 
 async def test_a_year_of_hours_keeps_the_law(backend):

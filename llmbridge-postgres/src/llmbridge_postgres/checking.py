@@ -28,9 +28,7 @@ SELECT min(start) FROM (
 """
 _CALLS = " ".join(
     (
-        "SELECT",
-        totals.ROW,
-        "FROM {{tables.llmbridge_calls}} WHERE called_at >= $1 AND called_at < $2 AND lot <> ALL (ARRAY(",
+        "{{tables.llmbridge_calls}} WHERE called_at >= $1 AND called_at < $2 AND lot <> ALL (ARRAY(",
         totals.OPEN,
         "))",
     )
@@ -58,13 +56,12 @@ async def check_day(session: Session, start: int, repair: bool, where: str) -> T
     day = start // DAY * DAY
     one_view: AbstractAsyncContextManager[None] = session.turn() if repair else session.snapshot()
     async with one_view:
-        calls = await session.fetch(_CALLS, totals.instant(day), totals.instant(day + DAY))
         kept = Sheets()
         for *user, sums, histograms in await session.fetch(_USERS, day):
             kept.users[user[0], user[1], user[2]] = unpack(sums, histograms)
         for *time, sums, histograms in await session.fetch(_TIMES, list(GRAINS), day, day + DAY):
             kept.times[time[0], time[1], time[2]] = unpack(sums, histograms)
-        expected = await totals.folded(calls)
+        expected = await totals.summed(session, _CALLS, totals.instant(day), totals.instant(day + DAY))
         checked, wrong = await asyncio.to_thread(compare, kept, expected)
         bad = wrong.lines()
         if repair and bad:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from llmbridge.storage import LATEST, sheets
-from llmbridge.storage.coverage import EPOCH, micros
+from llmbridge.storage.coverage import EPOCH, GRAINS, USER_GRAINS, micros
 from llmbridge.storage.sheets import NUMBERS, Sheet, Sheets, TimeKey, UserKey
 
 from . import schema
@@ -34,21 +34,10 @@ _OF_A_CALL = {
     "response_time_ms_sum": "CASE status WHEN 'success' THEN coalesce(response_time_ms, 0) ELSE 0 END",
     **{name: f"coalesce({name}, 0)" for name in NUMBERS if name.endswith("_tokens")},
 }
-#: A call as `fold` takes it.
-ROW = ", ".join(
-    (
-        "origin, id_at_origin, called_at, provider, model_name, status, response_bucket, first_token_bucket",
-        *(_OF_A_CALL[name] for name in NUMBERS),
-    )
-)
+_SUMS = ", ".join(f"sum({_OF_A_CALL[name]})" for name in NUMBERS)
+_HISTOGRAMS = "string_agg(response_bucket::text, ','), string_agg(first_token_bucket::text, ',')"
 #: The sums of calls, exact whatever their size, and their histograms.
-AGGREGATES = ", ".join(
-    (
-        *(f"sum({_OF_A_CALL[name]})" for name in NUMBERS),
-        "string_agg(response_bucket::text, ',')",
-        "string_agg(first_token_bucket::text, ',')",
-    )
-)
+AGGREGATES = ", ".join((_SUMS, _HISTOGRAMS))
 #: The lots of the tail.
 OPEN = "SELECT number FROM {{tables.llmbridge_lots}} WHERE NOT folded"
 
@@ -69,7 +58,17 @@ _WORTH_CALLS, _WORTH_LOTS = 1_000, 50
 _CLOSE_LOTS = """
 UPDATE {{tables.llmbridge_lots}} SET folded = true WHERE number = ANY ($1::bigint[]) AND NOT folded RETURNING number
 """
-_OF_LOTS = " ".join(("SELECT", ROW, "FROM {{tables.llmbridge_calls}} WHERE lot = ANY ($1::bigint[])"))
+_OF_LOTS = "{{tables.llmbridge_calls}} WHERE lot = ANY ($1::bigint[])"
+#: The start in seconds of a call's cell.
+_START = "floor(extract(epoch FROM called_at) / {grain})::bigint * {grain}"
+#: Sums as `sheets.fold` takes them, but the numbers in one text: a numeric would come as a Decimal, at many times the
+#: cost.
+_OF_USERS, _OF_TIMES = (
+    ", ".join(
+        (key, _START.format(grain=grain), "provider, model_name, status", _HISTOGRAMS, f"concat_ws(',', {_SUMS})")
+    )
+    for key, grain in (("origin, coalesce(id_at_origin, '')", USER_GRAINS[-1]), ("origin", GRAINS[-1]))
+)
 _READ_USERS = """
 SELECT origin, id_at_origin, start, sums, histograms
 FROM unnest($1::text[], $2::text[], $3::bigint[]) AS wanted (origin, id_at_origin, start)
@@ -130,17 +129,22 @@ async def fold(session: Session, lots: Sequence[int]) -> None:
     """Fold lots into the totals. Belongs into a turn. Who has one of them open gets another."""
     closed = [row["number"] for row in await session.fetch(_CLOSE_LOTS, list(lots))]
     if closed:
-        await add(session, await folded(await session.fetch(_OF_LOTS, closed)))
+        await add(session, await summed(session, _OF_LOTS, closed))
 
 
-async def folded(rows: Iterable[Any]) -> Sheets:
-    """The sheets of calls in the form of ROW, made beside the event loop."""
-    return await asyncio.to_thread(lambda: sheets.fold([_row(row) for row in rows]))
+async def summed(session: Session, calls: str, *parameters: Any) -> Sheets:
+    """The sheets of `calls`, which is what stands behind FROM, summed by PostgreSQL and put together beside the event
+    loop."""
+    users, quarters = [
+        await session.fetch(" ".join(("SELECT", sums, "FROM", calls, "GROUP BY", keys)), *parameters)
+        for sums, keys in ((_OF_USERS, "1, 2, 3, 4, 5, 6"), (_OF_TIMES, "1, 2, 3, 4, 5"))
+    ]
+    return await asyncio.to_thread(lambda: sheets.fold(map(_sums, users), map(_sums, quarters)))
 
 
-def _row(row: Sequence[Any]) -> tuple[Any, ...]:
-    origin, user, called_at, *rest = row
-    return origin, user, micros(called_at.replace(tzinfo=UTC)), *rest
+def _sums(row: Sequence[Any]) -> tuple[Any, ...]:
+    *sums, numbers = row
+    return *sums, *map(int, numbers.split(","))
 
 
 async def add(session: Session, more: Sheets) -> None:

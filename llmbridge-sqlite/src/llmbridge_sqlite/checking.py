@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from llmbridge.storage import EARLIEST, TotalsReport
 from llmbridge.storage.coverage import GRAINS, SECOND, micros
-from llmbridge.storage.sheets import Sheets, compare, fold, unpack
+from llmbridge.storage.sheets import Sheets, compare, unpack
 
 from . import totals
 
@@ -23,7 +23,7 @@ SELECT MIN(start) FROM (
     SELECT (SELECT MIN(start) FROM llmbridge_totals WHERE grain = value AND start >= :from) FROM json_each(:grains)
 )
 """
-_CALLS = " ".join(("SELECT", totals.ROW, "FROM llmbridge_calls WHERE called_at >= ? AND called_at < ? AND number <= ?"))
+_CALLS = "llmbridge_calls WHERE called_at >= ? AND called_at < ? AND number <= ?"
 _USERS = "SELECT origin, id_at_origin, start, sums, histograms FROM llmbridge_user_totals WHERE start = ?"
 _TIMES = (
     "SELECT grain, start, origin, sums, histograms FROM llmbridge_totals WHERE grain = ? AND start >= ? AND start < ?"
@@ -42,8 +42,8 @@ def next_day(connection: sqlite3.Connection, start: int) -> int | None:
 
 def check_day(connection: sqlite3.Connection, day: int, repair: bool) -> TotalsReport:
     """Count the totals of one day anew, and put right what is wrong."""
-    calls = connection.execute(_CALLS, (day * SECOND, (day + DAY) * SECOND, totals.state(connection).folded))
-    expected, kept = fold(calls), _kept(connection, day)
+    bounds = (day * SECOND, (day + DAY) * SECOND, totals.state(connection).folded)
+    expected, kept = totals.summed(connection, _CALLS, bounds), _kept(connection, day)
     checked, wrong = compare(kept, expected)
     if repair:
         for user in wrong.users:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from llmbridge.storage import sheets
+from llmbridge.storage.coverage import GRAINS, SECOND, USER_GRAINS
 from llmbridge.storage.sheets import NUMBERS, LineKey, Sheet, Sheets, TimeKey, UserKey
 
 #: What a call counts to a total, by name of `sheets.NUMBERS`. The first four are 0 or 1.
@@ -29,33 +31,32 @@ _SUMMED = {
     "response_time_ms_sum": "CASE status WHEN 'success' THEN coalesce(response_time_ms, 0) ELSE 0 END",
     **{name: f"coalesce({name}, 0)" for name in NUMBERS if name.endswith("_tokens")},
 }
-_OF_A_CALL = {**_COUNTED, **_SUMMED}
-
-#: A call as `sheets.fold` takes it.
-ROW = ", ".join(
-    (
-        "origin, id_at_origin, called_at, provider, model_name, status, response_bucket, first_token_bucket",
-        *(_OF_A_CALL[name] for name in NUMBERS),
-    )
+_HISTOGRAMS = "group_concat(response_bucket), group_concat(first_token_bucket)"
+#: The numbers of calls, read by `numbers`. SQLite's SUM raises beyond 64 bits, so what may pass them is summed in upper
+#: and lower 32 bits.
+_EXACT = ", ".join(
+    f"SUM({_COUNTED[name]}), 0"
+    if name in _COUNTED
+    else f"SUM(({_SUMMED[name]}) >> 32), SUM(({_SUMMED[name]}) & 4294967295)"
+    for name in NUMBERS
 )
-#: The sums of calls, read by `numbers`, and their histograms. SQLite's SUM raises beyond 64 bits, so what may
-#: pass them is summed in upper and lower 32 bits.
-AGGREGATES = ", ".join(
-    (
-        *(
-            f"SUM({_COUNTED[name]}), 0"
-            if name in _COUNTED
-            else f"SUM(({_SUMMED[name]}) >> 32), SUM(({_SUMMED[name]}) & 4294967295)"
-            for name in NUMBERS
-        ),
-        *(f"group_concat({bucket})" for bucket in ("response_bucket", "first_token_bucket")),
-    )
-)
+#: The sums of calls: numbers and histograms.
+AGGREGATES = ", ".join((_EXACT, _HISTOGRAMS))
 _IS_WHOLE = [name in _COUNTED for name in NUMBERS]
+#: The same numbers, where no sum passes 64 bits.
+_PLAIN = ", ".join(f"SUM({_COUNTED.get(name) or _SUMMED[name]})" for name in NUMBERS)
+
+#: The start in seconds of a call's cell, whose length is in microseconds.
+_START = "(called_at - (called_at % {cell} + {cell}) % {cell}) / 1000000"
+#: Sums as `sheets.fold` takes them, but for the numbers.
+_OF_USERS, _OF_TIMES = (
+    ", ".join((key, _START.format(cell=grain * SECOND), "provider, model_name, status", _HISTOGRAMS))
+    for key, grain in (("origin, coalesce(id_at_origin, '')", USER_GRAINS[-1]), ("origin", GRAINS[-1]))
+)
 
 _READ_STATE = "SELECT folded, watermark FROM llmbridge_state"
 _LAST = "SELECT coalesce(MAX(number), 0) FROM llmbridge_calls"
-_TAIL = " ".join(("SELECT number,", ROW, "FROM llmbridge_calls WHERE number > ? ORDER BY number LIMIT ?"))
+_TAIL = "llmbridge_calls NOT INDEXED WHERE number > ? AND number <= ?"
 _READ_USER = "SELECT sums, histograms FROM llmbridge_user_totals WHERE (origin, id_at_origin, start) = (?, ?, ?)"
 _READ_TIME = "SELECT sums, histograms FROM llmbridge_totals WHERE (grain, start, origin) = (?, ?, ?)"
 _WRITE_USER = """
@@ -90,14 +91,32 @@ def last(connection: sqlite3.Connection) -> int:
 
 def fold(connection: sqlite3.Connection, least: int = 1) -> bool:
     """Fold calls of the tail, the oldest first, if there are `least`; whether there may be more."""
-    folded = state(connection).folded
-    if last(connection) - folded < least:
+    folded, end = state(connection).folded, last(connection)
+    if end - folded < max(least, 1):
         return False
-    rows = connection.execute(_TAIL, (folded, _FOLD_AT_ONCE)).fetchall()
-    if rows:
-        add(connection, sheets.fold([row[1:] for row in rows]))
-        connection.execute("UPDATE llmbridge_state SET folded = ?", (rows[-1][0],))
-    return len(rows) == _FOLD_AT_ONCE
+    upto = min(end, folded + _FOLD_AT_ONCE)
+    add(connection, summed(connection, _TAIL, (folded, upto)))
+    connection.execute("UPDATE llmbridge_state SET folded = ?", (upto,))
+    return upto < end
+
+
+def summed(connection: sqlite3.Connection, calls: str, parameters: Sequence[int]) -> Sheets:
+    """The sheets of `calls`, which is what stands behind FROM, summed by SQLite as far as it can."""
+    users, quarters = (_summed(connection, *sums, calls, parameters) for sums in ((_OF_USERS, 6), (_OF_TIMES, 5)))
+    return sheets.fold(users, quarters)
+
+
+def _summed(
+    connection: sqlite3.Connection, sums: str, width: int, calls: str, parameters: Sequence[int]
+) -> list[tuple[Any, ...]]:
+    grouped = " ".join(("FROM", calls, "GROUP BY", ", ".join(str(number) for number in range(1, width + 1))))
+    try:  # most are far from 64 bits, and much cheaper so
+        return connection.execute(" ".join(("SELECT", sums, ",", _PLAIN, grouped)), parameters).fetchall()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+    rows = connection.execute(" ".join(("SELECT", sums, ",", _EXACT, grouped)), parameters)
+    return [(*row[: width + 2], *numbers(row[width + 2 :])) for row in rows]
 
 
 def fold_all(connection: sqlite3.Connection) -> None:

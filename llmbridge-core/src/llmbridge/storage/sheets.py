@@ -16,10 +16,11 @@ of one key with `extend`. It never needs to look inside.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from itertools import pairwise
 from operator import add
 from typing import Any
@@ -49,6 +50,8 @@ NUMBERS = (
 _COST = NUMBERS.index("cost")
 _KEY = 3
 _ZEROS = [0] * (_KEY + len(NUMBERS))
+#: How so many numbers are written.
+_FORMATS = [",".join(["%d"] * used) for used in range(len(NUMBERS) + 1)]
 
 LineKey = tuple[str, str, str]
 #: (origin, id_at_origin, start); no user is ''.
@@ -95,35 +98,40 @@ Sheet = dict[LineKey, Line]
 
 def pack(sheet: Mapping[LineKey, Line]) -> tuple[str, str]:
     """The texts of a sheet: its sums, its histograms. Lines that count nothing are left out."""
-    written_lines = [_written(key, line) for key, line in sheet.items() if any(line.numbers)]
-    return _text([sums for sums, _ in written_lines]), _text([histograms for _, histograms in written_lines])
+    return extend(("[]", "[]"), sheet)
 
 
 def extend(kept: tuple[str, str], sheet: Mapping[LineKey, Line]) -> tuple[str, str]:
     """The texts of a kept sheet with the lines of `sheet` added. Its other lines are not read, which is most of what
     folding would cost."""
+    before = kept[0]
     sums, histograms = (text[2:-2].split(",\n") if len(text) > 2 else [] for text in kept)
     for key, line in sheet.items():
-        begin = _encode(key)[:-1] + ","
-        found = next((number for number, text in enumerate(sums) if text.startswith(begin)), None)
-        if found is None:
+        begin = _begin(key)
+        at = before.find(begin)
+        numbers, response, first_token = line.numbers, "", ""
+        if at < 0:
             found = len(sums)
             sums.append("")
             histograms.append("")
         else:
-            before = _read(json.loads(sums[found]), json.loads(histograms[found]))
-            before.add(line)
-            line = before  # noqa: PLW2901  the line as it is now
-        sums[found], histograms[found] = _written(key, line) if any(line.numbers) else ("", "")
+            found = before.count("\n", 0, at)
+            kept_numbers = sums[found][len(begin) - 1 : -1].split(",")
+            numbers = [*map(add, map(int, kept_numbers), numbers), *numbers[len(kept_numbers) :]]
+            response, first_token = histograms[found][2:-2].split('","')
+        response, first_token = _joined(response, line.response), _joined(first_token, line.first_token)
+        used = len(numbers)
+        while used and not numbers[used - 1]:
+            used -= 1
+        sums[found] = "".join((begin[1:], _FORMATS[used] % tuple(numbers[:used]), "]")) if used else ""
+        histograms[found] = f'["{response}","{first_token}"]' if used else ""
     return _text(list(filter(None, sums))), _text(list(filter(None, histograms)))
 
 
-def _written(key: LineKey, line: Line) -> tuple[str, str]:
-    numbers = line.numbers
-    used = len(numbers)
-    while not numbers[used - 1]:
-        used -= 1
-    return _encode([*key, *numbers[:used]]), _encode((_short(line.response), _short(line.first_token)))
+@lru_cache(maxsize=4096)
+def _begin(key: LineKey) -> str:
+    """What stands before the numbers of a line, from the end of the line above on."""
+    return f"\n{_encode(key)[:-1]},"
 
 
 def _text(lines: Sequence[str]) -> str:
@@ -146,19 +154,24 @@ def unpack(sums: str, histograms: str) -> Sheet:
 def merge(sheet: Sheet, other: Mapping[LineKey, Line]) -> None:
     """Add the lines of `other` to `sheet`."""
     for key, line in other.items():
-        kept = sheet.get(key)
-        if kept is None:
-            sheet[key] = Line(line.numbers, line.response, line.first_token)
-        else:
-            kept.add(line)
+        _add(sheet, key, line)
+
+
+def _add(sheet: Sheet, key: LineKey, line: Line) -> None:
+    kept = sheet.get(key)
+    if kept is None:
+        sheet[key] = Line(line.numbers, line.response, line.first_token)
+    else:
+        kept.add(line)
 
 
 def counts(histogram: str) -> dict[int, int]:
     """bucket -> calls, in order and without zeros, of a histogram's text."""
     found: dict[int, int] = {}
-    for number in json.loads(f"[{histogram}]"):
+    for text, times in Counter(histogram.split(",")).items() if histogram else ():
+        number = int(text)
         bucket = number % _BUCKETS
-        found[bucket] = found.get(bucket, 0) + number // _BUCKETS + 1
+        found[bucket] = found.get(bucket, 0) + (number // _BUCKETS + 1) * times
     return {bucket: found[bucket] for bucket in sorted(found) if found[bucket]}
 
 
@@ -167,12 +180,10 @@ def written(histogram: Mapping[int, int]) -> str:
     return ",".join([str((calls - 1) * _BUCKETS + bucket) for bucket, calls in histogram.items()])
 
 
-def _short(histogram: str) -> str:
-    return histogram if len(histogram) < _LONG else written(counts(histogram))
-
-
 def _joined(histogram: str, more: str) -> str:
-    return f"{histogram},{more}" if histogram and more else histogram or more
+    """Both, counted each time that they have become longer by another `_LONG`."""
+    joined = f"{histogram},{more}" if histogram and more else histogram or more
+    return written(counts(joined)) if len(joined) // _LONG > len(histogram) // _LONG else joined
 
 
 @dataclass(slots=True)
@@ -221,44 +232,27 @@ def compare(kept: Sheets, expected: Sheets) -> tuple[int, Sheets]:
     return checked, wrong
 
 
-#: A call as `fold` takes it: origin, user or None, called_at in microseconds, provider, model_name, status, response
-#: bucket, first token bucket (None: none), and its own numbers in the order of NUMBERS.
-Row = tuple[Any, ...]
-_NUMBERS_OF_ROW = 8
+#: Sums of calls of one line as `fold` takes them, in this order: origin, user ('' for none; only where they are of a
+#: user), start of the cell in seconds, provider, model_name, status, histograms of response times and of first tokens
+#: (None: none), and the numbers in the order of NUMBERS.
+Sums = tuple[Any, ...]
 
 
-def fold(rows: Iterable[Row]) -> Sheets:
-    """The sheets of these calls."""
-    by_user: defaultdict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    by_time: defaultdict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    day, quarter = USER_GRAINS[0] * SECOND, GRAINS[-1] * SECOND
-    for row in rows:
-        origin, user, called_at, *line = row[:6]
-        key = tuple(line)
-        by_user[origin, user or "", called_at // day, key].append(row)
-        by_time[origin, called_at // quarter, key].append(row)
+def fold(users: Iterable[Sums], quarters: Iterable[Sums]) -> Sheets:
+    """The sheets of calls that a backend has summed: by day and user, and by quarter of an hour. Sums of one line may
+    come in parts."""
     sheets = Sheets()
-    for (origin, user, number, key), calls in by_user.items():
-        sheets.users[origin, user, number * USER_GRAINS[0]][key] = _line(calls)
-    for (origin, number, key), calls in by_time.items():
-        sheets.times[GRAINS[-1], number * GRAINS[-1], origin][key] = _line(calls)
+    for origin, user, start, provider, model_name, status, response, first_token, *numbers in users:
+        line = Line(numbers, response or "", first_token or "")
+        _add(sheets.users[origin, user, start], (provider, model_name, status), line)
+    for origin, start, provider, model_name, status, response, first_token, *numbers in quarters:
+        line = Line(numbers, _joined("", response or ""), _joined("", first_token or ""))
+        _add(sheets.times[GRAINS[-1], start, origin], (provider, model_name, status), line)
     for coarse, fine in reversed(list(pairwise(GRAINS))):
         for (grain, start, origin), sheet in list(sheets.times.items()):
             if grain == fine:
                 merge(sheets.times[coarse, start // coarse * coarse, origin], sheet)
     return sheets
-
-
-def _line(calls: list[Row]) -> Line:
-    if len(calls) == 1:
-        [call] = calls
-        return Line(call[_NUMBERS_OF_ROW:], _histogram(call[6:7]), _histogram(call[7:8]))
-    columns = list(zip(*calls, strict=True))
-    return Line([sum(column) for column in columns[_NUMBERS_OF_ROW:]], _histogram(columns[6]), _histogram(columns[7]))
-
-
-def _histogram(buckets: Sequence[int | None]) -> str:
-    return ",".join([str(bucket) for bucket in buckets if bucket is not None])
 
 
 def cost_change(before: tuple[int | None, str | None], after: tuple[int | None, str | None], measured: bool) -> Line:
