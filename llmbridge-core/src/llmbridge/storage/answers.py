@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import zip_longest
 from operator import itemgetter
@@ -20,22 +19,23 @@ from .types import UsageQuery, UsageRow
 _LINE_FIELDS = ("provider", "model_name", "status")
 _STATUS, _CALLS, _KEY = 2, 3, 3
 _FEW = 8
+_ZEROS = [0] * len(NUMBERS)
 
 
 class Histogram(Mapping[int, int]):
     """bucket -> calls, equal to a dict. It is counted when it is first looked at, which most askers never do."""
 
-    __slots__ = ("_counted", "_group", "_which")
+    __slots__ = ("_counted", "_entries", "_which")
 
-    def __init__(self, group: _Group, which: int) -> None:
-        self._group: _Group | None = group
+    def __init__(self, entries: _Entries, which: int) -> None:
+        self._entries: _Entries | None = entries
         self._which = which
         self._counted: dict[int, int] = {}
 
     def _counts(self) -> dict[int, int]:
-        group, self._group = self._group, None
-        if group is not None:
-            self._counted = group.count(self._which)
+        entries, self._entries = self._entries, None
+        if entries is not None:
+            self._counted = _count(entries, self._which)
         return self._counted
 
     def __getitem__(self, bucket: int) -> int:
@@ -54,67 +54,35 @@ class Histogram(Mapping[int, int]):
         return dict, (self._counts(),)
 
 
-class _Packed:
-    """The text of a sheet's histograms, read at most once."""
+class _Source:
+    """Where lines come from: whether they are added or taken away (`sign`), and the text of their histograms, read at
+    most once."""
 
-    __slots__ = ("_read", "_text")
+    __slots__ = ("_read", "_text", "sign")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, sign: int, text: str, read: list[Sequence[str]] | None = None) -> None:
+        self.sign = sign
         self._text = text
-        self._read: list[list[str]] | None = None
+        self._read = read
 
-    def histograms(self) -> list[list[str]]:
+    def histograms(self, index: int) -> Sequence[str]:
         if self._read is None:
             self._read = json.loads(self._text)
-        return self._read
+        return self._read[index]
 
 
-@dataclass(slots=True, eq=False)
-class _Group:
-    """What one row of the answer is summed from: lines to add and to take away, where on sheets the histograms of
-    each are, and the histograms of scanned calls."""
+#: What one row of the answer is summed from, all in one list since there are many: a line, its source, its index
+#: there, and so on.
+_Entries = list[Any]
 
-    added: list[Sequence[Any]] = field(default_factory=list)
-    taken: list[Sequence[Any]] = field(default_factory=list)
-    places: list[tuple[_Packed, int, int]] = field(default_factory=list)
-    scanned: list[tuple[str | None, str | None]] = field(default_factory=list)
 
-    def count(self, which: int) -> dict[int, int]:
-        signed: dict[int, list[str]] = {1: [pair[which] or "" for pair in self.scanned], -1: []}
-        for packed, line, sign in self.places:
-            signed[sign].append(packed.histograms()[line][which])
-        added, taken = (counts(",".join(filter(None, signed[sign]))) for sign in (1, -1))
-        left = {bucket: calls - taken.get(bucket, 0) for bucket, calls in added.items()}
-        return {bucket: calls for bucket, calls in left.items() if calls}
-
-    def row(self, labels: dict[str, Any]) -> UsageRow:
-        numbers, by_status = _add(self.added), _by_status(self.added)
-        if self.taken:
-            numbers = [a - b for a, b in zip(numbers, _add(self.taken), strict=True)]
-            for status, calls in _by_status(self.taken).items():
-                by_status[status] = by_status.get(status, 0) - calls
-            by_status = {status: calls for status, calls in by_status.items() if calls}
-        calls, requests, unmeasured, unpriced, cost, total, prompt, completion, timed, ms, *cached = numbers
-        return UsageRow(
-            key=labels,
-            period=labels.pop("period", None),
-            calls=calls,
-            requests=requests,
-            by_status=by_status,
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            total_tokens=total,
-            cache_read_tokens=cached[0],
-            cache_write_tokens=cached[2],
-            reasoning_tokens=cached[1],
-            cost=from_units(cost),
-            unpriced_calls=unpriced,
-            unmeasured_calls=unmeasured,
-            response_time_ms_sum=ms,
-            response_time_ms_count=timed,
-            response_time_histogram=Histogram(self, 0),
-            first_token_histogram=Histogram(self, 1),
-        )
+def _count(entries: _Entries, which: int) -> dict[int, int]:
+    signed: dict[int, list[str]] = {1: [], -1: []}
+    for source, index in zip(entries[1::3], entries[2::3], strict=True):
+        signed[source.sign].append(source.histograms(index)[which])
+    added, taken = (counts(",".join(filter(None, signed[sign]))) for sign in (1, -1))
+    left = {bucket: calls - taken.get(bucket, 0) for bucket, calls in added.items()}
+    return {bucket: calls for bucket, calls in left.items() if calls}
 
 
 class Plan:
@@ -140,7 +108,8 @@ class Plan:
         self._of_line = [name for name in query.group_by if name in _LINE_FIELDS]
         self._of_sheet = [name for name in query.group_by if name not in _LINE_FIELDS]
         self._line_key = itemgetter(*map(_LINE_FIELDS.index, self._of_line)) if self._of_line else None
-        self._groups: defaultdict[tuple[Any, ...], defaultdict[Any, _Group]] = defaultdict(lambda: defaultdict(_Group))
+        self._groups: defaultdict[tuple[Any, ...], defaultdict[Any, _Entries]] = defaultdict(lambda: defaultdict(list))
+        self._takes = any(part.sign < 0 for part in self.coverage.parts)
 
     def accepted_keys(self) -> dict[str, list[str]]:
         """What sheets must have in their keys, which a backend looks up: origins, and for users those too, as sheets
@@ -169,17 +138,15 @@ class Plan:
         self, origin: str, user: str | None, uses: Sequence[tuple[int, int]], sums: str, histograms: str
     ) -> None:
         """Take a sheet for its uses, periods with signs. `user` is '' where there is none."""
-        lines, packed = list(self._wanted(json.loads(sums))), _Packed(histograms)
+        lines, line_key = list(self._wanted(json.loads(sums))), self._line_key
         if not lines:
             return
         values: dict[str, Any] = {"origin": origin, "id_at_origin": user or None}
         for period, sign in uses:
             values["period"] = period
-            groups = self._groups[tuple([values[name] for name in self._of_sheet])]
+            groups, source = self._groups[tuple([values[name] for name in self._of_sheet])], _Source(sign, histograms)
             for index, line in lines:
-                group = groups[None if self._line_key is None else self._line_key(line)]
-                (group.added if sign > 0 else group.taken).append(line)
-                group.places.append((packed, index, sign))
+                groups[None if line_key is None else line_key(line)].extend((line, source, index))
 
     def add_scan(
         self, key: Sequence[Any], status: str, numbers: Sequence[int], response: str | None, first_token: str | None
@@ -189,9 +156,8 @@ class Plan:
         values = dict(zip(self.query.group_by, key, strict=True))
         of_line = tuple(values[name] for name in self._of_line)
         groups = self._groups[tuple(values[name] for name in self._of_sheet)]
-        group = groups[None if not of_line else of_line[0] if len(of_line) == 1 else of_line]
-        group.added.append((None, None, status, *numbers))
-        group.scanned.append((response, first_token))
+        entries = groups[None if not of_line else of_line[0] if len(of_line) == 1 else of_line]
+        entries.extend(([None, None, status, *numbers], _Source(1, "", [(response or "", first_token or "")]), 0))
 
     def _wanted(self, lines: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         if not self._accepted:
@@ -207,12 +173,12 @@ class Plan:
         found: list[tuple[tuple[Any, ...], UsageRow]] = []
         order = [[*self._of_sheet, *self._of_line].index(name) for name in self.query.group_by]
         for of_sheet, groups in self._groups.items():
-            for of_line, group in groups.items():
+            for of_line, entries in groups.items():
                 parts = (
                     of_sheet if of_line is None else (*of_sheet, *(of_line if len(self._of_line) > 1 else (of_line,)))
                 )
                 key = tuple([parts[position] for position in order])
-                row = group.row(dict(zip(self.query.group_by, key, strict=True)))
+                row = self._row(dict(zip(self.query.group_by, key, strict=True)), entries)
                 if row.calls:
                     found.append((key, row))
         if not found and not self.query.group_by:
@@ -223,24 +189,54 @@ class Plan:
             found.sort(key=itemgetter(0))
         return [row for _, row in found]
 
+    def _row(self, labels: dict[str, Any], entries: _Entries) -> UsageRow:
+        lines = entries[::3]
+        if self._takes:
+            signed = list(zip(lines, entries[1::3], strict=True))
+            numbers, by_status = _add([line for line, source in signed if source.sign > 0])
+            away, away_by_status = _add([line for line, source in signed if source.sign < 0])
+            numbers = [a - b for a, b in zip(numbers, away, strict=True)]
+            for status, calls in away_by_status.items():
+                by_status[status] = by_status.get(status, 0) - calls
+            by_status = {status: calls for status, calls in by_status.items() if calls}
+        else:
+            numbers, by_status = _add(lines)
+        calls, requests, unmeasured, unpriced, cost, total, prompt, completion, timed, ms, *cached = numbers
+        return UsageRow(
+            key=labels,
+            period=labels.pop("period", None),
+            calls=calls,
+            requests=requests,
+            by_status=by_status,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            total_tokens=total,
+            cache_read_tokens=cached[0],
+            cache_write_tokens=cached[2],
+            reasoning_tokens=cached[1],
+            cost=from_units(cost),
+            unpriced_calls=unpriced,
+            unmeasured_calls=unmeasured,
+            response_time_ms_sum=ms,
+            response_time_ms_count=timed,
+            response_time_histogram=Histogram(entries, 0),
+            first_token_histogram=Histogram(entries, 1),
+        )
 
-def _add(lines: Sequence[Sequence[Any]]) -> list[int]:
-    """The numbers of the lines, added up. Few lines are mostly one long one of successes and short ones of failures."""
+
+def _add(lines: Sequence[Sequence[Any]]) -> tuple[list[int], dict[str, int]]:
+    """The numbers of the lines, added up, and the calls by status. Few lines are mostly one long one of successes and
+    short ones of failures."""
+    by_status: dict[str, int] = {}
+    for line in lines:
+        by_status[line[_STATUS]] = by_status.get(line[_STATUS], 0) + line[_CALLS]
     if len(lines) > _FEW:
         numbers = [sum(column) for column in list(zip_longest(*lines, fillvalue=0))[_KEY:]]
-        return numbers + [0] * (len(NUMBERS) - len(numbers))
-    numbers = [0] * len(NUMBERS)
+        return numbers + _ZEROS[len(numbers) :], by_status
     longest = max(lines, key=len, default=())
-    numbers[: len(longest) - _KEY] = longest[_KEY:]
+    numbers = [*longest[_KEY:], *_ZEROS[max(len(longest) - _KEY, 0) :]]
     for line in lines:
         if line is not longest:
-            for index, number in enumerate(line[_KEY:]):
-                numbers[index] += number
-    return numbers
-
-
-def _by_status(lines: Sequence[Sequence[Any]]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for line in lines:
-        found[line[_STATUS]] = found.get(line[_STATUS], 0) + line[_CALLS]
-    return found
+            for index in range(_KEY, len(line)):
+                numbers[index - _KEY] += line[index]
+    return numbers, by_status
