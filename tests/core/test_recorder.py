@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -254,6 +255,24 @@ async def test_a_store_that_hangs_gets_no_more_of_a_callers_time_than_his_patien
     store.gate.set()
     await recorder.record(call())
     assert late.id in store.stored
+
+
+async def test_the_time_that_somebody_holds_up_the_event_loop_is_not_the_stores() -> None:
+    store = Store()
+
+    async def write(calls: Sequence[CallRecord]) -> RecordResult:
+        result = await store.write(calls)
+        for _ in range(10):  # as many steps as from a thread to a caller
+            await asyncio.sleep(0)
+        return result
+
+    recorder = Recorder(write, patience=0.05)
+    waiting = [asyncio.ensure_future(recorder.record(call())) for _ in range(3)]
+    while not store.batches:
+        await asyncio.sleep(0)
+    time.sleep(0.3)
+    assert await asyncio.gather(*waiting) == ["committed"] * 3
+    await recorder.close()
 
 
 class Shelf:

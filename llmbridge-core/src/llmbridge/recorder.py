@@ -29,6 +29,8 @@ from .storage.types import MAX_BATCH, RecordResult
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 64 * 1024 * 1024
 
+#: By how many seconds a timer may be late in an event loop that nobody holds up.
+_PUNCTUAL = 0.1
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 #: What a record takes at most, apart from its free texts.
@@ -87,6 +89,7 @@ class Recorder:
         self._wanting_room: deque[asyncio.Future[None]] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
+        self._is_forgiving = False
         self._closed = False
         self._trouble: StorageError | None = None
         self._sample: CallRecord | None = None
@@ -303,6 +306,7 @@ class Recorder:
                 self._is_well()
 
     def _look_for_late_calls(self) -> None:
+        held_up = self._held_up()
         self._alarm = None
         oldest = min((part[0][2] for part in (*self._writing, self._waiting) if part), default=None)
         if oldest is None:
@@ -310,6 +314,9 @@ class Recorder:
         now = asyncio.get_running_loop().time()
         if oldest + self._patience > now:
             self._set_alarm(oldest + self._patience)
+            return
+        if held_up:
+            self._set_alarm(now + held_up)
             return
         late = StorageUnavailableError(
             f"the store did not confirm within {self._patience:g} s; the call may still be written"
@@ -320,6 +327,13 @@ class Recorder:
         self._note(late)
         self._fail([entry for entry in self._unsettled() if entry[2] + self._patience <= now], late)
         self._set_alarm(now + min(self._patience, _LONGEST_PAUSE))
+
+    def _held_up(self) -> float:
+        """For how many seconds somebody kept the event loop from being told what the store did; 0 the second time: no
+        call waits more than twice its patience."""
+        late = 0.0 if self._alarm is None else asyncio.get_running_loop().time() - self._alarm.when()
+        self._is_forgiving = late > _PUNCTUAL and not self._is_forgiving
+        return min(late, self._patience) if self._is_forgiving else 0.0
 
     def _lose(self, error: StorageError) -> None:
         """The store does not take the batch: nor does it take those behind it, where they can go elsewhere."""
