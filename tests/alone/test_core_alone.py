@@ -58,10 +58,21 @@ def test_postgresql_says_how_to_install_it() -> None:
         LLMBridge("postgresql://localhost/books")
 
 
-async def test_a_vendor_says_how_to_install_its_packages() -> None:
+@pytest.mark.parametrize(
+    ("vendor", "requirement"),
+    [
+        ("openai", "llmbridge-core[openai]"),
+        ("anthropic", "llmbridge-core[anthropic]"),
+        ("google", "llmbridge-core[google]"),
+        ("ollama", "llmbridge-core[ollama]"),
+        ("groq", "pydantic-ai-slim[groq]"),
+    ],
+)
+async def test_a_vendor_says_how_to_install_its_packages(vendor: str, requirement: str) -> None:
     async with LLMBridge() as bridge:
-        with pytest.raises(ProviderNotFoundError, match=r'pip install "llmbridge-core\[openai\]"'):
-            await bridge.chat(LLMRequest(model="openai:gpt-4o-mini", messages=HELLO))
+        with pytest.raises(ProviderNotFoundError) as caught:
+            await bridge.chat(LLMRequest(model=f"{vendor}:any-model", messages=HELLO))
+    assert f'pip install "{requirement}"' in str(caught.value)
 
 
 def test_memory_is_the_only_storage() -> None:

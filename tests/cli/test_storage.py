@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,51 @@ def test_a_name_cannot_steer_the_terminal(cli: Command) -> None:
     assert "\x1b" not in out
     assert "o/\N{REPLACEMENT CHARACTER}[2Jx y" in out
     assert "p:[red]m" in out
+
+
+def test_books_are_copied_to_a_database_that_is_made(cli: Command, books: str) -> None:
+    copied = cli("storage", "copy", books, "sqlite:///copy.db")
+    assert copied.out.splitlines()[0] == "calls:  6 copied, 0 there already, 0 too old"
+    again = cli("storage", "copy", books, "sqlite:///copy.db", "--json").document
+    assert (again["calls"], again["duplicates"]) == (0, 6)
+    of_each = [cli("usage", "--since", "all", "--json", "--db", url).document for url in (books, "sqlite:///copy.db")]
+    assert of_each[0]["rows"] == of_each[1]["rows"]
+    of_each = [cli("calls", "--json", "--db", url).document for url in (books, "sqlite:///copy.db")]
+    assert of_each[0] == of_each[1]
+
+
+def test_purged_days_are_copied_with_their_totals(cli: Command, own_directory: Path) -> None:
+    url, today = f"sqlite:///{own_directory / 'old.db'}", datetime.now(UTC)
+
+    async def fill() -> None:
+        async with LLMDatabase(url) as db:
+            for age in range(0, 100, 5):
+                call = {"origin": "o", "id_at_origin": f"u{age % 3}", "provider": "p", "model_name": "m"}
+                await db.record_api_call(**call, estimated_cost=f"0.{age:012}", called_at=today - timedelta(days=age))
+            await db.purge(today - timedelta(days=31))
+
+    asyncio.run(fill())
+    copied = cli("storage", "copy", url, "copy.db", "--json").document
+    assert (copied["calls"], copied["expired"]) == (7, 0)
+    assert copied["totals"] > 13
+    cli("purge", "--older-than", "20d", "--db", url)
+    assert cli("storage", "copy", url, "copy.db").code == 0
+    for by in ("none", "user", "model,status", "day"):
+        asked = ("usage", "--since", f"{(today - timedelta(days=120)).date()}", "--by", by, "--json")
+        of_each = [cli(*asked, "--db", one).document for one in (url, "copy.db")]
+        assert of_each[0]["rows"] == of_each[1]["rows"]
+        assert of_each[1]["total"]["calls"] == 20
+    assert len(cli("calls", "--json", "--db", "copy.db").document["calls"]) == 5
+
+
+def test_a_copy_from_nowhere_or_to_itself_is_a_mistake(cli: Command, books: str) -> None:
+    for source, target, said in (
+        ("nowhere.db", "copy.db", "there is no database at"),
+        (books, books, "the same database"),
+        (books, "", "name two databases"),
+        (books, "bogus://x", "the database from TO"),
+    ):
+        result = cli("storage", "copy", source, target)
+        assert result.code == 2
+        assert said in result.err
+    assert not Path("copy.db").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -137,3 +138,27 @@ def test_a_name_with_a_colon_is_a_name_unless_a_vendor_stands_before_it(cli: Com
 )
 def test_a_wrong_period_is_told_in_the_words_of_the_options(cli: Command, options: list[str], said: str) -> None:
     assert cli("usage", *options).err == f"error: {said}\n"
+
+
+def test_times_are_shown_when_asked_for(cli: Command, books: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fill() -> None:
+        async with LLMDatabase(books) as db:
+            for ms in range(1, 41):
+                times = {"response_time_ms": ms, "time_to_first_token_ms": 50 - ms}
+                await db.record_api_call(origin="timed", provider="anthropic", model_name="claude", **times)
+
+    asyncio.run(fill())
+    asked = ("usage", "--origin", "timed", "--times")
+    header, row, _ = cells(cli(*asked).out)
+    assert " ".join(header) == (
+        "provider model calls success mean ms p50 p95 p99 first mean first p50 first p95 first p99"
+    )
+    assert row == ["anthropic", "claude", "40", "100.0%", "20", "20", "38", "40", "30", "29", "47", "49"]
+    document = cli(*asked, "--json").document["total"]
+    assert (document["response_time_mean_ms"], document["first_token_p50_ms"]) == (20.5, 29)
+
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm"), ("COLUMNS", "80")):
+        monkeypatch.setenv(name, value)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", cli(*asked).out).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[2].split() == row

@@ -10,12 +10,15 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
 from typing import Any
 
 import genai_prices
 import pytest
 from genai_prices import types as genai
 from genai_prices.data import providers
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmbridge.pricing import PriceBook
 from llmbridge.rate_cards import VENDOR_IDS, RateCards, bundled
@@ -72,8 +75,9 @@ def usages(model: genai.ModelInfo) -> list[TokenUsage]:
         tokens(0, 0),
         tokens(1_234_567, 7_654_321),
         tokens(98_765, 43_210, cache_read_tokens=54_321, cache_write_tokens=1_111, reasoning_tokens=22_222),
+        tokens(98_765, 43_210, cache_read_tokens=54_321, cache_write_tokens=1_111, cache_write_1h_tokens=999),
         *(
-            tokens(prompt, 17, cache_read_tokens=1_003, cache_write_tokens=77)
+            tokens(prompt, 17, cache_read_tokens=1_003, cache_write_tokens=77, cache_write_1h_tokens=33)
             for start in starts
             for prompt in (start, start + 1)
         ),
@@ -105,6 +109,7 @@ def asked_of_genai(provider: str, model: str, usage: TokenUsage, at: datetime) -
         output_tokens=usage.completion_tokens,
         cache_read_tokens=usage.cache_read_tokens,
         cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
         output_reasoning_tokens=usage.reasoning_tokens,
     )
     priced = genai_prices.calc_price(counted, model, provider_id=provider, genai_request_timestamp=at)
@@ -165,6 +170,32 @@ def test_a_request_fee_is_part_of_the_cost() -> None:
 def test_cost_is_rounded_half_even_at_the_thirteenth_decimal(rate: str, cost: str) -> None:
     price = PriceBook([own(input=rate, output="0")]).price("acme", "m", tokens(1, 0), NOW)
     assert price.cost == Decimal(cost)
+
+
+@given(
+    st.lists(
+        st.builds(lambda n, places: Decimal(n).scaleb(-places), st.integers(0, 10**15), st.integers(0, 20)),
+        min_size=5,
+        max_size=5,
+    ),
+    st.lists(st.integers(0, 10**9), min_size=6, max_size=6),
+)
+def test_whole_numbers_cost_what_fractions_do(rates: list[Decimal], counts: list[int]) -> None:
+    fresh, answer, read, written, written_1h, reasoning = counts
+    usage = tokens(
+        fresh + read + written + written_1h,
+        answer + reasoning,
+        cache_read_tokens=read,
+        cache_write_tokens=written + written_1h,
+        cache_write_1h_tokens=written_1h,
+        reasoning_tokens=reasoning,
+    )
+    names = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
+    own_price = ModelPrice("acme", "m", datetime(2026, 1, 1, tzinfo=UTC), **dict(zip(names, rates, strict=True)))
+    paid = zip(counts, (*rates, rates[1]), strict=True)
+    exact = sum((Fraction(rate) * count for count, rate in paid), Fraction()) / 10**6
+    cost = PriceBook([own_price]).price("acme", "m", usage, NOW).cost
+    assert cost == Decimal(round(exact * 10**12)).scaleb(-12, EXACT)
 
 
 def test_the_sum_is_rounded_and_not_its_parts() -> None:
@@ -247,6 +278,10 @@ def test_a_time_without_zone_is_refused() -> None:
         ({"input": "1"}, tokens(0, 1)),
         ({"input": "1", "output": "1"}, tokens(5, 0, cache_read_tokens=1)),
         ({"input": "1", "output": "1"}, tokens(5, 0, cache_write_tokens=1)),
+        (
+            {"input": "1", "output": "1", "cache_write": "1"},
+            tokens(5, 0, cache_write_tokens=2, cache_write_1h_tokens=1),
+        ),
         ({}, tokens(0, 0)),
     ],
 )
@@ -262,9 +297,11 @@ def test_an_own_price_needs_no_rate_for_tokens_that_did_not_occur() -> None:
 
 
 def test_tokens_read_from_and_written_to_a_cache_have_own_rates() -> None:
-    book = PriceBook([own(input="10", output="20", cache_read="1", cache_write="12.5")])
+    book = PriceBook([own(input="10", output="20", cache_read="1", cache_write="12.5", cache_write_1h="20")])
     usage = tokens(1_000_000, 100_000, cache_read_tokens=300_000, cache_write_tokens=200_000, reasoning_tokens=60_000)
     assert book.price("acme", "m", usage, NOW).cost == Decimal("9.8")  # 5 + 0.3 + 2.5 + 2
+    for_an_hour = usage.model_copy(update={"cache_write_1h_tokens": 50_000})
+    assert book.price("acme", "m", for_an_hour, NOW).cost == Decimal("10.175")  # 5 + 0.3 + 1.875 + 1 + 2
 
 
 def test_a_price_of_zero_is_a_price() -> None:
@@ -287,6 +324,9 @@ def test_a_price_of_zero_is_a_price() -> None:
         tokens(5, 5, cache_read_tokens=6),
         tokens(5, 5, cache_read_tokens=3, cache_write_tokens=3),
         tokens(5, 5, cache_read_tokens=-1),
+        tokens(5, 5, cache_write_1h_tokens=1),
+        tokens(5, 5, cache_write_tokens=1, cache_write_1h_tokens=2),
+        tokens(5, 5, cache_write_tokens=1, cache_write_1h_tokens=-1),
         tokens(5, 5, reasoning_tokens=6),
         tokens(5, 5, reasoning_tokens=-1),
     ],

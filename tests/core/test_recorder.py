@@ -5,11 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from llmbridge import recorder as recorder_module
-from llmbridge.errors import RecordRejectedError, StorageClosedError, StorageError, StorageUnavailableError
+from llmbridge.errors import (
+    RecordRejectedError,
+    StorageClosedError,
+    StorageError,
+    StorageRefusedError,
+    StorageUnavailableError,
+)
+from llmbridge.metrics import Counters
 from llmbridge.recorder import Recorder
 from llmbridge.records import build, new_id
 from llmbridge.schemas import CallRecord
@@ -56,10 +64,10 @@ async def test_the_next_batch_forms_while_one_is_committed() -> None:
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
-    first = asyncio.create_task(recorder.record(call()))
+    first = asyncio.ensure_future(recorder.record(call()))
     while not store.batches:
         await asyncio.sleep(0)
-    others = [asyncio.create_task(recorder.record(call())) for _ in range(20)]
+    others = [asyncio.ensure_future(recorder.record(call())) for _ in range(20)]
     await asyncio.sleep(0)
     store.gate.set()
     await asyncio.gather(first, *others)
@@ -70,7 +78,7 @@ async def test_no_caller_is_released_before_its_commit() -> None:
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
-    waiting = asyncio.create_task(recorder.record(call()))
+    waiting = asyncio.ensure_future(recorder.record(call()))
     done, _ = await asyncio.wait([waiting], timeout=0.05)
     assert not done
     store.gate.set()
@@ -89,13 +97,13 @@ async def test_a_cancelled_caller_leaves_its_call_and_the_others_alone() -> None
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
     calls = [call() for _ in range(3)]
-    tasks = [asyncio.create_task(recorder.record(c)) for c in calls]
+    tasks = [asyncio.ensure_future(recorder.record(c)) for c in calls]
     while not store.batches:
         await asyncio.sleep(0)
     tasks[1].cancel()
     store.gate.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(r) for r in results] == [type(None), asyncio.CancelledError, type(None)]
+    assert [type(r) for r in results] == [str, asyncio.CancelledError, str]
     await recorder.close()
     assert store.stored == {c.id for c in calls}
 
@@ -106,7 +114,7 @@ async def test_only_the_callers_of_rejected_calls_fail() -> None:
     calls = [call("poison" if n in (3, 57) else "app") for n in range(100)]
     results = await asyncio.gather(*map(recorder.record, calls), return_exceptions=True)
     assert [n for n, r in enumerate(results) if isinstance(r, RecordRejectedError)] == [3, 57]
-    assert [n for n, r in enumerate(results) if r is not None] == [3, 57]
+    assert [n for n, r in enumerate(results) if r != "committed"] == [3, 57]
     assert len(store.stored) == 98
 
 
@@ -115,7 +123,7 @@ async def test_a_call_before_the_watermark_fails_alone() -> None:
     recorder = Recorder(store.write, patience=1)
     results = await asyncio.gather(recorder.record(call("late")), recorder.record(call()), return_exceptions=True)
     assert isinstance(results[0], RecordRejectedError)
-    assert results[1] is None
+    assert results[1] == "committed"
 
 
 async def test_what_could_succeed_later_is_tried_again_with_the_same_ids() -> None:
@@ -129,7 +137,7 @@ async def test_what_could_succeed_later_is_tried_again_with_the_same_ids() -> No
 async def test_patience_ends() -> None:
     store = Store(failures=10**6)
     recorder = Recorder(store.write, patience=0.1)
-    with pytest.raises(StorageUnavailableError, match="away"):
+    with pytest.raises(StorageUnavailableError):
         await recorder.record(call())
     store.failures = 0
     await recorder.record(call())
@@ -158,7 +166,7 @@ async def test_close_writes_what_waits_and_takes_no_more() -> None:
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
-    tasks = [asyncio.create_task(recorder.record(call())) for _ in range(10)]
+    tasks = [asyncio.ensure_future(recorder.record(call())) for _ in range(10)]
     while not store.batches:
         await asyncio.sleep(0)
     closing = asyncio.create_task(recorder.close())
@@ -174,7 +182,7 @@ async def test_a_stopped_writer_tells_everyone_who_waits() -> None:
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
-    tasks = [asyncio.create_task(recorder.record(call())) for _ in range(2)]
+    tasks = [asyncio.ensure_future(recorder.record(call())) for _ in range(2)]
     while not store.batches:
         await asyncio.sleep(0)
     (writer,) = [task for task in asyncio.all_tasks() if task.get_name() == "llmbridge-recorder"]
@@ -186,7 +194,7 @@ async def test_a_stopped_writer_tells_everyone_who_waits() -> None:
 async def test_closing_ends_the_retries() -> None:
     store = Store(failures=10**6)
     recorder = Recorder(store.write, patience=3600)
-    waiting = asyncio.create_task(recorder.record(call()))
+    waiting = asyncio.ensure_future(recorder.record(call()))
     while not store.batches:
         await asyncio.sleep(0)
     await recorder.close()
@@ -199,7 +207,7 @@ async def test_closing_tells_callers_that_wait_for_room(monkeypatch: pytest.Monk
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
-    tasks = [asyncio.create_task(recorder.record(call())) for _ in range(4)]
+    tasks = [asyncio.ensure_future(recorder.record(call())) for _ in range(4)]
     while not store.batches:
         await asyncio.sleep(0)
     closing = asyncio.create_task(recorder.close())
@@ -207,7 +215,7 @@ async def test_closing_tells_callers_that_wait_for_room(monkeypatch: pytest.Monk
     store.gate.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     await closing
-    assert results[0] is None
+    assert results[0] == "committed"
     assert any(isinstance(result, StorageClosedError) for result in results)
 
 
@@ -218,17 +226,170 @@ async def test_calls_that_a_store_names_are_not_searched_for() -> None:
     recorder = Recorder(store.write, patience=1)
     calls = [call(), poison, call()]
     results = await asyncio.gather(*map(recorder.record, calls), return_exceptions=True)
-    assert [type(result) for result in results] == [type(None), RecordRejectedError, type(None)]
+    assert [type(result) for result in results] == [str, RecordRejectedError, str]
     assert len(store.batches) == 2
 
 
-async def test_what_is_abandoned_is_counted_and_told() -> None:
+async def test_what_a_store_does_not_take_before_the_closing_is_given_up() -> None:
     store = Store()
     store.gate.clear()
-    recorder = Recorder(store.write, patience=1)
-    tasks = [asyncio.create_task(recorder.record(call())) for _ in range(3)]
+    counters = Counters()
+    recorder = Recorder(store.write, patience=60, counters=counters)
+    tasks = [asyncio.ensure_future(recorder.record(call())) for _ in range(3)]
     while not store.batches:
         await asyncio.sleep(0)
-    assert recorder.abandon() == 3
+    await recorder.close(timeout=0.01)
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(result, StorageUnavailableError) for result in results)
+    assert counters.calls_lost == 3
+
+
+async def test_a_store_that_hangs_gets_no_more_of_a_callers_time_than_his_patience() -> None:
+    store = Store()
+    store.gate.clear()
+    recorder = Recorder(store.write, patience=0.05)
+    late = call()
+    with pytest.raises(StorageUnavailableError, match="may still be written"):
+        await recorder.record(late)
+    store.gate.set()
+    await recorder.record(call())
+    assert late.id in store.stored
+
+
+class Shelf:
+    """Where calls go that a store does not take."""
+
+    def __init__(self) -> None:
+        self.kept: list[CallRecord] = []
+        self.error: StorageError | None = None
+
+    async def write(self, calls: Sequence[CallRecord]) -> RecordResult:
+        self.put(calls)
+        return RecordResult(len(calls), 0)
+
+    def put(self, calls: Sequence[CallRecord]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.kept += calls
+
+    def recorder(self, store: Store, patience: float = 0.05, **options: Any) -> Recorder:
+        spooler = Recorder(self.write, patience=patience, outcome="spooled", retries=False)
+        return Recorder(store.write, patience=patience, fallback=spooler, rescue=self.put, **options)
+
+
+class Log:
+    """What the watcher of a store was told, and when it is back."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.over = asyncio.Event()
+
+    def away(self, error: StorageError) -> None:
+        self.told.append(str(error))
+
+    def back(self) -> None:
+        self.told.append("back")
+        self.over.set()
+
+
+async def test_calls_of_an_outage_go_elsewhere_at_once_until_it_is_over() -> None:
+    store, shelf, log = Store(failures=10**6), Shelf(), Log()
+    recorder = shelf.recorder(store, patience=3600, watcher=log)
+    store.error = StorageRefusedError("not mended by waiting")
+    first, second = call(), call()
+    assert await recorder.record(first) == "spooled"
+    assert await recorder.record(second) == "spooled"
+    assert shelf.kept == [first, second]
+    store.failures = 0
+    await log.over.wait()
+    assert await recorder.record(call()) == "committed"
+    assert log.told == ["not mended by waiting", "back"]
+    assert store.batches[-2] == [first]
+    await recorder.close()
+
+
+async def test_a_call_whose_fate_is_unknown_is_kept_elsewhere_too() -> None:
+    store, shelf, log = Store(), Shelf(), Log()
+    store.gate.clear()
+    recorder = shelf.recorder(store, watcher=log)
+    slow = call()
+    assert await recorder.record(slow) == "spooled"
+    store.gate.set()
+    await log.over.wait()
+    assert slow.id in store.stored
+    assert shelf.kept == [slow]
+    await recorder.close()
+
+
+async def test_a_call_waits_for_its_store_where_it_cannot_go_elsewhere() -> None:
+    store, shelf = Store(failures=10**6), Shelf()
+    shelf.error = StorageUnavailableError("the disk is full")
+    recorder = shelf.recorder(store, patience=0.5)
+    for _ in range(2):
+        with pytest.raises(StorageUnavailableError, match="disk is full"):
+            await recorder.record(call())
+    store.failures = 1
+    assert await recorder.record(call()) == "committed"
+    await recorder.close()
+
+
+async def test_closing_leaves_what_a_hanging_store_has_in_hand_elsewhere() -> None:
+    store, shelf = Store(), Shelf()
+    store.gate.clear()
+    recorder = shelf.recorder(store, patience=3600)
+    calls = [call() for _ in range(5)]
+    tasks = [asyncio.ensure_future(recorder.record(c)) for c in calls]
+    while not store.batches:
+        await asyncio.sleep(0)
+    await recorder.close(timeout=0.01)
+    assert await asyncio.gather(*tasks) == ["spooled"] * 5
+    assert shelf.kept == calls
+
+
+async def test_a_stopped_writer_keeps_what_it_has_in_hand() -> None:
+    store, shelf = Store(), Shelf()
+    store.gate.clear()
+    recorder = shelf.recorder(store, patience=3600)
+    calls = [call() for _ in range(5)]
+    tasks = [asyncio.ensure_future(recorder.record(c)) for c in calls]
+    while not store.batches:
+        await asyncio.sleep(0)
+    (writer,) = [task for task in asyncio.all_tasks() if task.get_name() == "llmbridge-recorder"]
+    writer.cancel()
+    assert await asyncio.gather(*tasks) == ["spooled"] * 5
+    assert shelf.kept == calls
+    store.gate.set()
+    assert await recorder.record(call()) == "committed"
+
+
+async def test_a_call_left_by_its_caller_is_told_of_if_it_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    store, counters = Store(failures=10**6), Counters()
+    recorder = Recorder(store.write, patience=60, counters=counters)
+    leaving = asyncio.ensure_future(recorder.record(call()))
+    while not store.batches:
+        await asyncio.sleep(0)
+    leaving.cancel()
+    await recorder.close(timeout=0)
+    assert counters.calls_lost == 1
+    assert "1 calls, whose callers have left" in caplog.text
+
+
+async def test_callers_beyond_the_bound_of_bytes_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "MAX_PENDING_BYTES", 30_000)
+    store = Store()
+    recorder = Recorder(store.write, patience=5)
+    large = [call().model_copy(update={"metadata": {"text": "x" * 8000}}) for _ in range(20)]
+    await asyncio.gather(*map(recorder.record, large))
+    assert len(store.stored) == 20
+    assert max(map(len, store.batches)) <= 3
+
+
+async def test_a_caller_does_not_wait_for_room_longer_than_his_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "MAX_PENDING", 1)
+    store = Store()
+    store.gate.clear()
+    recorder = Recorder(store.write, patience=0.05)
+    results = await asyncio.gather(*(recorder.record(call()) for _ in range(5)), return_exceptions=True)
+    assert all(isinstance(result, StorageUnavailableError) for result in results)
+    store.gate.set()
+    await recorder.close()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+import os
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -36,6 +39,31 @@ def test_ids_are_uuid7_and_rise_with_time() -> None:
     assert {i.version for i in ids} == {7}
     assert len(set(ids)) == 100
     assert abs((ids[0].int >> 80) / 1000 - datetime.now(UTC).timestamp()) < 5
+
+
+def test_ids_are_drawn_from_random_bits_in_all_their_places() -> None:
+    seen = functools.reduce(operator.or_, (records.new_id().int for _ in range(500)))
+    never = functools.reduce(operator.and_, (records.new_id().int for _ in range(500)))
+    random_places = (0xFFF << 64) | ((1 << 62) - 1)
+    assert (seen & random_places, never & random_places) == (random_places, 0)
+    assert len({records.new_id() for _ in range(1000)}) == 1000
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_draws_ids_of_its_own() -> None:
+    records.new_id()  # so that there are random bits in stock
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writing, b"".join((records.new_id().int & (1 << 62) - 1).to_bytes(8) for _ in range(5)))
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        theirs = pipe.read()
+    os.waitpid(child, 0)
+    ours = [(records.new_id().int & (1 << 62) - 1).to_bytes(8) for _ in range(500)]
+    assert len(theirs) == 40
+    assert not any(number in theirs for number in ours)
 
 
 def test_time_becomes_utc() -> None:

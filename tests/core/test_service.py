@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, model_validator
 
 from llmbridge import LLMBridge, LLMRequest, Message
 from llmbridge.errors import (
@@ -65,7 +66,7 @@ def ask(text: str = "Hi", **changes: Any) -> LLMRequest:
 
 @pytest.fixture
 async def bridge() -> AsyncIterator[LLMBridge]:
-    async with LLMBridge("memory://", origin="app", timeout=5) as opened:
+    async with LLMBridge("memory://", origin="app", timeout=5, max_retries=0) as opened:
         yield opened
 
 
@@ -400,10 +401,69 @@ async def test_json_that_was_asked_for_is_parsed(bridge: LLMBridge) -> None:
     assert (await bridge.chat(ask())).parsed is None
 
 
-def test_retries_that_do_not_exist_are_not_promised() -> None:
-    LLMBridge(max_retries=0)
-    with pytest.raises(ValueError, match="max_retries"):
-        LLMBridge(max_retries=2)
+class Person(BaseModel):
+    name: str
+    age: int
+
+
+async def test_an_answer_is_an_instance_of_the_model_that_was_asked_for(bridge: LLMBridge) -> None:
+    vendor = serve(bridge, answer(content='{"name": "Ada", "age": 36}'))
+    response = await bridge.chat(ask(response_format=Person))
+    assert (response.parsed, response.parse_error) == (Person(name="Ada", age=36), None)
+    assert vendor.requests[0].response_format == {
+        "type": "json_schema",
+        "json_schema": {"name": "Person", "schema": Person.model_json_schema()},
+    }
+
+
+async def test_a_model_that_leaves_nothing_open_is_asked_for_strictly(bridge: LLMBridge) -> None:
+    class Closed(Person, extra="forbid"):
+        friends: list[int]
+
+    vendor = serve(bridge, answer())
+    await bridge.chat(ask(response_format=Closed))
+    form = vendor.requests[0].response_format
+    assert isinstance(form, dict)
+    assert form["json_schema"]["strict"] is True
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ('{"name": "Ada", "age": "secret"}', "the answer is no Person: age (int_parsing)"),
+        ("no JSON, secret", "the answer is no Person: all (json_invalid)"),
+    ],
+)
+async def test_an_answer_that_is_not_what_was_asked_for_is_paid_for_and_returned(
+    bridge: LLMBridge, content: str, why: str
+) -> None:
+    serve(bridge, answer(content=content))
+    response = await bridge.chat(ask(response_format=Person))
+    assert (response.content, response.parsed, response.parse_error) == (content, None, why)
+    assert response.cost == Decimal("0.00021")
+    assert (await bridge.chat(ask(json_response=True, messages=ask().messages))).content == content
+
+
+async def test_a_validator_that_breaks_loses_no_answer(bridge: LLMBridge) -> None:
+    class Breaking(BaseModel):
+        @model_validator(mode="before")
+        @classmethod
+        def stop(cls, value: Any) -> Any:
+            raise KeyError("secret")
+
+    serve(bridge, answer(content="{}"))
+    response = await bridge.chat(ask(response_format=Breaking))
+    assert (response.content, response.parse_error) == ("{}", "a validator raised KeyError")
+
+
+async def test_a_model_without_a_schema_is_refused_before_the_vendor_is_asked(bridge: LLMBridge) -> None:
+    class Strange(BaseModel):
+        call: Callable[[], None]
+
+    vendor = serve(bridge, answer())
+    with pytest.raises(InvalidRequestError, match="Strange has no JSON schema"):
+        await bridge.chat(ask(response_format=Strange))
+    assert vendor.requests == []
 
 
 async def test_a_cancelled_caller_does_not_wait_for_the_store() -> None:
@@ -515,7 +575,7 @@ async def test_what_is_no_request_is_told_so(bridge: LLMBridge) -> None:
 
 
 def test_times_that_are_no_times_are_refused() -> None:
-    for wrong in ({"timeout": 0}, {"timeout": -1}, {"record_timeout": 0}):
+    for wrong in ({"timeout": 0}, {"timeout": -1}, {"total_timeout": 0}, {"record_timeout": 0}):
         with pytest.raises(ValueError, match="0 seconds"):
             LLMBridge("memory://", **wrong)  # type: ignore[arg-type]
 
@@ -555,9 +615,71 @@ def test_the_models_that_can_be_called_are_told_by_vendor() -> None:
     info = bridge.get_model_info("gpt-4o-mini")
     assert (info["provider"], info["model"], info["max_context"]) == ("openai", "gpt-4o-mini", 128000)
     bridge.register_provider("acme", Vendor(answer()))
-    assert bridge.get_model_info("acme:x") == {"provider": "acme", "model": "x"}
+    assert bridge.get_model_info("acme:x") == {"provider": "acme", "model": "x", "supported": True}
     with pytest.raises(ModelNotFoundError):
         bridge.get_model_info("nobody-knows-this")
+
+
+async def test_a_model_string_leads_to_the_provider_that_was_registered_last(bridge: LLMBridge) -> None:
+    first = serve(bridge, answer(content="one"))
+    await bridge.chat(ask())
+    serve(bridge, answer(content="two"))
+    assert (await bridge.chat(ask())).content == "two"
+    bridge.register_provider("openai", Vendor(answer(content="three")))
+    assert (await bridge.chat(ask(model="gpt-4o"))).content == "three"
+    assert len(first.requests) == 1
+
+
+async def test_more_models_can_be_called_than_are_remembered(
+    bridge: LLMBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmbridge.roster._MOST_TARGETS", 2)
+    vendor = serve(bridge, answer())
+    for number in range(5):
+        await bridge.chat(ask(model=f"acme:{number}"))
+    assert len(vendor.requests) == 5
+    assert len(bridge._roster._targets) <= 2
+
+
+class Listing(Vendor):
+    """A vendor that lists its models, or fails to."""
+
+    def __init__(self, listed: list[str] | Exception | None) -> None:
+        super().__init__(answer())
+        self.listed = listed
+
+    async def list_models(self) -> list[str] | None:
+        if isinstance(self.listed, Exception):
+            raise self.listed
+        if self.listed == ["hangs"]:
+            await asyncio.Event().wait()
+        return self.listed
+
+
+async def test_a_vendor_is_asked_for_its_models_and_none_of_them_is_refused() -> None:
+    bridge = LLMBridge(timeout=0.1)
+    bridge.register_provider("acme", Listing(["two", "one"]))
+    bridge.register_provider("openai", Listing(None))
+    bridge.register_provider("broken", Listing(AuthenticationError("no key")))
+    bridge.register_provider("slow", Listing(["hangs"]))
+    found = await bridge.discover_models()
+    assert (found["acme"], found["broken"], found["slow"], found["echo"]) == (["one", "two"], [], [], [])
+    assert "gpt-4o-mini" in found["openai"]
+    assert bridge.get_available_models() == found
+    assert bridge.get_model_info("acme:one")["supported"] is True
+    assert bridge.get_model_info("acme:three")["supported"] is False
+    assert (await bridge.chat(ask(model="acme:three"))).content == "Hello"
+    assert (await bridge.discover_models("acme"))["acme"] == ["one", "two"]
+    with pytest.raises(AuthenticationError):
+        await bridge.discover_models("broken")
+    with pytest.raises(ProviderTimeoutError):
+        await bridge.discover_models("slow")
+    with pytest.raises(ProviderNotFoundError):
+        await bridge.discover_models("nobody")
+    bridge.register_provider("acme", Listing(ZeroDivisionError()))
+    assert bridge.get_available_models()["acme"] == []
+    with pytest.raises(ZeroDivisionError):
+        await bridge.discover_models()
 
 
 async def test_a_caller_who_leaves_before_the_store_is_open_takes_nothing_along() -> None:

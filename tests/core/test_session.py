@@ -76,7 +76,8 @@ async def test_stopping_waits_for_a_start_and_then_closes() -> None:
     assert store.disconnects == 1
     with pytest.raises(StorageClosedError):
         await session.start()
-    await session.reopen()
+    session.admit()
+    await session.start()
     await session.stop(patience=30)
 
 

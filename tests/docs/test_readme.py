@@ -106,6 +106,18 @@ async def test_a_fastapi_application_shares_one_bridge() -> None:
     assert stats.total_calls == 2
 
 
+async def test_an_answer_comes_in_pieces(capsys: pytest.CaptureFixture[str]) -> None:
+    await run(snippet("bridge.stream"))
+    assert capsys.readouterr().out == (
+        "echo: Hi\n {'prompt_tokens': 1, 'completion_tokens': 2, 'total_tokens': 3} committed\n"
+    )
+
+
+async def test_an_answer_is_data(capsys: pytest.CaptureFixture[str]) -> None:
+    await run(snippet("response_format"))
+    assert capsys.readouterr().out == "Hi None\n"
+
+
 async def test_usage_is_read_by_day_and_model(capsys: pytest.CaptureFixture[str]) -> None:
     async with LLMBridge("sqlite:///calls.db", origin="shop") as bridge:
         assert bridge.db is not None
@@ -122,7 +134,7 @@ async def test_usage_is_read_by_day_and_model(capsys: pytest.CaptureFixture[str]
     await run(snippet("group_by"))
     by_day, by_user, last = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d gpt-4o-mini 3 calls \$0\.00045(0*) unpriced: 0", by_day)
-    assert re.fullmatch(r"user-1 2 calls \$0\.0003(0*)", by_user)
+    assert re.fullmatch(r"user-1 2 calls \$0\.0003(0*) 1\.0 None", by_user)
     assert re.fullmatch(r".+ openai gpt-4o-mini success 0\.00015(0*)", last)
 
 
@@ -137,6 +149,24 @@ async def test_an_own_price_is_set() -> None:
         call = await bridge.db.get_call_record(call_id)
     assert call is not None
     assert call.estimated_cost == Decimal("0.0007")
+
+
+async def test_models_are_asked_about(capsys: pytest.CaptureFixture[str]) -> None:
+    await run(snippet("bridge.models"))
+    *found, estimate = capsys.readouterr().out.splitlines()
+    costs = [Decimal(words[1]) for words in map(str.split, found) if len(words) == 2]
+    assert costs
+    assert costs == sorted(costs)
+    assert ["openai:gpt-4o-mini", "0.15", "0.6", "128000"] in map(str.split, found)
+    assert Decimal(estimate) == Decimal("0.0000025")
+
+
+async def test_the_spool_and_the_closing_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    await run(snippet("record_timeout"))
+    status, spool, committed, closed = capsys.readouterr().out.splitlines()
+    assert (status, committed) == ("committed", "1")
+    assert "'waiting': 0" in spool
+    assert closed == "CloseReport(committed=0, spooled=0, lost=0)"
 
 
 async def test_the_sql_of_the_readme_reads_the_view() -> None:

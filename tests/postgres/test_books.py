@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from pgdbm import AsyncDatabaseManager, DatabaseConfig
 from llmbridge import LLMBridge, LLMRequest, Message
 from llmbridge.db import LLMDatabase
 from llmbridge.db_backends import PostgreSQLBackend, create_backend
-from llmbridge.errors import SchemaOutdatedError
+from llmbridge.errors import SchemaOutdatedError, SchemaTooNewError
 from llmbridge.storage import CallQuery
 from llmbridge.testing import make_calls
 from llmbridge.testing.comparison import assert_same
@@ -71,6 +72,25 @@ def test_the_url_alone_chooses_the_backend() -> None:
 async def test_checking_instead_of_migrating_names_the_command(url: str) -> None:
     with pytest.raises(SchemaOutdatedError, match="llmbridge storage migrate"):
         await LLMDatabase(url, migrate="check").initialize()
+
+
+async def test_a_deployment_rolls_past_a_service_that_runs(url: str, shell: Callable[..., Any]) -> None:
+    """A newer release migrates under our feet: first so that we may go on writing, then so that we may not."""
+    newer = "INSERT INTO llmbridge.llmbridge_schema (migration, writable_from) VALUES ('{}', {})"
+    async with LLMBridge(url) as running:
+        assert (await running.chat(REQUEST)).record_status == "committed"
+        shell(newer.format("002_newer", 1))
+        assert (await running.chat(REQUEST)).record_status == "committed"
+        async with LLMBridge(url, migrate="check") as started:
+            assert (await started.chat(REQUEST)).record_status == "committed"
+        shell(newer.format("003_newest", 999))
+        assert (await running.chat(REQUEST)).record_status != "committed"
+        assert running.db is not None
+        [row] = await running.db.usage()
+        assert row.calls == 3
+        for migrate in ("auto", "check"):
+            with pytest.raises(SchemaTooNewError, match="upgrade"):
+                await LLMDatabase(url, migrate=migrate).initialize()
 
 
 async def test_a_thousand_callers_share_few_commits(url: str) -> None:

@@ -7,7 +7,9 @@ from itertools import count
 
 import pytest
 
+from llmbridge.storage import StorageBackend
 from llmbridge.testing import StorageContract
+from llmbridge_postgres import PostgreSQLBackend
 
 from .server import Server
 
@@ -22,6 +24,13 @@ class TestPostgreSQL(StorageContract):
     @pytest.fixture
     def storage_outage(self, server: Server, library: str) -> AbstractContextManager[None]:
         return server.without(library)
+
+
+class TestFoldedAtOnce(TestPostgreSQL):
+    """Totals are folded after every batch, beside what the test goes on to do."""
+
+    def make_backend(self, url: str) -> StorageBackend:
+        return PostgreSQLBackend(url, fold_after=1)
 
 
 class TestPoolOfOne(TestPostgreSQL):

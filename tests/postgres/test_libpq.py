@@ -219,7 +219,8 @@ def test_the_systems_trust_can_be_asked_for() -> None:
         ("postgresql://me:pw@db:5433/books", "books on db:5433"),
         ("postgresql://db/books", "books on db"),
         ("postgresql://me:pw@/books?host=/run/pg&port=5433", "books on /run/pg"),
-        ("postgresql://", "the local server"),
+        ("postgresql://", "of the user on the local server"),
+        ("postgresql://me@db", "me on db"),
         ("postgresql://?dbname=books&host=db", "books on db"),
     ],
 )

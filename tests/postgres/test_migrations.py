@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from llmbridge.db import LLMDatabase
 from llmbridge.errors import (
     MigrationError,
     SchemaTooNewError,
@@ -28,22 +29,30 @@ from .server import Server
 Shell = Callable[..., list[dict[str, object]]]
 Python = Callable[..., "subprocess.Popen[str]"]
 
+#: Forks processes that begin at the same moment, once it has made them all.
 STARTER = """
-import asyncio, sys
-from uuid import UUID
+import asyncio, os, sys
 from llmbridge.testing import make_call
-from llmbridge_postgres import PostgreSQLBackend
+from llmbridge_postgres import PostgreSQLBackend, backend
 
-async def main():
-    backend = PostgreSQLBackend(sys.argv[1], max_connections=int(sys.argv[3]))
-    print("ready", flush=True)
-    sys.stdin.readline()
-    async with backend:
+async def start(number):
+    async with PostgreSQLBackend(sys.argv[1], max_connections=int(sys.argv[3])) as backend:
         report = await backend.apply_migrations()
-        await backend.record_calls([make_call(int(sys.argv[2]))])
-        print(len(report.applied))
+        await backend.record_calls([make_call(number)])
+        os.write(1, b"%d\\n" % len(report.applied))
 
-asyncio.run(main())
+ready, go = os.pipe()
+children = []
+for number in range(int(sys.argv[2])):
+    child = os.fork()
+    if child == 0:
+        os.close(go)
+        os.read(ready, 1)
+        asyncio.run(start(number))
+        os._exit(0)
+    children.append(child)
+os.close(go)
+sys.exit(sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0 for child in children))
 """
 
 #: What a migration does, at its own pace: longer than the 5 seconds for which pgdbm waits for a lock.
@@ -54,21 +63,11 @@ SLOWLY = (
 
 
 def start_together(python: Python, number: int, max_connections: int = 5) -> list[str]:
-    """What so many programs print that begin at the same moment."""
-    programs = [python(STARTER, str(n), str(max_connections)) for n in range(number)]
-    for program in programs:
-        assert program.stdout is not None
-        assert program.stdout.readline() == "ready\n", program.communicate()[1]
-    for program in programs:
-        assert program.stdin is not None
-        program.stdin.write("go\n")
-        program.stdin.flush()
-    printed = []
-    for program in programs:
-        out, err = program.communicate(timeout=120)
-        assert program.returncode == 0, err
-        printed.append(out.strip())
-    return printed
+    """How many migrations each of so many processes says to have applied."""
+    program = python(STARTER, str(number), str(max_connections))
+    out, err = program.communicate(timeout=200)
+    assert program.returncode == 0, err
+    return sorted(out.split())
 
 
 async def calls_in(url: str) -> int:
@@ -77,8 +76,7 @@ async def calls_in(url: str) -> int:
 
 
 async def test_thirty_two_processes_start_together_on_a_fresh_database(python: Python, url: str) -> None:
-    printed = start_together(python, 32)
-    assert sorted(printed) == ["0"] * 31 + ["1"]
+    assert start_together(python, 32) == ["0"] * 31 + ["1"]
     assert await calls_in(url) == 32
 
 
@@ -86,9 +84,8 @@ async def test_processes_wait_while_one_migrates_for_longer_than_pgdbm_would(
     python: Python, url: str, shell: Shell
 ) -> None:
     shell(*SLOWLY)
-    printed = start_together(python, 8, max_connections=1)
-    assert sorted(printed) == ["0"] * 7 + ["1"]
-    assert await calls_in(url) == 8
+    assert start_together(python, 32, max_connections=1) == ["0"] * 31 + ["1"]
+    assert await calls_in(url) == 32
 
 
 async def test_a_waiting_process_holds_no_connection(server: Server, url: str, database: str, shell: Shell) -> None:
@@ -310,6 +307,16 @@ def tables_of(shell: Shell) -> dict[object, object]:
         "WHERE relnamespace = 'llmbridge'::regnamespace AND relkind = 'r' AND attnum > 0 GROUP BY 1"
     )
     return {row["relname"]: row["columns"] for row in rows}
+
+
+@pytest.mark.parametrize("table", ["llmbridge_schema", "llmbridge_calls", "llmbridge_models", "llmbridge_prices"])
+async def test_a_table_that_was_dropped_is_told_at_the_start(
+    backend: PostgreSQLBackend, url: str, shell: Shell, table: str
+) -> None:
+    shell(f"DROP TABLE llmbridge.{table} CASCADE")
+    for use in (backend.schema_status(), backend.apply_migrations(), LLMDatabase(url).initialize()):
+        with pytest.raises(StorageRefusedError, match=f"lost {table}.*backup"):
+            await use
 
 
 async def test_nothing_is_created_before_migrating(url: str, shell: Shell) -> None:

@@ -4,44 +4,81 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from pgdbm import AsyncDatabaseManager, DatabaseConfig
 
 from llmbridge.errors import RecordRejectedError, StorageUnavailableError
 from llmbridge.recorder import Recorder
 from llmbridge.schemas import CallRecord
-from llmbridge.storage import RecordResult, UsageQuery
+from llmbridge.storage import CallQuery, RecordResult, UsageQuery
 from llmbridge.storage.reference import summarize
 from llmbridge.testing import make_call, make_model
 from llmbridge.testing.comparison import assert_same
-from llmbridge_postgres import PostgreSQLBackend
+from llmbridge_postgres import PostgreSQLBackend, connections
+from llmbridge_postgres import backend as backend_module
 
-from .server import OwnServer, Server
+from .server import OwnServer, Server, own
+
+Use = Callable[[PostgreSQLBackend], Awaitable[Any]]
+READS: dict[str, Use] = {
+    "a page of calls": lambda backend: backend.list_calls(CallQuery()),
+    "a sum": lambda backend: backend.summarize_usage(UsageQuery()),
+    "a ping": lambda backend: backend.ping(),
+}
+USES: dict[str, Use] = READS | {
+    "a small batch": lambda backend: backend.record_calls([make_call()]),
+    "a large batch": lambda backend: backend.record_calls([make_call(number) for number in range(200)]),
+    "a model": lambda backend: backend.upsert_models([make_model()]),
+}
+
+#: Does its harm, waiting for `progress` where more calls are to be acknowledged first.
+Trouble = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 
 
 async def assert_recorded(backend: PostgreSQLBackend, calls: Sequence[CallRecord]) -> None:
-    """Every call is there once."""
-    query = UsageQuery(group_by=("status",))
-    assert_same(await backend.summarize_usage(query), summarize(calls, query))
+    """Every call is there once, and the totals are those of what is there."""
+    stored: list[CallRecord] = []
+    query = CallQuery(limit=1000)
+    while True:
+        page = await backend.list_calls(query)
+        stored += page.calls
+        if page.next is None:
+            break
+        query = replace(query, after=page.next)
+    assert Counter(call.id for call in stored) == Counter({call.id for call in calls})
+    question = UsageQuery(group_by=("model_name", "status"))
+    assert_same(await backend.summarize_usage(question), summarize(stored, question))
 
 
-async def record_while(backend: PostgreSQLBackend, trouble: asyncio.Task[None]) -> list[CallRecord]:
+async def record_while(backend: PostgreSQLBackend, trouble: Trouble) -> list[CallRecord]:
     """Callers that record through core's recorder until `trouble` is over, and what was acknowledged to them."""
     recorder = Recorder(backend.record_calls, patience=60)
     acknowledged: list[CallRecord] = []
+    progressed = asyncio.Event()
+
+    async def progress() -> None:
+        progressed.clear()
+        await progressed.wait()
+
+    troubling = asyncio.ensure_future(trouble(progress))
 
     async def caller(number: int) -> None:
         sequence = 0
-        while not trouble.done() or sequence < 3:
+        while not troubling.done() or sequence < 3:
             call = make_call(number * 1_000_000 + sequence)
             await recorder.record(call)
             acknowledged.append(call)
+            progressed.set()
             sequence += 1
 
     await asyncio.gather(*(caller(number) for number in range(100)))
-    await trouble
+    await troubling
     await recorder.close()
     return acknowledged
 
@@ -49,30 +86,135 @@ async def record_while(backend: PostgreSQLBackend, trouble: asyncio.Task[None]) 
 async def test_connections_killed_in_mid_batch_lose_and_double_nothing(
     server: Server, backend: PostgreSQLBackend, database: str
 ) -> None:
-    async def trouble() -> None:
+    async def trouble(progress: Callable[[], Awaitable[None]]) -> None:
         for _ in range(20):
+            await progress()
             await asyncio.to_thread(
                 server.run,
                 f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'",
             )
 
-    acknowledged = await record_while(backend, asyncio.create_task(trouble()))
-    await assert_recorded(backend, acknowledged)
+    await assert_recorded(backend, await record_while(backend, trouble))
 
 
-@pytest.mark.parametrize("end", ["stop", "kill"])
-async def test_a_server_that_ends_under_load_and_comes_back(own_server: OwnServer, end: str) -> None:
+@pytest.mark.parametrize(("end", "times"), [("stop", 2), ("kill", 8)])
+async def test_a_server_that_ends_under_load_and_comes_back(own_server: OwnServer, end: str, times: int) -> None:
+    async def trouble(progress: Callable[[], Awaitable[None]]) -> None:
+        for _ in range(times):
+            await progress()
+            await asyncio.to_thread(getattr(own_server, end))
+            await asyncio.to_thread(own_server.start)
+
     with own_server.database("ENCODING 'UTF8'") as database:
         async with PostgreSQLBackend(own_server.database_url(database)) as backend:
             await backend.apply_migrations()
+            await assert_recorded(backend, await record_while(backend, trouble))
 
-            async def trouble() -> None:
-                for _ in range(2):
-                    await asyncio.to_thread(getattr(own_server, end))
-                    await asyncio.to_thread(own_server.start)
 
-            acknowledged = await record_while(backend, asyncio.create_task(trouble()))
+async def test_a_failover_under_load_loses_and_doubles_nothing() -> None:
+    """The primary dies for good, and its synchronous standby takes over."""
+    with own() as primary, own(primary) as standby:
+        primary.run("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+
+        async def trouble(progress: Callable[[], Awaitable[None]]) -> None:
+            await progress()
+            await asyncio.to_thread(primary.kill)
+            await asyncio.to_thread(standby.promote)
+            await progress()
+
+        hosts = quote(f"{primary.socket},{standby.socket}", safe="")
+        url = f"postgresql://postgres@/postgres?host={hosts}&target_session_attrs=read-write"
+        async with PostgreSQLBackend(url) as backend:
+            await backend.apply_migrations()
+            acknowledged = await record_while(backend, trouble)
             await assert_recorded(backend, acknowledged)
+        assert standby.run("SELECT count(*) FROM llmbridge.llmbridge_calls")[0][0] == len(acknowledged)
+
+
+@pytest.fixture(params=["own pool", "pool of the host"])
+async def lone(own_server: OwnServer, request: pytest.FixtureRequest) -> AsyncIterator[PostgreSQLBackend]:
+    """A backend with one connection, which is open."""
+    with own_server.database("ENCODING 'UTF8'") as database:
+        url = own_server.database_url(database)
+        config = DatabaseConfig(connection_string=url, min_connections=1, max_connections=1)
+        pool = await AsyncDatabaseManager.create_shared_pool(config)
+        manager = AsyncDatabaseManager(pool=pool, schema="books")
+        options = {"url": url, "max_connections": 1} if request.param == "own pool" else {"db_manager": manager}
+        async with PostgreSQLBackend(**options) as backend:
+            await backend.apply_migrations()
+            yield backend
+        pool.terminate()
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+async def test_a_server_that_hangs_is_given_up_when_time_is_over(
+    own_server: OwnServer, lone: PostgreSQLBackend, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with own_server.frozen(), monkeypatch.context() as patience:
+        patience.setattr(backend_module, "_READ_SECONDS", 0.1)
+        patience.setattr(backend_module, "_WRITE_SECONDS", 0.1)
+        patience.setattr(connections, "ACQUIRE_SECONDS", 1000)
+        with pytest.raises(StorageUnavailableError, match="in time"):
+            await asyncio.wait_for(use(lone), timeout=100)
+    await use(lone)
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+async def test_nobody_waits_for_a_connection_for_ever(
+    own_server: OwnServer, lone: PostgreSQLBackend, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeping = "FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    busy = asyncio.create_task(lone.execute("SELECT pg_sleep(1000)"))
+    while not own_server.run(f"SELECT {sleeping}"):
+        await asyncio.sleep(0.01)
+    with monkeypatch.context() as patience:
+        patience.setattr(connections, "ACQUIRE_SECONDS", 0.1)
+        patience.setattr(backend_module, "ACQUIRE_SECONDS", 0.1)
+        with pytest.raises(StorageUnavailableError, match="in time"):
+            await asyncio.wait_for(use(lone), timeout=100)
+    own_server.run(f"SELECT pg_cancel_backend(pid) {sleeping}")
+    with pytest.raises(StorageUnavailableError, match="stopped the statement"):
+        await busy
+    await use(lone)
+
+
+async def test_pool_stats_of_a_server_that_hangs_are_given_up(
+    own_server: OwnServer, lone: PostgreSQLBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with own_server.frozen(), monkeypatch.context() as patience:
+        patience.setattr(connections, "ACQUIRE_SECONDS", 0.1)
+        with pytest.raises(StorageUnavailableError, match="in time"):
+            await asyncio.wait_for(lone.get_pool_stats(), timeout=100)
+    assert (await lone.get_pool_stats())["status"] == "connected"
+
+
+async def test_disconnecting_from_a_server_that_hangs_cuts_the_connection(
+    own_server: OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "CLOSE_SECONDS", 0.1)
+    with own_server.database("ENCODING 'UTF8'") as database:
+        backend = PostgreSQLBackend(own_server.database_url(database))
+        await backend.connect()
+        with own_server.frozen():
+            await asyncio.wait_for(backend.disconnect(), timeout=100)
+        async with asyncio.timeout(100):
+            while own_server.backends(database):
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("use", READS.values(), ids=READS)
+async def test_a_caller_who_leaves_does_not_wait_for_a_server_that_hangs(
+    own_server: OwnServer, lone: PostgreSQLBackend, use: Use
+) -> None:
+    with own_server.frozen():
+        leaving = asyncio.ensure_future(use(lone))
+        for _ in range(100):  # until it has asked the server
+            await asyncio.sleep(0)
+        leaving.cancel()
+        async with asyncio.timeout(100):
+            await asyncio.wait([leaving])
+        assert leaving.cancelled()
+    await use(lone)
 
 
 async def test_a_batch_whose_commit_was_not_heard_of_is_recorded_once(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 
-from llmbridge.testing import make_call
+from llmbridge.testing import make_call, make_calls
 from llmbridge_postgres import PostgreSQLBackend
 from llmbridge_sqlite import SQLiteBackend
 
@@ -57,3 +57,14 @@ async def test_sums_are_exact_beyond_64_bits(backend: PostgreSQLBackend) -> None
     assert row is not None
     assert row["total_cost"] == Decimal("35999999.999999999996")
     assert row["total_tokens"] == 4 * (2**63 - 1)
+
+
+async def test_purged_days_are_summed_from_the_totals(backend: PostgreSQLBackend, shell: Shell) -> None:
+    dear = {"estimated_cost": Decimal("8999999.999999999999"), "cost_reason": None, "total_tokens": 2**63 - 1}
+    await backend.record_calls([call.model_copy(update=dear) for call in make_calls(400, seed=5)])
+    query = "SELECT * FROM llmbridge.usage_summary ORDER BY origin, id_at_origin, provider, model_name, date"
+    before = shell("SET TIME ZONE 'Asia/Tokyo'", query)
+    for days in (2, 9):
+        assert await backend.purge_calls(datetime(2024, 3, 31, tzinfo=UTC) + timedelta(days=days)) > 0
+        assert shell("SET TIME ZONE 'Asia/Tokyo'", query) == before
+    assert shell("SELECT * FROM llmbridge.call_log") == []

@@ -1,8 +1,7 @@
-"""A stand-in for a vendor: OpenAI's chat completions over a real socket on loopback, with faults on demand.
+"""A stand-in for vendors over a real socket on loopback: it speaks the wire formats of `wires`, with faults on demand.
 
-The answer echoes the last user text, so that tests can say what they expect. A request with tools and no tool result
-yet calls the first tool; one that asks for JSON gets `{"echo": "..."}`. A fault is chosen by the model's name
-(`gpt-4o--rate_limit`), or `FakeVendor.reply` says literally what to answer.
+A fault is chosen by the model's name (`gpt-4o--rate_limit`) or by `FakeVendor.fault`, or
+`FakeVendor.reply` says literally what to answer.
 """
 
 from __future__ import annotations
@@ -12,84 +11,22 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-#: fault -> status, the vendor's code, its type, its message
-REFUSALS = {
-    "rate_limit": (429, "rate_limit_exceeded", "requests", "Rate limit reached for requests"),
-    "quota": (429, "insufficient_quota", "insufficient_quota", "You exceeded your current quota."),
-    "auth": (401, "invalid_api_key", "invalid_request_error", "Incorrect API key provided"),
-    "forbidden": (403, "forbidden", "invalid_request_error", "You are not allowed to use this model"),
-    "not_found": (404, "model_not_found", "invalid_request_error", "The model does not exist."),
-    "bad_request": (400, "invalid_value", "invalid_request_error", "Invalid value for 'temperature'"),
-    "context_length": (
-        400,
-        "context_length_exceeded",
-        "invalid_request_error",
-        "This model's maximum context length is 128000 tokens. However, your messages resulted in 200000 tokens.",
-    ),
-    "content_filter": (
-        400,
-        "content_policy_violation",
-        "invalid_request_error",
-        "Your request was rejected as a result of our safety system.",
-    ),
-    "too_large": (413, "request_too_large", "invalid_request_error", "Request exceeds the maximum size"),
-    "server_error": (500, "server_error", "server_error", "Internal server error"),
-    "unavailable": (503, "unavailable", "server_error", "The server is overloaded"),
-    "overloaded": (529, "overloaded", "server_error", "Overloaded"),
-}
+from .wires import MESSAGES, STATUS, WIRES, Reply, Request, Wire, completion
+
+__all__ = ["FakeVendor", "Reply", "Request", "completion", "running"]
 
 #: How long a connection without a word is kept, in seconds: only a broken test waits for it.
 PATIENCE = 30.0
 
 
-@dataclass(frozen=True)
-class Reply:
-    """An answer, literally. A `body` that is not bytes goes out as JSON."""
-
-    status: int = 200
-    body: Any = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content_type: str = "application/json"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What arrived. `headers` have names in lower case."""
-
-    path: str
-    headers: dict[str, str]
-    body: dict[str, Any]
-
-    @property
-    def fault(self) -> str:
-        """The fault that the model's name asks for, or nothing."""
-        return str(self.body.get("model", "")).partition("--")[2]
-
-
-USAGE = {
-    "prompt_tokens": 12,
-    "completion_tokens": 7,
-    "total_tokens": 19,
-    "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-    "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
-}
-RICH_USAGE = {
-    "prompt_tokens": 100,
-    "completion_tokens": 20,
-    "total_tokens": 120,
-    "prompt_tokens_details": {"cached_tokens": 40, "cache_write_tokens": 25},
-    "completion_tokens_details": {"reasoning_tokens": 5},
-}
-
-
 class FakeVendor(ThreadingHTTPServer):
     """The server. `requests` is what arrived, `arrived` is set by each; `abandoned` when a client left a hanging call;
-    `resume` lets the calls of the fault `slow` go on."""
+    `resume` lets the calls of the faults `slow` and, in a stream, `reset_mid` go on. `events` is literally what to
+    stream."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -98,14 +35,21 @@ class FakeVendor(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.requests: list[Request] = []
         self.reply: Reply | None = None
+        self.events: list[bytes] | None = None
+        self.fault = ""
         self.arrived = threading.Event()
         self.abandoned = threading.Event()
         self.resume = threading.Event()
 
     @property
     def url(self) -> str:
-        """What a client takes as its base URL."""
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+        """What a client takes as its base URL, where the version of the API is part of it."""
+        return f"{self.origin}/v1"
+
+    @property
+    def origin(self) -> str:
+        """The server alone."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -117,20 +61,64 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Tests look at `FakeVendor.requests`."""
 
+    def do_GET(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        request = Request(self.path, headers, {})
+        self.server.requests.append(request)
+        anthropic, google, openai = WIRES
+        wire = anthropic if "anthropic-version" in headers else google if "/v1beta/" in self.path else openai
+        self._send(self.server.reply or Reply(200, wire.models), cut=False)
+
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.path, headers, json.loads(raw))
+        request = Request(self.path, headers, json.loads(raw), self.server.fault)
         self.server.requests.append(request)
         self.server.arrived.set()
+        wire = next((wire for wire in WIRES if wire.path.match(self.path)), None)
         if request.fault == "hang":
             self._hang()
         elif request.fault == "reset":
             self._reset()
+        elif wire is not None and self.server.reply is None and _is_good(request) and request.wants_stream:
+            self._stream(wire, request)
         else:
             if request.fault == "slow":
                 self.server.resume.wait(PATIENCE)
-            self._send(self.server.reply or _answer(request), cut=request.fault == "reset_mid")
+            self._send(self.server.reply or _answer(wire, request), cut=request.fault == "reset_mid")
+
+    def _stream(self, wire: Wire, request: Request) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        events = self.server.events or wire.events(request)
+        middle = max(2, len(events) // 2)
+        with contextlib.suppress(ConnectionError):
+            for event in events[:middle]:
+                self._chunk(event)
+            match request.fault:
+                case "reset_mid":
+                    # What was sent first is read first; the reset is what the client finds then.
+                    self.server.resume.wait(PATIENCE)
+                    return self._reset()
+                case "stream_hang":
+                    return self._hang()
+                case "stream_cut":
+                    events = []
+                case "stream_error":
+                    events = [b"", b"", wire.stream_error()]
+                    middle = 2
+                case "stream_garbage":
+                    events = [b"", b"", b'event: content_block_delta\ndata: {"canary": \n\n']
+                    middle = 2
+            for event in events[middle:]:
+                self._chunk(event)
+            self.wfile.write(b"0\r\n\r\n")
+        return None
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
     def _send(self, reply: Reply, *, cut: bool) -> None:
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
@@ -156,7 +144,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
 
-def _answer(request: Request) -> Reply:
+def _is_good(request: Request) -> bool:
+    """Whether the answer begins well."""
+    return request.fault not in STATUS and request.fault not in (
+        "html502",
+        "html200",
+        "malformed",
+        "empty",
+        "wrong_shape",
+    )
+
+
+def _answer(wire: Wire | None, request: Request) -> Reply:
     match request.fault:
         case "html502":
             return Reply(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>", content_type="text/html")
@@ -168,57 +167,15 @@ def _answer(request: Request) -> Reply:
             return Reply(200, b"")
         case "wrong_shape":
             return Reply(200, {"hello": "world"})
-        case "no_choices":
-            return Reply(200, {**completion(request.body), "choices": []})
-        case "silent":
-            return Reply(200, _without_usage(completion(request.body, text="")))
-        case "no_usage":
-            return Reply(200, _without_usage(completion(request.body)))
-        case "rich_usage":
-            return Reply(200, {**completion(request.body), "usage": RICH_USAGE})
-        case "length":
-            return Reply(200, completion(request.body, finish_reason="length"))
-        case fault if fault in REFUSALS:
-            return _refusal(fault)
-    if request.path != "/v1/chat/completions":
+    if wire is None:
         return Reply(404, {"detail": "Not Found"})
-    return Reply(200, completion(request.body))
-
-
-def _refusal(fault: str) -> Reply:
-    status, code, kind, message = REFUSALS[fault]
-    headers = {"Retry-After": "3"} if status in (429, 503, 529) and fault != "quota" else {}
-    return Reply(status, {"error": {"message": message, "type": kind, "param": None, "code": code}}, headers)
-
-
-def _without_usage(answer: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in answer.items() if name != "usage"}
-
-
-def completion(body: dict[str, Any], *, text: str | None = None, finish_reason: str = "stop") -> dict[str, Any]:
-    """A good answer to a request's body."""
-    message: dict[str, Any] = {"role": "assistant", "content": _echo(body) if text is None else text, "refusal": None}
-    tools = [tool["function"]["name"] for tool in body.get("tools", ())]
-    if tools and not any(earlier["role"] == "tool" for earlier in body["messages"]):
-        call = {"id": "call_1", "type": "function", "function": {"name": tools[0], "arguments": '{"city": "Lima"}'}}
-        message.update(content=None, tool_calls=[call])
-        finish_reason = "tool_calls"
-    return {
-        "id": "chatcmpl-fake",
-        "object": "chat.completion",
-        "created": 1_700_000_000,
-        "model": body["model"],
-        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason, "logprobs": None}],
-        "usage": USAGE,
-    }
-
-
-def _echo(body: dict[str, Any]) -> str:
-    said = next((message["content"] for message in reversed(body["messages"]) if message["role"] == "user"), "")
-    if isinstance(said, list):
-        said = " ".join(part["text"] for part in said)
-    wants_json = body.get("response_format", {}).get("type") in ("json_object", "json_schema")
-    return json.dumps({"echo": said}) if wants_json else f"echo: {said}"
+    if request.fault == "no_choices":
+        return Reply(200, {**wire.answer(request), "choices": []})
+    if request.fault in STATUS:
+        status = 400 if request.fault == "quota" and wire is WIRES[0] else STATUS[request.fault]
+        headers = {"Retry-After": "3"} if status in (429, 503, 529) and request.fault != "quota" else {}
+        return Reply(status, wire.refusal(request.fault, MESSAGES[request.fault]), headers)
+    return Reply(200, wire.answer(request))
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from .fake_vendor import FakeVendor, Reply
 
 @pytest.fixture
 async def bridge(vendor: FakeVendor, tmp_path: Path) -> AsyncIterator[LLMBridge]:
-    async with LLMBridge(f"sqlite:///{tmp_path}/calls.db", origin="app") as opened:
+    async with LLMBridge(f"sqlite:///{tmp_path}/calls.db", origin="app", max_retries=0) as opened:
         opened.register_provider("openai", api_key=KEY, base_url=vendor.url)
         yield opened
 

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import entry_points, metadata
+from typing import Any
+
+import pytest
+
+from llmbridge.providers import GROUP, ProviderPlugin, others, vendors
 
 
 def run(code: str) -> str:
@@ -15,23 +21,55 @@ def test_describing_and_making_a_provider_imports_no_vendor_library() -> None:
     code = """
 import sys
 import llmbridge.providers, llmbridge.providers.echo, llmbridge.providers.routing
-from llmbridge.providers.vendors import llmbridge_provider
-llmbridge_provider().create("openai", {"api_key": "sk-x"})
-print([name for name in ("pydantic_ai", "openai", "httpx2", "httpx", "genai_prices") if name in sys.modules])
+from llmbridge.providers import others, vendors
+for module in (others, vendors):
+    plugin = module.llmbridge_provider()
+    for prefix in plugin.prefixes:
+        plugin.create(prefix, {"api_key": "sk-x"})
+heavy = ("pydantic_ai", "openai", "anthropic", "google.genai", "groq", "httpx2", "httpx", "genai_prices")
+print([name for name in heavy if name in sys.modules])
 """
     assert run(code) == "[]"
 
 
-def test_a_missing_package_says_what_to_install() -> None:
-    code = """
+@pytest.mark.parametrize(
+    ("vendor", "package", "requirement"),
+    [
+        ("openai", "openai", "llmbridge-core[openai]"),
+        ("anthropic", "anthropic", "llmbridge-core[anthropic]"),
+        ("google", "google.genai", "llmbridge-core[google]"),
+        ("ollama", "openai", "llmbridge-core[ollama]"),
+        ("mistral", "mistralai", "pydantic-ai-slim[mistral]"),
+        ("openrouter", "openai", "pydantic-ai-slim[openrouter]"),
+        ("openai", "pydantic_ai", "llmbridge-core[openai]"),
+    ],
+)
+def test_a_missing_package_says_what_to_install(vendor: str, package: str, requirement: str) -> None:
+    code = f"""
 import asyncio, sys
-sys.modules["openai"] = None
+sys.modules["{package}"] = None
 from llmbridge.errors import ProviderNotFoundError
-from llmbridge.providers.vendors import OpenAIProvider
+from llmbridge.plugins import create_provider
 from llmbridge.schemas import LLMRequest, Message
+request = LLMRequest(messages=[Message(role="user", content="x")])
 try:
-    asyncio.run(OpenAIProvider().complete(LLMRequest(messages=[Message(role="user", content="x")]), "m", timeout=1))
+    asyncio.run(create_provider("{vendor}").complete(request, "m", timeout=1))
 except ProviderNotFoundError as error:
     print(error)
 """
-    assert 'pip install "llmbridge-core[openai]"' in run(code)
+    assert f'{vendor}: needs packages that are not installed: pip install "{requirement}"' in run(code)
+
+
+def test_every_prefix_has_its_entry_point() -> None:
+    claimed = {entry.name: entry.value for entry in entry_points(group=GROUP) if entry.dist.name == "llmbridge-core"}
+    described = {prefix: module.__name__ for module in (vendors, others) for prefix in _prefixes(module)}
+    assert claimed == {**described, "echo": "llmbridge.providers.echo"}
+
+
+def test_every_extra_of_another_vendor_is_one_of_the_library() -> None:
+    assert set(others.EXTRAS.values()) <= set(metadata("pydantic-ai-slim").get_all("Provides-Extra") or ())
+
+
+def _prefixes(module: Any) -> tuple[str, ...]:
+    plugin: ProviderPlugin = module.llmbridge_provider()
+    return plugin.prefixes

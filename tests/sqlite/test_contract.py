@@ -1,4 +1,4 @@
-"""SQLite keeps the whole storage contract, in a file and in memory."""
+"""SQLite keeps the whole storage contract, in a file and in memory, however its totals are folded."""
 
 from __future__ import annotations
 
@@ -6,13 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from llmbridge.storage import StorageBackend
+from llmbridge.storage.url import parse
 from llmbridge.testing import StorageContract
+from llmbridge_sqlite import SQLiteBackend
 
 
 class TestFile(StorageContract):
     @pytest.fixture
     def storage_url(self, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/calls.db"
+
+
+class TestFoldedAtOnce(TestFile):
+    """Totals are folded after every batch, beside what the test goes on to do."""
+
+    def make_backend(self, url: str) -> StorageBackend:
+        return SQLiteBackend(parse(url)[0].path or "", fold_after=1)
 
 
 class TestMemory(StorageContract):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -84,6 +84,17 @@ async def test_random_books_have_the_sums_of_the_law(backend, shell):
         sums[1] += int(row["total_tokens"] or 0)
         sums[2] += Decimal(row["total_cost"] or 0)
     assert found == {key: [row.calls, row.total_tokens, row.cost] for key, row in expected.items()}
+
+
+async def test_purged_days_are_summed_from_the_totals(backend, shell):
+    plain = {"estimated_cost": from_units(7), "cost_reason": None, "prompt_tokens": 3, "total_tokens": 5}
+    await backend.record_calls([call.model_copy(update=plain) for call in make_calls(400, seed=5)])
+    query = "SELECT * FROM usage_summary ORDER BY origin, id_at_origin, provider, model_name, date"
+    before = list(map(tuple, shell(query)))
+    for days in (2, 9):
+        assert await backend.purge_calls(DAY + timedelta(days=days)) > 0
+        assert list(map(tuple, shell(query))) == before
+    assert shell("SELECT COUNT(*) AS n FROM call_log")[0]["n"] == 0
 
 
 async def test_without_any_cost_the_total_is_null_and_not_zero(backend, shell):

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
+import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from datetime import date, datetime, timedelta
 from typing import Any, Literal, Self, cast
 from uuid import UUID
 
-from . import usage
+from . import periods, usage
 from .entries import complete
 from .errors import (
     PurgedDetailError,
+    StorageUnavailableError,
     UnsupportedOperationError,
 )
-from .journal import Journal
+from .journal import Journal, make_spool
+from .metrics import CloseReport
+from .model_books import ModelBooks
 from .plugins import create_backend
-from .pricing import PriceBook, load_bundled_prices
-from .records import redact
+from .pricing import PriceBook, load_prices
 from .registry import ModelRegistry
-from .schemas import CallRecord, LLMModel, RecordStatus, UsageStats
+from .schemas import CallRecord, DailyAnalytics, RecordStatus, UsageStats
 from .session import Migrate, Session
 from .storage.base import StorageBackend
-from .storage.types import EARLIEST, MAX_PAGE, CallPage, CallQuery, MigrationReport, ModelPrice, SchemaStatus, UsageRow
+from .storage.types import MAX_PAGE, CallPage, CallQuery, MigrationReport, SchemaStatus, UsageRow
+from .upkeep import Upkeep
 from .usage import Accepted
 
 OnStorageError = Literal["spool", "log", "raise"]
 
-#: Purging asks for at least this many days to be kept, unless it is forced.
-LEAST_DAYS_KEPT = 7
+#: Seconds that a store gets to close, however little of the timeout is left.
+LEAST_PATIENCE = 1.0
 
 
-class LLMDatabase:
+class LLMDatabase(ModelBooks, Upkeep):
     """The books over one store, opened and migrated at first use.
 
     :param connection_string: URL or path of the store; None with no `backend` and no `db_manager`: no books are
@@ -43,9 +46,12 @@ class LLMDatabase:
     :param enable_monitoring: collect query statistics, where the backend can
     :param plugin: distribution that serves the URL's scheme, where several claim it
     :param migrate: `auto` migrates at first use, `check` raises SchemaOutdatedError instead
-    :param record_timeout: seconds within which recording a call must succeed
-    :param on_storage_error: `raise` makes an unreachable store an error at the start of an LLMBridge; otherwise it
-        is tried again by the next call
+    :param record_timeout: seconds that a call waits for the store
+    :param on_storage_error: what becomes of calls that the store does not take by then. `spool`: they wait in a file
+        and go onto the books when the store is back. `log`: they are lost, each with an ERROR line. `raise`: the
+        same, and an unreachable store is an error at the start of an LLMBridge
+    :param spool_dir: folder of that file (None: `LLMBRIDGE_SPOOL_DIR`, else `llmbridge/spool` in the user's state
+        directory). A store in memory, and a backend made by hand without a `target`, has none
     :param options: options of the backend
     :raises InvalidStorageURLError, UnknownStorageError, PluginError: the URL or its plugin is wrong; nothing is
         opened
@@ -63,6 +69,7 @@ class LLMDatabase:
         migrate: Migrate = "auto",
         record_timeout: float = 5.0,
         on_storage_error: OnStorageError = "spool",
+        spool_dir: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
         if backend is None:
@@ -85,9 +92,10 @@ class LLMDatabase:
         self.on_storage_error = on_storage_error
         self._session = Session(backend, migrate=migrate, on_start=self._prepare) if backend is not None else None
         self._registry = ModelRegistry(self._session) if self._session is not None else None
-        self._journal = (
-            Journal(self._session, self._registry, timeout=record_timeout) if self._session and self._registry else None
-        )
+        self._journal: Journal | None = None
+        if self._session is not None and self._registry is not None:
+            spool = make_spool(self._session.backend.target, spool_dir) if on_storage_error == "spool" else None
+            self._journal = Journal(self._session, self._registry, spool, timeout=record_timeout)
         self._no_prices = PriceBook()
 
     @classmethod
@@ -111,17 +119,35 @@ class LLMDatabase:
 
         :raises StorageError: it cannot be opened
         """
-        if self._session is not None:
-            await self._session.reopen()
+        if self._session is not None and self._journal is not None:
+            self._session.admit()
+            self._journal.admit()
+            await self._journal.check_spool()
+            await self._session.start()
 
-    async def close(self) -> None:
-        """Write what waits, for at most `record_timeout`, then close the store. Idempotent; what comes after raises
-        StorageClosedError until `initialize()`."""
+    async def open(self) -> None:
+        """Open the store as a service does when it starts: one that is unreachable is an outage, and an error only
+        with `on_storage_error="raise"`.
+
+        :raises StorageError: it cannot be opened, and that will not mend by itself
+        """
+        try:
+            await self.initialize()
+        except StorageUnavailableError as error:
+            if self.on_storage_error == "raise" or self._journal is None:
+                raise
+            self._journal.store_is_away(error)
+
+    async def close(self, timeout: float | None = None) -> CloseReport:
+        """Take no more calls, write what waits for at most `timeout` seconds (None: `record_timeout`), spool the rest,
+        then close the store. Idempotent; what comes after raises StorageClosedError until `initialize()`."""
         if self._session is None or self._registry is None or self._journal is None:
-            return
-        await self._journal.close()
+            return CloseReport()
+        until = time.monotonic() + (self.record_timeout if timeout is None else timeout)
+        report = await self._journal.close(until - time.monotonic())
         await self._registry.close()
-        await self._session.stop(self.record_timeout)
+        await self._session.stop(max(until - time.monotonic(), LEAST_PATIENCE))
+        return report
 
     async def __aenter__(self) -> Self:
         await self.initialize()
@@ -152,7 +178,7 @@ class LLMDatabase:
             raise TypeError("record_api_call() takes a CallRecord or fields, not both")
         if self._journal is None:
             return None
-        record = await self._journal.record(call.model_dump(exclude_unset=True) if call is not None else fields)
+        record, _ = await self._journal.record(call.model_dump(exclude_unset=True) if call is not None else fields)
         return record.id
 
     async def keep(
@@ -165,7 +191,7 @@ class LLMDatabase:
         """
         if self._journal is not None:
             return await self._journal.keep(fields, priced_as)
-        await load_bundled_prices()
+        await load_prices()
         return complete(fields, self.prices, priced_as), None
 
     def start_soon(self) -> None:
@@ -262,7 +288,7 @@ class LLMDatabase:
         """
         if days < 1:
             raise ValueError(f"days is {days}; it must be at least 1")
-        since = _days_ago(days)
+        since = usage.days_ago(days)
         try:
             return await self._stats(since, origin, id_at_origin)
         except PurgedDetailError:
@@ -271,86 +297,16 @@ class LLMDatabase:
     async def aggregate_daily_analytics(self, date: str | None = None) -> None:
         """Nothing to do: sums are exact at every commit. Kept for code that calls it on a schedule."""
 
-    async def cleanup_old_data(
-        self, days_to_keep_calls: int = 90, days_to_keep_analytics: int | None = None, *, force: bool = False
-    ) -> int:
-        """Delete calls older than `days_to_keep_calls` days, rounded to a UTC day, and return how many; the sums over
-        them stay, for ever: `days_to_keep_analytics` is accepted and does nothing.
-
-        :raises ValueError: fewer than 7 days, unless `force`
-        :raises UnsupportedOperationError: the backend cannot purge
-        """
-        if days_to_keep_calls < 0:
-            raise ValueError(f"days_to_keep_calls is {days_to_keep_calls}; it must not be negative")
-        if days_to_keep_calls < LEAST_DAYS_KEPT and not force:
-            raise ValueError(
-                f"this would keep {days_to_keep_calls} days of calls; less than {LEAST_DAYS_KEPT} needs force"
-            )
-        if self._session is None:
-            return 0
-        before = _midnight(_days_ago(days_to_keep_calls))
-        await self._session.start()
-        async with self._session.guard():
-            return await self._session.backend.purge_calls(before)
-
-    # Models
-
-    async def add_model(self, model: LLMModel) -> int | None:
-        """Insert or replace a model and return its id (None: no books are kept). Rates that it has become its own
-        price from now on, where they differ from the one in force."""
-        await self.upsert_models([model])
-        found = await self.get_model(model.provider, model.model_name, active_only=False)
-        return found.id if found is not None else None
-
-    async def upsert_model(self, model: LLMModel) -> None:
-        """Insert or replace a model; as for `add_model`, rates that it has become its own price."""
-        await self.upsert_models([model])
-
-    async def upsert_models(self, models: Sequence[LLMModel]) -> tuple[int, int]:
-        """Insert or replace models; how many were new, and how many were replaced."""
-        if self._registry is None:
-            return 0, 0
-        result = await self._registry.upsert(models)
-        return result.inserted, result.updated
-
-    async def update_model_costs(
-        self,
-        provider: str,
-        model_name: str,
-        dollars_per_million_tokens_input: Decimal | float | str | None,
-        dollars_per_million_tokens_output: Decimal | float | str | None,
-    ) -> bool:
-        """Give a stored model new rates, which become its own price from now on; None leaves a rate as it is.
-        False when the model is not stored."""
-        if self._registry is None:
-            return False
-        return await self._registry.update_costs(
-            provider, model_name, dollars_per_million_tokens_input, dollars_per_million_tokens_output
-        )
-
-    async def retire_models(self, keys: Sequence[tuple[str, str]]) -> int:
-        """Mark models, by (provider, model_name), as no longer in use; return how many were."""
-        if self._registry is None:
-            return 0
-        return await self._registry.retire(keys)
-
-    async def set_prices(self, prices: Sequence[ModelPrice]) -> None:
-        """Set own prices; in other processes they are in force within a minute."""
-        if self._registry is not None:
-            await self._registry.set_prices(prices)
-
-    async def get_model(self, provider: str, model_name: str, active_only: bool = True) -> LLMModel | None:
-        """The model of that vendor and name; None when there is none."""
-        found = await self.list_models(provider, active_only=active_only, model_name=model_name)
-        return found[0] if found else None
-
-    async def list_models(
-        self, provider: str | None = None, active_only: bool = True, *, model_name: str | None = None
-    ) -> list[LLMModel]:
-        """Models in order of vendor and name; None does not filter."""
-        if self._registry is None:
-            return []
-        return await self._registry.list_models(provider, model_name, active_only)
+    async def get_daily_analytics(
+        self, origin: str | None = None, id_at_origin: str | None = None, days: int = 30, *, tz: str = "UTC"
+    ) -> list[DailyAnalytics]:
+        """Usage per day, origin, user, vendor and model over the last `days` days in the zone `tz`, today included, in
+        this order. None does not filter."""
+        if days < 1:
+            raise ValueError(f"days is {days}; it must be at least 1")
+        first = datetime.now(periods.zone(tz)).date() - timedelta(days=days - 1)
+        rows = await self.usage(first, group_by=usage.BY_DAY, tz=tz, origin=origin, id_at_origin=id_at_origin)
+        return [usage.daily(row) for row in rows]
 
     # The store itself
 
@@ -367,21 +323,17 @@ class LLMDatabase:
     async def health_check(self, timeout: float = 2.0) -> dict[str, Any]:
         """Whether the store answers within `timeout` seconds; never raises.
 
-        `status` is healthy, unhealthy (with `error`) or disabled; `target` is the store, without secrets.
+        `status` is healthy, unhealthy (with `error`) or disabled; `target` is the store, without secrets; `queue` is
+        the number of calls that wait for a commit; `spool` has the `path`, how many calls are `waiting` and
+        `set_aside` in it, and the `error` that keeps calls from waiting there (None: there is none), or is None
+        where there is no spool; `last_error` is the store's last failure (None: never).
         """
-        if self._session is None:
-            return {"status": "disabled"}
-        report: dict[str, Any] = {"status": "healthy", "target": self._session.backend.target}
-        try:
-            async with asyncio.timeout(timeout):
-                await self._session.start()
-                async with self._session.guard():
-                    await self._session.backend.ping()
-        except TimeoutError:
-            report |= {"status": "unhealthy", "error": f"no answer within {timeout:g} s"}
-        except Exception as error:
-            report |= {"status": "unhealthy", "error": f"{type(error).__name__}: {redact(str(error))}"}
-        return report
+        return await self._journal.health(timeout) if self._journal is not None else {"status": "disabled"}
+
+    def metrics(self) -> dict[str, int]:
+        """What became of calls, as a flat dict of counters; their names are those of `llmbridge.metrics.Counters`,
+        and `calls_waiting` is how many wait for a commit now. Empty where no books are kept."""
+        return self._journal.metrics() if self._journal is not None else {}
 
     async def get_pool_stats(self) -> dict[str, Any]:
         """Statistics of the backend's connections. UnsupportedOperationError without the capability `monitoring`."""
@@ -406,15 +358,12 @@ class LLMDatabase:
     async def _prepare(self) -> None:
         if self._registry is not None:
             await self._registry.prepare()
+        if self._journal is not None:
+            self._journal.store_is_open()
 
     async def _stats(self, since: datetime, origin: str | None, id_at_origin: str | None) -> UsageStats | None:
         rows = await self.usage(since, group_by=("provider", "model_name"), origin=origin, id_at_origin=id_at_origin)
         return usage.stats(rows, since)
-
-
-def _days_ago(days: int) -> datetime:
-    now = datetime.now(UTC)
-    return now - timedelta(days=days) if days < (now - EARLIEST).days else EARLIEST
 
 
 def _midnight(at: datetime) -> datetime:

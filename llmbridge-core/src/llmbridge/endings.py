@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
+from . import formats
 from .errors import (
     InvalidResponseError,
     LLMBridgeError,
@@ -16,36 +16,51 @@ from .errors import (
 )
 from .providers.base import Completion
 from .records import check_amount
-from .schemas import CallRecord, LLMRequest, LLMResponse, RecordStatus
+from .schemas import CallRecord, LLMRequest, LLMResponse, RecordStatus, TokenUsage
 
 #: So that input and output together still fit 64 bits.
 _MOST_TOKENS = 2**62 - 1
-_COUNTS = ("prompt_tokens", "completion_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
+_COUNTS = (
+    "prompt_tokens",
+    "completion_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "reasoning_tokens",
+)
 
 
 def success(completion: Completion) -> dict[str, Any]:
     """The fields of an answered call. Figures that no vendor can mean count as not reported."""
     fields: dict[str, Any] = {"finish_reason": completion.finish_reason, "response_id": completion.response_id}
-    usage = completion.usage
-    if usage is not None:
-        fields |= {name: _count(getattr(usage, name)) for name in _COUNTS}
-        fields["usage_source"] = usage.source
+    if completion.usage is not None:
+        fields |= _counted(completion.usage)
     cost = _cost(completion.cost)
     if cost is not None:
         fields |= {"estimated_cost": cost, "cost_source": "provider"}
     return fields
 
 
-def failure(error: BaseException) -> dict[str, Any]:
-    """The fields of a call that raised. The text of a foreign exception may quote the prompt: it is left out."""
-    if isinstance(error, asyncio.CancelledError):
-        return {"status": "cancelled", "cost_reason": "unmeasured_usage"}
-    return {
-        "status": error.status if isinstance(error, ProviderError) else "error",
-        "error_type": type(error).__name__,
-        "error_message": str(error) if isinstance(error, LLMBridgeError) else None,
-        "cost_reason": "not_billed" if _is_unbilled(error) else "unmeasured_usage",
-    }
+def failure(error: BaseException, usage: TokenUsage | None = None, *, begun: bool = False) -> dict[str, Any]:
+    """The fields of a call that raised. The text of a foreign exception may quote the prompt: it is left out.
+
+    `usage` is what the vendor had reported of an answer that broke off, and `begun` says that there was one.
+    """
+    fields: dict[str, Any] = {"status": "cancelled"}
+    if not isinstance(error, asyncio.CancelledError | GeneratorExit):
+        fields = {
+            "status": error.status if isinstance(error, ProviderError) else "error",
+            "error_type": type(error).__name__,
+            "error_message": str(error) if isinstance(error, LLMBridgeError) else None,
+        }
+    if usage is not None:
+        fields |= _counted(usage)
+        if usage.source != "synthetic":
+            fields["usage_source"] = "partial"
+        if fields["prompt_tokens"] is not None or fields["completion_tokens"] is not None:
+            return fields
+    fields["cost_reason"] = "not_billed" if not begun and _is_unbilled(error) else "unmeasured_usage"
+    return fields
 
 
 def response(
@@ -63,6 +78,7 @@ def response(
         usage = {name: getattr(counted, name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
         if cost is not None:
             usage["cost"] = cost
+    parsed, parse_error = formats.parse(request, completion.content)
     return LLMResponse(
         content=completion.content,
         model=completion.model,
@@ -74,7 +90,8 @@ def response(
         cost_reason=record.cost_reason if record is not None else None,
         call_id=record.id if record is not None and status is not None else None,
         record_status=status,
-        parsed=_parsed(completion.content) if request.wants_json else None,
+        parsed=parsed,
+        parse_error=parse_error,
     )
 
 
@@ -87,6 +104,10 @@ def _is_unbilled(error: BaseException) -> bool:
     return isinstance(error, LLMBridgeError)
 
 
+def _counted(usage: TokenUsage) -> dict[str, Any]:
+    return {**{name: _count(getattr(usage, name)) for name in _COUNTS}, "usage_source": usage.source}
+
+
 def _count(tokens: Any) -> int | None:
     return tokens if type(tokens) is int and 0 <= tokens <= _MOST_TOKENS else None
 
@@ -95,11 +116,4 @@ def _cost(reported: Any) -> Any:
     try:
         return check_amount("cost", reported)
     except RecordRejectedError:
-        return None
-
-
-def _parsed(content: str) -> Any:
-    try:
-        return json.loads(content)
-    except ValueError:
         return None

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
+from .money import MAX_DOLLARS
+from .ordinary import in_full
 from .pricing import PriceBook
-from .records import build, check_amount, check_count, complete_in_place, hash_prompt, new_id
+from .records import check_amount, check_count, convert, hash_prompt, new_id
 from .schemas import CallRecord
 
 #: Parameters of upstream's `record_api_call` that have no column: they go to the metadata when set.
@@ -20,6 +24,7 @@ _PARAMETERS = (
     "tool_choice",
     "parallel_tool_calls",
 )
+_FIELDS = frozenset(CallRecord.model_fields)
 _REFUSED = ("error", "rate_limited")
 
 
@@ -32,29 +37,34 @@ def complete(given: Mapping[str, Any], prices: PriceBook, priced_as: str | None 
     :raises TypeError: a field that neither CallRecord nor upstream's `record_api_call` has
     :raises RecordRejectedError: it can never be stored
     """
-    fields = _own_fields(given)
-    unknown = fields.keys() - CallRecord.model_fields.keys()
-    if unknown:
-        raise TypeError(f"record_api_call() has no parameter {', '.join(sorted(unknown))}")
-    fields.setdefault("id", new_id())
-    fields.setdefault("called_at", datetime.now(UTC))
-    record = build(fields)
-    complete_in_place(record, _counted(record, fields))
+    fields = given if _FIELDS.issuperset(given) else _own_fields(dict(given))
+    values = in_full(fields)
+    if values is None:
+        values = convert({"id": new_id(), "called_at": datetime.now(UTC), **fields})
+    if values["id"] is None:
+        values["id"] = new_id()
+    if values["called_at"] is None:
+        values["called_at"] = datetime.now(UTC)
+    _count(values, fields)
+    record = CallRecord.from_values(values)
     if record.estimated_cost is not None:
-        complete_in_place(record, {"cost_source": record.cost_source or "caller", "cost_reason": None})
+        values["cost_source"], values["cost_reason"] = record.cost_source or "caller", None
     elif record.cost_reason is None:
-        complete_in_place(record, _charge(record, prices, priced_as))
+        _charge(values, record, prices, priced_as)
     return record
 
 
-def _own_fields(given: Mapping[str, Any]) -> dict[str, Any]:
-    fields = dict(given)
+def _own_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of CallRecord that fields with some of upstream's stand for."""
     prompt = fields.pop("system_prompt", None)
     if prompt is not None:
         fields.setdefault("system_prompt_hash", hash_prompt(str(prompt)))
     parameters = {name: value for name in _PARAMETERS if not _is_unset(value := fields.pop(name, None))}
     if parameters:
         fields["metadata"] = {**parameters, **(fields.get("metadata") or {})}
+    unknown = fields.keys() - _FIELDS
+    if unknown:
+        raise TypeError(f"record_api_call() has no parameter {', '.join(sorted(unknown))}")
     return fields
 
 
@@ -62,29 +72,37 @@ def _is_unset(value: Any) -> bool:
     return value is None or value is False
 
 
-def _counted(record: CallRecord, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Who counted, where the caller did not say, and the total of what was counted."""
-    prompt, completion = record.prompt_tokens, record.completion_tokens
-    changes: dict[str, Any] = {}
+def _count(values: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Say who counted, where the caller did not, and the total of what was counted."""
+    prompt, completion = values["prompt_tokens"], values["completion_tokens"]
     if "usage_source" not in given:
-        changes["usage_source"] = "none" if prompt is None and completion is None else "provider"
-    if record.total_tokens is None and prompt is not None and completion is not None:
-        changes["total_tokens"] = check_count("total_tokens", prompt + completion)
-    return changes
+        values["usage_source"] = "none" if prompt is None and completion is None else "provider"
+    if values["total_tokens"] is None and prompt is not None and completion is not None:
+        values["total_tokens"] = check_count("total_tokens", prompt + completion)
 
 
-def _charge(record: CallRecord, prices: PriceBook, priced_as: str | None) -> dict[str, Any]:
-    measured = record.prompt_tokens is not None or record.completion_tokens is not None
-    if record.usage_source == "synthetic":
-        return {"cost_reason": "synthetic"}
-    if not measured and record.status in _REFUSED:
-        return {"cost_reason": "not_billed"}
-    price = prices.price(record.provider, record.model_name, record, record.called_at, priced_as=priced_as)
-    return {
-        "estimated_cost": check_amount("estimated_cost", price.cost),
-        "cost_source": price.source,
-        "cost_reason": price.reason,
-        "dollars_per_million_tokens_input_used": check_amount("input rate", price.input_rate),
-        "dollars_per_million_tokens_output_used": check_amount("output rate", price.output_rate),
-        "price_version": price.version,
-    }
+def _charge(values: dict[str, Any], call: CallRecord, prices: PriceBook, priced_as: str | None) -> None:
+    """Price a call, of which these are the values."""
+    measured = call.prompt_tokens is not None or call.completion_tokens is not None
+    if call.usage_source == "synthetic":
+        values["cost_reason"] = "synthetic"
+        return
+    if not measured and call.status in _REFUSED:
+        values["cost_reason"] = "not_billed"
+        return
+    price = prices.price(call.provider, call.model_name, call, call.called_at, priced_as=priced_as)
+    values["estimated_cost"] = _checked("estimated_cost", price.cost)
+    values["cost_source"] = price.source
+    values["cost_reason"] = price.reason
+    values["dollars_per_million_tokens_input_used"] = _checked_rate("input rate", price.input_rate)
+    values["dollars_per_million_tokens_output_used"] = _checked_rate("output rate", price.output_rate)
+    values["price_version"] = price.version
+
+
+def _checked(field: str, cost: Decimal | None) -> Decimal | None:
+    """A cost that pricing made, and so is rounded already."""
+    return cost if cost is None or -MAX_DOLLARS < cost < MAX_DOLLARS else check_amount(field, cost)
+
+
+#: A model's rates come with each of its calls.
+_checked_rate = lru_cache(maxsize=4096)(check_amount)

@@ -13,7 +13,8 @@ class LLMBridgeError(Exception):
 class ProviderError(LLMBridgeError):
     """A vendor refused or failed a call.
 
-    `provider` and `model` name whom we called, `status_code` is the HTTP status (None: there was no answer).
+    `provider` and `model` name whom we called, `status_code` is the HTTP status (None: there was no answer),
+    `retry_after` the wait in seconds that the vendor asked for (None: it did not say).
     """
 
     #: What the failed attempt is recorded as.
@@ -26,11 +27,13 @@ class ProviderError(LLMBridgeError):
         provider: str | None = None,
         model: str | None = None,
         status_code: int | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.provider = provider
         self.model = model
         self.status_code = status_code
+        self.retry_after = retry_after
 
 
 class AuthenticationError(ProviderError):
@@ -38,21 +41,9 @@ class AuthenticationError(ProviderError):
 
 
 class RateLimitError(ProviderError):
-    """The vendor asks to slow down; `retry_after` is the wait it asked for in seconds (None: it did not say)."""
+    """The vendor asks to slow down."""
 
     status = "rate_limited"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        retry_after: float | None = None,
-        provider: str | None = None,
-        model: str | None = None,
-        status_code: int | None = None,
-    ) -> None:
-        super().__init__(message, provider=provider, model=model, status_code=status_code)
-        self.retry_after = retry_after
 
 
 class ProviderTimeoutError(ProviderError):
@@ -87,6 +78,10 @@ class ModelNotFoundError(LLMBridgeError, LookupError, ValueError):
 
 class ProviderNotFoundError(LLMBridgeError, LookupError, ValueError):
     """The vendor named in a model string is neither registered nor installed."""
+
+
+class PriceDataError(LLMBridgeError):
+    """Newer prices cannot be fetched, read or stored; those in force stay."""
 
 
 class PluginError(LLMBridgeError):

@@ -5,44 +5,65 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from .desk import Desk
 from .entries import complete
-from .errors import StorageError, StorageUnavailableError
-from .pricing import load_bundled_prices
-from .recorder import Recorder
+from .errors import StorageClosedError, StorageError, StorageUnavailableError, WrongLoopError
+from .metrics import CloseReport, Counters
+from .price_data import is_fresh
+from .pricing import load_prices
+from .records import redact
 from .registry import ModelRegistry
 from .schemas import CallRecord, RecordStatus
 from .session import Session
 
+if TYPE_CHECKING:
+    from .spool import Spool
+
 logger = logging.getLogger("llmbridge.journal")
+
+T = TypeVar("T")
 
 
 class Journal:
-    """Records calls in one store, each within `timeout` seconds."""
+    """Records calls in one store, each within `timeout` seconds; what the store does not take by then waits in the
+    `spool` (None: it is lost)."""
 
-    def __init__(self, session: Session, registry: ModelRegistry, *, timeout: float) -> None:
+    def __init__(self, session: Session, registry: ModelRegistry, spool: Spool | None, *, timeout: float) -> None:
         self._session = session
         self._registry = registry
+        self._spool = spool
         self._timeout = timeout
-        self._recorder: Recorder | None = None
+        self._counters = Counters()
+        self._desk: Desk | None = None
+        self._is_closed = False
+        self._is_checked = False
+        self._last_error: str | None = None
+        self._away_since = 0.0
+        self._before_outage = Counters()
 
-    async def record(self, given: Mapping[str, Any]) -> CallRecord:
-        """The complete record of a call, once it is committed.
+    async def record(self, given: Mapping[str, Any], priced_as: str | None = None) -> tuple[CallRecord, RecordStatus]:
+        """The complete record of a call and what became of it, once it is committed or spooled.
 
         :raises RecordRejectedError: it can never be stored
         :raises StorageError: it is not known to be stored
         """
-        await load_bundled_prices()
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._session.start()
-                record = self._completed(given)
-                await self._commit(record)
-        except TimeoutError:
-            raise self._unconfirmed() from None
-        return record
+        if not is_fresh():
+            await load_prices()
+        since = None
+        if self._session.started:
+            self._session.check_owner()
+        else:
+            since = asyncio.get_running_loop().time()
+            await self._reach_store(given, priced_as)
+        record = self._completed(given, priced_as)
+        desk = self._desk or self._open_desk()
+        return record, await desk.recorder.record(record, since)
 
     async def keep(
         self, given: Mapping[str, Any], priced_as: str | None = None
@@ -51,49 +72,169 @@ class Journal:
 
         The record is None where it can never be stored.
         """
-        record = None
-        failure: StorageError
         try:
-            await load_bundled_prices()
-            async with asyncio.timeout(self._timeout):
-                await self._session.start()
-                record = self._completed(given, priced_as)
-                await self._commit(record)
-        except TimeoutError:
-            failure = self._unconfirmed()
+            return await self.record(given, priced_as)
         except StorageError as error:
             failure = error
         except Exception as error:  # whatever it is, the caller has paid for the answer and gets it
+            self._counters.calls_lost += 1
             failure = StorageError(f"recording it raised {type(error).__name__}")
-        else:
-            return record, "committed"
+        record = None
         with contextlib.suppress(Exception):
-            record = record or self._completed(given, priced_as)
+            record = self._completed(given, priced_as)
         logger.error("call %s is not known to be on the books: %s", given.get("id"), failure)
         return record, "lost"
 
-    async def close(self) -> None:
-        """Write what waits, for at most the timeout. Idempotent; the next record begins anew."""
-        recorder, self._recorder = self._recorder, None
-        if recorder is None:
+    def admit(self) -> None:
+        """Take calls again after `close`."""
+        self._is_closed = False
+
+    async def check_spool(self) -> None:
+        """Warn, once, if there is no place where calls could wait while the store is away."""
+        if self._spool is None or self._is_checked:
             return
-        self._session.check_owner()
-        closing = asyncio.ensure_future(recorder.close())
-        _, late = await asyncio.wait([closing], timeout=self._timeout)
-        if late:
-            logger.error("%d calls are not known to be on the books: the store did not take them", recorder.abandon())
-            await closing
+        self._is_checked = True
+        try:
+            await self._open_desk().on_thread(self._spool.check)
+        except StorageUnavailableError as error:
+            logger.warning("%s; calls are lost while the store is away", error)
+
+    def store_is_open(self) -> None:
+        """Begin to move what waits in the spool, unless the start has ended after the closing began."""
+        if self._is_closed:
+            return
+        replay = self._open_desk().replay
+        if replay is not None:
+            replay.begin()
+
+    def store_is_away(self, error: StorageError) -> None:
+        """Take it from whoever found out, and look for the store until it is back."""
+        self._open_desk().recorder.give_up(error)
+
+    def metrics(self) -> dict[str, int]:
+        """The counters, and how many calls wait for a commit now."""
+        return {**asdict(self._counters), "calls_waiting": self._waiting()}
+
+    async def health(self, timeout: float) -> dict[str, Any]:
+        """Whether the store answers within `timeout` seconds, how many calls wait, and what the spool holds."""
+        report: dict[str, Any] = {"status": "healthy", "target": self._session.backend.target}
+        try:
+            async with asyncio.timeout(timeout):
+                report["spool"] = await self._look_into_spool()
+                await self._session.start()
+                async with self._session.guard():
+                    await self._session.backend.ping()
+        except TimeoutError:
+            report |= {"status": "unhealthy", "error": f"no answer within {timeout:g} s"}
+        except Exception as error:
+            report |= {"status": "unhealthy", "error": f"{type(error).__name__}: {redact(str(error))}"}
+        return {"spool": None, **report, "queue": self._waiting(), "last_error": self._last_error}
+
+    async def close(self, timeout: float) -> CloseReport:
+        """Take no more calls; write what waits for at most `timeout` seconds, then spool the rest. Idempotent."""
+        if self._desk is not None:
+            self._session.check_owner()
+        self._is_closed = True
+        desk, self._desk = self._desk, None
+        if desk is None:
+            return CloseReport()
+        before = replace(self._counters)
+        await desk.close(timeout)
+        report = CloseReport(
+            committed=self._counters.calls_committed - before.calls_committed,
+            spooled=self._counters.calls_spooled - before.calls_spooled,
+            lost=self._counters.calls_lost - before.calls_lost,
+        )
+        if report.lost:
+            logger.error("%d calls are not known to be on the books: the store did not take them", report.lost)
+        return report
+
+    def away(self, error: StorageError) -> None:
+        """Say, once per outage, that it began."""
+        self._counters.outages += 1
+        self._last_error = redact(f"{type(error).__name__}: {error}")
+        self._away_since = time.monotonic()
+        self._before_outage = replace(self._counters)
+        what = f"wait in {self._spool.path}" if self._spool is not None and self._spool.has_place else "are lost"
+        logger.warning("%s is away, calls %s until it is back: %s", self._store, what, self._last_error)
+
+    def back(self) -> None:
+        """Say that the outage is over, and move what waited."""
+        logger.warning(
+            "%s is back after %.1f s; meanwhile %d calls were spooled and %d lost",
+            self._store,
+            time.monotonic() - self._away_since,
+            self._counters.calls_spooled - self._before_outage.calls_spooled,
+            self._counters.calls_lost - self._before_outage.calls_lost,
+        )
+        if self._desk is not None and self._desk.replay is not None:
+            self._desk.replay.begin()
+
+    @property
+    def _store(self) -> str:
+        return f"the store {self._session.backend.target}" if self._session.backend.target else "the store"
+
+    async def _reach_store(self, given: Mapping[str, Any], priced_as: str | None) -> None:
+        """Open the store. If that fails, and calls can wait, it is away."""
+        recorder = self._open_desk().recorder
+        try:
+            await self.check_spool()
+            if recorder.yields:
+                return
+            async with asyncio.timeout(self._timeout):
+                await self._session.start()
+        except TimeoutError:
+            error: StorageError = StorageUnavailableError(f"the store was not open within {self._timeout:g} s")
+        except (StorageClosedError, WrongLoopError):
+            raise
+        except StorageError as refused:
+            error = refused
+        except asyncio.CancelledError:  # the caller leaves, and the call does not
+            _take_note(recorder.leave(self._completed(given, priced_as)))
+            raise
+        else:
+            return
+        if self._spool is None:
+            self._last_error = redact(f"{type(error).__name__}: {error}")
+            self._counters.calls_lost += 1
+            raise error
+        recorder.give_up(error)
 
     def _completed(self, given: Mapping[str, Any], priced_as: str | None = None) -> CallRecord:
         self._registry.refresh_prices_soon()
         return complete(given, self._registry.prices, priced_as)
 
-    async def _commit(self, record: CallRecord) -> None:
-        if self._recorder is None:
-            self._recorder = Recorder(self._session.backend.record_calls, patience=self._timeout)
-        await self._recorder.record(record)
+    def _open_desk(self) -> Desk:
+        if self._desk is None:
+            self._session.check_owner()
+            if self._is_closed:
+                raise StorageClosedError("the books are closed")
+            self._desk = Desk(self._session, self._spool, self._counters, self, self._timeout)
+        return self._desk
 
-    def _unconfirmed(self) -> StorageError:
-        return StorageUnavailableError(
-            f"the store did not confirm within {self._timeout:g} s; the call may still be written"
-        )
+    def _waiting(self) -> int:
+        return self._desk.waiting if self._desk is not None else 0
+
+    async def _look_into_spool(self) -> dict[str, Any] | None:
+        if self._spool is None:
+            return None
+        try:
+            await self._open_desk().on_thread(self._spool.check)
+            counts = await self._open_desk().on_thread(self._spool.counts)
+            return {"path": str(self._spool.path), **asdict(counts), "error": None}
+        except StorageError as error:
+            return {"error": redact(str(error))}
+
+
+def make_spool(target: str | None, spool_dir: str | os.PathLike[str] | None) -> Spool | None:
+    """Where calls of that store wait; None for one that has no name to find them by."""
+    if target is None:
+        return None
+    from .spool import Spool
+
+    return Spool(target, spool_dir)
+
+
+def _take_note(left: asyncio.Future[RecordStatus]) -> None:
+    """Nobody waits for this call; the recorder logs what it loses."""
+    left.cancel()

@@ -41,12 +41,14 @@ def parse(value: Decimal | int | float | str) -> Decimal:
 
 def to_units(dollars: Decimal) -> int:
     """Whole units of 1e-12 dollar; rounds half-even what is finer."""
-    return int(dollars.scaleb(12, context=CONTEXT).to_integral_value(context=CONTEXT))
+    scaled = dollars.scaleb(12, CONTEXT)
+    units = int(scaled)
+    return units if units == scaled else int(scaled.to_integral_value(context=CONTEXT))
 
 
 def from_units(units: int) -> Decimal:
     """The dollars of a number of units, always with 12 decimal places."""
-    return Decimal(units).scaleb(-12, context=CONTEXT)
+    return Decimal(units).scaleb(-12, CONTEXT)
 
 
 def text(dollars: Decimal) -> str:

@@ -38,9 +38,9 @@ def check_options(
     for name in (*query, *given):
         if name not in accepted:
             close = difflib.get_close_matches(name, accepted, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
+            hint = f"Did you mean {close[0]}? " if close else ""
             names = ", ".join(sorted(accepted)) or "none"
-            raise ValueError(f"{plugin} has no option {name!r}; known options: {names}.{hint}")
+            raise ValueError(f"{plugin} has no option {name!r}. {hint}Known options: {names}")
     values = {name: _converted(name, text, accepted[name]) for name, text in query.items()}
     values |= {name: _checked(name, value, accepted[name]) for name, value in given.items()}
     return {name: value for name, value in values.items() if name in known}

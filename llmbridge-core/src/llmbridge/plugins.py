@@ -208,15 +208,15 @@ def _wrap(
     kind: type[LLMBridgeError], text: str, error: Exception, url: StorageURL | None, options: Mapping[str, Any]
 ) -> NoReturn:
     """Raise what a plugin let out as an error of ours, without the secrets that its text may have."""
+    from .records import redact
+
     secrets = [url.password, quote(url.password, safe="")] if url is not None and url.password else []
     secrets += [
         value
         for name, value in options.items()
         if isinstance(value, str) and value and re.search("pass|secret|token|key", name)
     ]
-    told = f"{type(error).__name__}: {error}"
-    for secret in secrets:
-        told = told.replace(secret, "***")
+    told = redact(f"{type(error).__name__}: {error}", secrets)
     # A traceback shows the cause's text as it is, so a cause that tells a secret is left out.
     whole = "".join(traceback.format_exception(error))
     raise kind(f"{text}: {told}") from (None if any(secret in whole for secret in secrets) else error)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from . import rate_cards
-from .money import CONTEXT, from_units, to_units
+from . import price_data
+from .money import from_units
 from .rate_cards import RateCard, Rates
 from .schemas import CostReason, CostSource
 from .storage.types import ModelPrice
@@ -29,15 +28,17 @@ class Tokens(Protocol):
     @property
     def cache_write_tokens(self) -> int | None: ...
     @property
+    def cache_write_1h_tokens(self) -> int | None: ...
+    @property
     def reasoning_tokens(self) -> int | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(NamedTuple):
     """What a call costs, in dollars rounded half-even to 1e-12, or None with the `reason`.
 
     The rates are the dollars per million tokens that were used for uncached input and for output. `version` is
-    the edition of the price data, or for an own price the time from which it is in force.
+    the edition of the price data, with the vendor whose list applied where that is another than the one called, or
+    for an own price the time from which it is in force.
     """
 
     cost: Decimal | None = None
@@ -52,7 +53,8 @@ _UNMEASURED = Price(reason="unmeasured_usage")
 _UNKNOWN = Price(reason="unknown_model")
 _MISSING = Price(reason="missing_rate")
 
-_ZERO = Decimal(0)
+#: Between the edition of the price data and the vendor whose list applied.
+_LIST_OF = ", list of "
 
 
 class PriceBook:
@@ -93,21 +95,25 @@ class PriceBook:
         if prompt is None or completion is None:
             return _UNMEASURED
         read = usage.cache_read_tokens or 0
-        written = usage.cache_write_tokens or 0
+        written_1h = usage.cache_write_1h_tokens or 0
+        written = (usage.cache_write_tokens or 0) - written_1h
         reasoning = usage.reasoning_tokens or 0
-        fresh = prompt - read - written
+        fresh = prompt - read - written - written_1h
         answer = completion - reasoning
-        if fresh < 0 or answer < 0 or read < 0 or written < 0 or reasoning < 0:
+        if fresh < 0 or answer < 0 or read < 0 or written < 0 or written_1h < 0 or reasoning < 0:
             return _UNMEASURED
 
         card = self.rates(provider, model_name, at, priced_as=priced_as)
         if card is None:
             return _UNKNOWN
         rates = card.rates(prompt)
-        cost = _cost(rates, (fresh, answer, read, written, reasoning))
+        cost = _cost(rates, (fresh, answer, read, written, written_1h, reasoning))
         if cost is None:
             return _MISSING
-        return Price(cost, card.source, None, rates.input, rates.output, card.version)
+        version = card.version
+        if priced_as is not None and priced_as != provider and card.source == "prices":
+            version += f"{_LIST_OF}{priced_as}"
+        return Price(cost, card.source, None, rates.input, rates.output, version)
 
     def rates(self, provider: str, model_name: str, at: datetime, *, priced_as: str | None = None) -> RateCard | None:
         """The rate card in force at `at` (an aware time); None when the model is unknown."""
@@ -119,13 +125,19 @@ class PriceBook:
         card = own.card(at) if own is not None else None
         if card is not None:
             return card
-        return rate_cards.bundled().get(priced_as or provider, model_name, at)
+        return price_data.current().get(priced_as or provider, model_name, at)
 
 
-async def load_bundled_prices() -> None:
-    """Read the bundled price data, some hundred milliseconds of work, once and on a thread of its own."""
-    if not rate_cards.are_read():
-        await asyncio.to_thread(rate_cards.bundled)
+async def load_prices() -> None:
+    """Have the price data in force in memory, on a thread of its own: some hundred milliseconds of work at first, and
+    now and then a look whether a newer edition was fetched."""
+    if not price_data.is_fresh():
+        await asyncio.to_thread(price_data.refresh)
+
+
+def list_used(price_version: str | None) -> str | None:
+    """The vendor whose list priced a call, by its price_version; None where it was that of the vendor called."""
+    return (price_version or "").partition(_LIST_OF)[2] or None
 
 
 class _Dated:
@@ -146,24 +158,30 @@ def _own_card(price: ModelPrice) -> RateCard:
         output=price.output,
         cache_read=price.cache_read,
         cache_write=price.cache_write,
+        cache_write_1h=price.cache_write_1h,
         reasoning=price.output,
     )
     return RateCard("own_prices", price.effective_from.astimezone(UTC).isoformat(), (rates,))
 
 
-def _cost(rates: Rates, counts: tuple[int, int, int, int, int]) -> Decimal | None:
-    """Dollars for so many tokens: fresh input, answer, cache reads, cache writes, reasoning.
+def _cost(rates: Rates, counts: tuple[int, int, int, int, int, int]) -> Decimal | None:
+    """Dollars for so many tokens: fresh input, answer, cache reads, cache writes, those for an hour, reasoning.
 
     None when a rate that is needed is not known.
     """
     if rates.input is None and rates.output is None:
         return None
-    rate_of_each = (rates.input, rates.output, rates.cache_read, rates.cache_write, rates.reasoning)
-    millionths = _ZERO
-    for tokens, rate in zip(counts, rate_of_each, strict=True):
+    shares = rates.request_shares
+    for tokens, shares_of_one in zip(counts, rates.shares, strict=True):
         if tokens:
-            if rate is None:
+            if shares_of_one is None:
                 return None
-            millionths = CONTEXT.fma(tokens, rate, millionths)
-    exact = CONTEXT.add(CONTEXT.scaleb(millionths, -6), rates.request)
-    return from_units(to_units(exact))
+            shares += tokens * shares_of_one
+    return from_units(shares if rates.shares_per_unit == 1 else _divide(shares, rates.shares_per_unit))
+
+
+def _divide(shares: int, shares_per_unit: int) -> int:
+    """Whole units, rounded half-even."""
+    units, rest = divmod(shares, shares_per_unit)
+    beyond_half = 2 * rest - shares_per_unit
+    return units + (beyond_half > 0 or (beyond_half == 0 and units % 2))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache
@@ -48,14 +47,34 @@ _FREE = Decimal(0)
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Dollars per million tokens of each kind, and dollars per request. A rate of None is not known."""
+    """Dollars per million tokens of each kind, and dollars per request. A rate of None is not known.
+
+    `cache_write_1h` is for what a cache keeps for an hour, `cache_write` for all else that is written to one.
+
+    `shares` are the same rates as whole numbers, in the order input, output, cache_read, cache_write,
+    cache_write_1h, reasoning: each
+    is how many shares of a unit (1e-12 dollar) one token costs, where a unit has `shares_per_unit` of them.
+    """
 
     input: Decimal | None = None
     output: Decimal | None = None
     cache_read: Decimal | None = None
     cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
     reasoning: Decimal | None = None
     request: Decimal = _FREE
+    shares: tuple[int | None, ...] = field(init=False, repr=False, compare=False)
+    request_shares: int = field(init=False, repr=False, compare=False)
+    shares_per_unit: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        rates = (self.input, self.output, self.cache_read, self.cache_write, self.cache_write_1h, self.reasoning)
+        # A dollar per million tokens is 10**6 units per token.
+        finest = max(0, *(_decimals(rate) - 6 for rate in rates if rate is not None), _decimals(self.request) - 12)
+        shares = tuple(None if rate is None else int(rate.scaleb(6 + finest, CONTEXT)) for rate in rates)
+        object.__setattr__(self, "shares", shares)
+        object.__setattr__(self, "request_shares", int(self.request.scaleb(12 + finest, CONTEXT)))
+        object.__setattr__(self, "shares_per_unit", 10**finest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +96,13 @@ class RateCard:
 
 
 class RateCards:
-    """The rate cards of one edition of genai-prices' data, each made once per model and price period."""
+    """The rate cards of one edition of genai-prices' data, which `version` names, each made once per model and price
+    period."""
 
     def __init__(self, providers: Iterable[Provider], version: str) -> None:
         self._providers = list(providers)
         self._by_id = {provider.id: provider for provider in self._providers}
-        self._version = version
+        self.version = version
         self._models: dict[tuple[str, str], _PricedModel | None] = {}
 
     def get(self, vendor: str, model_name: str, at: datetime) -> RateCard | None:
@@ -108,7 +128,7 @@ class RateCards:
         found = provider.find_model(model_name, all_providers=self._providers)
         if found is None or found.prices == []:
             return None
-        return _PricedModel(found, self._version)
+        return _PricedModel(found, self.version)
 
 
 class _PricedModel:
@@ -150,24 +170,9 @@ class _PricedModel:
         return card
 
 
+@cache
 def bundled() -> RateCards:
     """The cards of the installed genai-prices. The first call takes up to a second; nothing is ever fetched."""
-    if not are_read():
-        with _reading:  # several first calls at once read them once
-            _read()
-    return _read()
-
-
-def are_read() -> bool:
-    """Whether the cards are in memory, so that asking for one is quick."""
-    return bool(_read.cache_info().currsize)
-
-
-_reading = threading.Lock()
-
-
-@cache
-def _read() -> RateCards:
     from importlib.metadata import version
 
     from genai_prices.data import providers
@@ -180,6 +185,11 @@ def _utc(at: time) -> time:
     if at.tzinfo is None:
         return at
     return datetime.combine(date(1970, 1, 1), at).astimezone(UTC).time()
+
+
+def _decimals(rate: Decimal) -> int:
+    """How many decimal places `rate` has; 0 or less for a whole number."""
+    return -int(rate.as_tuple().exponent)
 
 
 def _card(price: GenaiPrice, version: str) -> RateCard:
@@ -195,7 +205,8 @@ def _card(price: GenaiPrice, version: str) -> RateCard:
 def _rates(price: GenaiPrice, prompt_tokens: int) -> Rates:
     """The rates for one size of prompt, with genai-prices' rules for what a price does not list.
 
-    Tokens without a rate of their own are paid as the kind they belong to, and a kind that is not listed is not
+    Tokens without a rate of their own are paid as the kind they belong to (those that a cache keeps for an hour as all
+    others written to it; Anthropic's list has both, 2 and 1.25 times the input), and a kind that is not listed is not
     charged; but where only other things are charged (hours of audio, pages), tokens say nothing about the cost.
     """
     listed = {name for name, rate in vars(price).items() if rate is not None}
@@ -208,11 +219,13 @@ def _rates(price: GenaiPrice, prompt_tokens: int) -> Rates:
 
     input_rate = rate("input_mtok", _FREE)
     output_rate = rate("output_mtok", _FREE)
+    write_rate = rate("cache_write_mtok", input_rate)
     return Rates(
         input=input_rate,
         output=output_rate,
         cache_read=rate("cache_read_mtok", input_rate),
-        cache_write=rate("cache_write_mtok", input_rate),
+        cache_write=write_rate,
+        cache_write_1h=rate("cache_write_1h_mtok", write_rate),
         reasoning=rate("output_reasoning_mtok", output_rate),
         request=rate("requests_kcount", _FREE).scaleb(-3, context=CONTEXT),
     )

@@ -3,143 +3,443 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import random
+import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Protocol
 from uuid import UUID
 
-from .errors import LLMBridgeError, RecordRejectedError, StorageClosedError, StorageError, StorageUnavailableError
-from .schemas import CallRecord
+from .errors import (
+    LLMBridgeError,
+    RecordRejectedError,
+    StorageClosedError,
+    StorageError,
+    StorageUnavailableError,
+    WrongLoopError,
+)
+from .limits import MAX_METADATA_BYTES
+from .metrics import Counters
+from .schemas import CallRecord, RecordStatus
 from .storage.types import MAX_BATCH, RecordResult
 
-#: Most records that wait for the writer; further callers wait for room.
+#: Most records that wait for the writer, and most bytes that they take; further callers wait for room.
 MAX_PENDING = 10_000
+MAX_PENDING_BYTES = 64 * 1024 * 1024
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+#: What a record takes at most, apart from its free texts.
+_RECORD_BYTES = 2048
+
+logger = logging.getLogger("llmbridge.recorder")
 
 Write = Callable[[Sequence[CallRecord]], Awaitable[RecordResult]]
-Waiting = tuple[CallRecord, "asyncio.Future[None]"]
+Rescue = Callable[[Sequence[CallRecord]], None]
+#: A call, its caller's future, when it came by the clock of the event loop, and the most bytes that it takes.
+Entry = tuple[CallRecord, "asyncio.Future[RecordStatus]", float, int]
+
+
+class Watcher(Protocol):
+    """Who wants to know how the store is."""
+
+    def away(self, error: StorageError) -> None:
+        """The store does not take calls."""
+
+    def back(self) -> None:
+        """It does again."""
 
 
 class Recorder:
-    """Writes calls through `write`, one batch at a time.
+    """Writes calls through `write`, one batch at a time, and answers `outcome`.
 
-    There is no linger: while one batch is committed the next one forms. `patience` is for how many seconds a
-    batch is tried again, with the same ids, while the store is unavailable.
+    There is no linger: while one batch is committed the next one forms. `patience` is for how many seconds a call
+    may wait; a batch that fails meanwhile is tried again with the same ids, unless `retries` is False. Calls that
+    are given up go to the `fallback`, and so do new ones for as long as the store is known to be away, which the
+    writer finds out by writing one of them. `rescue` keeps calls when there is no event loop to wait on any more.
     """
 
-    def __init__(self, write: Write, *, patience: float) -> None:
+    def __init__(
+        self,
+        write: Write,
+        *,
+        patience: float,
+        counters: Counters | None = None,
+        outcome: RecordStatus = "committed",
+        retries: bool = True,
+        fallback: Recorder | None = None,
+        rescue: Rescue | None = None,
+        watcher: Watcher | None = None,
+    ) -> None:
         self._write = write
         self._patience = patience
-        self._waiting: deque[Waiting] = deque()
-        self._room = asyncio.Semaphore(MAX_PENDING)
+        self._counters = counters or Counters()
+        self._outcome: RecordStatus = outcome
+        self._retries = retries
+        self._fallback = fallback
+        self._rescue = rescue
+        self._watcher = watcher
+        self._waiting: deque[Entry] = deque()
+        self._writing: list[list[Entry]] = []
+        self._bytes = 0
+        self._wanting_room: deque[asyncio.Future[None]] = deque()
         self._writer: asyncio.Task[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
-        self._unsettled = 0
+        self._trouble: StorageError | None = None
+        self._sample: CallRecord | None = None
+        self._process = os.getpid()
+        self._forgotten = weakref.finalize(
+            self, _save_what_is_left, self._waiting, self._writing, rescue, self._process
+        )
 
-    async def record(self, call: CallRecord) -> None:
-        """Return when `call` is committed. A caller that is cancelled leaves its call in the queue.
+    @property
+    def trouble(self) -> StorageError | None:
+        """Why the store does not take calls; None: as far as is known it does."""
+        return self._trouble
+
+    @property
+    def pending(self) -> int:
+        """How many calls wait for a commit."""
+        return len(self._waiting) + sum(map(len, self._writing))
+
+    @property
+    def yields(self) -> bool:
+        """Whether calls go to the fallback at once, because the store is away and the fallback is not."""
+        return self._trouble is not None and self._fallback is not None and self._fallback.trouble is None
+
+    def record(self, call: CallRecord, since: float | None = None) -> Awaitable[RecordStatus]:
+        """What became of `call`, once it is committed. A caller that is cancelled leaves its call in the queue.
+
+        Its patience began at `since`, by the clock of the event loop (None: now).
 
         :raises RecordRejectedError: the store can never hold this call
         :raises StorageError: the call is not known to be stored
         """
-        await self._room.acquire()
+        if self._trouble is not None or self._is_full():
+            return self._record_with_room(call, since)
+        return self.leave(call, since)
+
+    async def _record_with_room(self, call: CallRecord, since: float | None) -> RecordStatus:
+        await self._room()
+        if self.yields and self._fallback is not None:
+            self._start_writer()
+            return await self._fallback.record(call)
+        return await self.leave(call, since)
+
+    def leave(self, call: CallRecord, since: float | None = None) -> asyncio.Future[RecordStatus]:
+        """Put `call` in the queue, whether or not there is room. The future is that of `record`."""
         if self._closed:
-            self._room.release()
             raise StorageClosedError("the books are closed")
-        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((call, committed))
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._run(), name="llmbridge-recorder")
-        await committed
+        loop = asyncio.get_running_loop()
+        settled: asyncio.Future[RecordStatus] = loop.create_future()
+        self._add((call, settled, since or loop.time(), _size(call)))
+        return settled
 
-    async def close(self) -> None:
-        """Take no more calls and wait until all that were taken are committed or given up."""
+    def adopt(self, entries: Iterable[Entry]) -> None:
+        """Take over calls that another recorder has given up."""
+        now = asyncio.get_running_loop().time()
+        for call, settled, _, size in entries:
+            self._add((call, settled, now, size))
+
+    def give_up(self, error: StorageError) -> None:
+        """Take the store to be away, and write nothing that waits."""
+        entries = self._unsettled()
+        if entries:
+            self._sample = entries[0][0]
+        self._note(error)
+        self._writing.clear()
+        self._waiting.clear()
+        self._bytes = 0
+        self._free_room()
+        if self._fallback is not None:
+            self._fallback.adopt(entries)
+        else:
+            self._fail(entries, error)
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Take no more calls, write what waits for at most `timeout` seconds (None: as long as it takes), and give up
+        the rest."""
         self._closed = True
-        while self._writer is not None:
-            await asyncio.wait([self._writer])
-
-    def abandon(self) -> int:
-        """Stop writing, tell every caller that still waits, and return how many there were."""
-        left = self._unsettled
+        self._free_room()
+        if self._writer is not None and self.pending:
+            await asyncio.wait([self._writer], timeout=timeout)
+        if self.pending:
+            self.give_up(self._trouble or StorageUnavailableError("the books were closed before the store answered"))
         if self._writer is not None:
             self._writer.cancel()
-        return left
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._forgotten.detach()
+
+    def _add(self, entry: Entry) -> None:
+        self._waiting.append(entry)
+        self._bytes += entry[3]
+        self._start_writer()
+        if self._alarm is None or entry[2] + self._patience < self._alarm.when():
+            self._set_alarm(entry[2] + self._patience)
+
+    def _start_writer(self) -> None:
+        if self._writer is None and not (self._closed and not self._waiting):
+            self._writer = asyncio.create_task(self._run(), name="llmbridge-recorder")
+
+    def _set_alarm(self, at: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_at(at, self._look_for_late_calls)
+
+    def _unsettled(self) -> list[Entry]:
+        return [*(entry for part in self._writing for entry in part), *self._waiting]
+
+    def _is_full(self) -> bool:
+        return len(self._waiting) >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES
+
+    async def _room(self) -> None:
+        try:
+            async with asyncio.timeout(self._patience):
+                while self._is_full() and not self._closed and not self.yields:
+                    freed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._wanting_room.append(freed)
+                    await freed
+        except TimeoutError:
+            self._counters.calls_lost += 1
+            raise StorageUnavailableError(
+                f"the store did not take the calls before this one within {self._patience:g} s"
+            ) from None
+
+    def _free_room(self) -> None:
+        while self._wanting_room:
+            freed = self._wanting_room.popleft()
+            if not freed.done():
+                freed.set_result(None)
 
     async def _run(self) -> None:
-        batch: list[Waiting] = []
         try:
-            while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
-                self._unsettled = len(batch) + len(self._waiting)
-                for _ in batch:
-                    self._room.release()
-                await self._settle(batch, asyncio.get_running_loop().time() + self._patience)
+            while self._waiting or self._is_away():
+                if not self._waiting:
+                    await self._look_for_the_store()
+                    continue
+                self._writing.append(self._next_batch())
+                while self._writing:
+                    await self._settle(self._writing[-1])
         except BaseException as error:
-            stopped = StorageUnavailableError(f"the recorder was stopped ({type(error).__name__}) before the commit")
-            _fail([*batch, *self._waiting], stopped)
-            for _ in self._waiting:
-                self._room.release()
-            self._waiting.clear()
+            self._stopped(error)
             raise
         finally:
             self._writer = None
-            self._unsettled = 0
 
-    async def _settle(self, batch: list[Waiting], deadline: float) -> None:
-        """Commit a batch; where the store rejects it, only the callers of the rejected calls fail: those that it
-        names, else those that halving finds."""
+    def _is_away(self) -> bool:
+        return self._trouble is not None and self._fallback is not None and not self._closed
+
+    def _next_batch(self) -> list[Entry]:
+        batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+        self._bytes -= sum(entry[3] for entry in batch)
+        self._free_room()
+        return batch
+
+    async def _settle(self, part: list[Entry]) -> None:
+        """Commit a part of a batch; where the store rejects it, only the callers of the rejected calls fail: those
+        that it names, else those that halving finds."""
         try:
-            result = await self._commit([call for call, _ in batch], deadline)
+            result = await self._commit(part)
         except RecordRejectedError as error:
-            for part in _without(batch, error):
-                await self._settle(part, deadline)
-        except LLMBridgeError as error:
-            _fail(batch, error)
+            if self._is_mine(part):
+                self._writing[-1:] = self._without(part, error)
+        except (StorageClosedError, WrongLoopError) as error:
+            if self._is_mine(part):
+                self._writing.pop()
+                self._fail(part, error)
+        except StorageError as error:
+            if self._is_mine(part):
+                self._lose(error)
         except Exception as error:
             failure = StorageError(f"recording failed: {type(error).__name__}")
             failure.__cause__ = error
-            _fail(batch, failure)
+            if self._is_mine(part):
+                self._lose(failure)
         else:
-            _release(batch, frozenset(result.expired))
+            self._counters.batches_committed += self._outcome == "committed"
+            self._counters.calls_duplicate += result.duplicates
+            if self._is_mine(part):
+                self._writing.pop()
+                self._release(part, frozenset(result.expired))
+            self._is_well()
 
-    async def _commit(self, calls: Sequence[CallRecord], deadline: float) -> RecordResult:
+    def _is_mine(self, part: list[Entry]) -> bool:
+        """Whether the part was not given up while it was written."""
+        return bool(self._writing) and self._writing[-1] is part
+
+    async def _commit(self, part: list[Entry]) -> RecordResult:
+        calls = [entry[0] for entry in part]
+        deadline = part[-1][2] + self._patience
         pause = _FIRST_PAUSE
         while True:
             try:
                 return await self._write(calls)
             except StorageUnavailableError:
                 wait = pause * random.uniform(0.5, 1.0)  # noqa: S311  jitter needs no secrecy
-                if self._closed or asyncio.get_running_loop().time() + wait > deadline:
+                over = asyncio.get_running_loop().time() + wait > deadline
+                if not self._retries or self._closed or over or not self._is_mine(part):
                     raise
                 await asyncio.sleep(wait)
+                self._counters.batches_retried += 1
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
+    async def _look_for_the_store(self) -> None:
+        """Write one of the calls that were given up, until that succeeds: it counts once."""
+        pause = _FIRST_PAUSE
+        while self._is_away() and not self._waiting:
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  jitter needs no secrecy
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            try:
+                await self._write([] if self._sample is None else [self._sample])
+            except RecordRejectedError:  # it answers
+                self._is_well()
+            except Exception:  # noqa: S112  the next look may find it
+                continue
+            else:
+                self._is_well()
 
-def _without(batch: list[Waiting], error: RecordRejectedError) -> list[list[Waiting]]:
-    """Fail the callers of what was rejected, as far as that is known; what is left, to be tried again."""
-    named = [waiting for waiting in batch if waiting[0].id in error.ids]
-    if named:
-        _fail(named, error)
-        rest = [waiting for waiting in batch if waiting[0].id not in error.ids]
-        return [rest] if rest else []
-    if len(batch) == 1:
-        _fail(batch, error)
-        return []
-    middle = len(batch) // 2
-    return [batch[:middle], batch[middle:]]
+    def _look_for_late_calls(self) -> None:
+        self._alarm = None
+        oldest = min((part[0][2] for part in (*self._writing, self._waiting) if part), default=None)
+        if oldest is None:
+            return
+        now = asyncio.get_running_loop().time()
+        if oldest + self._patience > now:
+            self._set_alarm(oldest + self._patience)
+            return
+        late = StorageUnavailableError(
+            f"the store did not confirm within {self._patience:g} s; the call may still be written"
+        )
+        if self._fallback is not None:
+            self.give_up(late)
+            return
+        self._note(late)
+        self._fail([entry for entry in self._unsettled() if entry[2] + self._patience <= now], late)
+        self._set_alarm(now + min(self._patience, _LONGEST_PAUSE))
+
+    def _lose(self, error: StorageError) -> None:
+        """The store does not take the batch: nor does it take those behind it, where they can go elsewhere."""
+        if self._fallback is not None:
+            self.give_up(error)
+            return
+        entries = [entry for part in self._writing for entry in part]
+        self._writing.clear()
+        self._note(error)
+        self._fail(entries, error)
+
+    def _note(self, error: StorageError) -> None:
+        was_well = self._trouble is None
+        self._trouble = error
+        if was_well and self._watcher is not None:
+            self._watcher.away(error)
+        if self._is_away():
+            self._start_writer()
+
+    def _is_well(self) -> None:
+        self._sample = None
+        if self._trouble is not None:
+            self._trouble = None
+            self._free_room()
+            if self._watcher is not None:
+                self._watcher.back()
+
+    def _stopped(self, error: BaseException) -> None:
+        """The writer was stopped in the middle, as at the end of `asyncio.run`: keep what it has in hand."""
+        entries = self._unsettled()
+        self._writing.clear()
+        self._waiting.clear()
+        self._bytes = 0
+        self._free_room()
+        if not entries or self._process != os.getpid():
+            return
+        try:
+            if self._rescue is None:
+                raise StorageUnavailableError("there is no other place for them")
+            self._rescue([entry[0] for entry in entries])
+        except StorageError as unsaved:
+            stopped = StorageUnavailableError(f"the recorder was stopped ({type(error).__name__}) before the commit")
+            stopped.__cause__ = unsaved
+            self._fail(entries, stopped)
+        else:
+            self._counters.calls_spooled += len(entries)
+            if not isinstance(error, GeneratorExit):  # whose event loop is gone, and nobody waits
+                _answer(entries, "spooled")
+
+    def _without(self, part: list[Entry], error: RecordRejectedError) -> list[list[Entry]]:
+        """Fail the callers of what was rejected, as far as that is known; what is left, to be tried again."""
+        named = [entry for entry in part if entry[0].id in error.ids]
+        if named:
+            self._fail(named, error)
+            rest = [entry for entry in part if entry[0].id not in error.ids]
+            return [rest] if rest else []
+        if len(part) == 1:
+            self._fail(part, error)
+            return []
+        middle = len(part) // 2
+        return [part[middle:], part[:middle]]
+
+    def _release(self, part: list[Entry], expired: frozenset[UUID]) -> None:
+        if expired:
+            late = [entry for entry in part if entry[0].id in expired]
+            part = [entry for entry in part if entry[0].id not in expired]
+            self._counters.calls_expired += len(late)
+            for entry in late:
+                id_ = entry[0].id
+                self._fail([entry], RecordRejectedError("the call lies in days that were purged", ids=(id_,)))
+        if self._outcome == "committed":
+            self._counters.calls_committed += len(part)
+        else:
+            self._counters.calls_spooled += len(part)
+        _answer(part, self._outcome)
+
+    def _fail(self, entries: Sequence[Entry], error: LLMBridgeError) -> None:
+        told = unheard = 0
+        for _, settled, _, _ in entries:
+            if settled.cancelled():
+                unheard += 1
+            elif not settled.done():
+                told += 1
+                settled.set_exception(error)
+        if isinstance(error, RecordRejectedError):
+            self._counters.calls_rejected += told + unheard
+        else:
+            self._counters.calls_lost += told + unheard
+        if unheard:
+            logger.error("%d calls, whose callers have left, are not known to be on the books: %s", unheard, error)
 
 
-def _release(batch: Sequence[Waiting], expired: frozenset[UUID]) -> None:
-    for call, committed in batch:
-        if call.id in expired:
-            _fail([(call, committed)], RecordRejectedError("the call lies in days that were purged", ids=(call.id,)))
-        elif not committed.done():
-            committed.set_result(None)
+def _answer(entries: Sequence[Entry], outcome: RecordStatus) -> None:
+    for _, settled, _, _ in entries:
+        if not settled.done():
+            settled.set_result(outcome)
 
 
-def _fail(batch: Sequence[Waiting], error: LLMBridgeError) -> None:
-    for _, committed in batch:
-        if not committed.done():
-            committed.set_exception(error)
+def _size(call: CallRecord) -> int:
+    """What a record takes at most in bytes."""
+    size = _RECORD_BYTES
+    if call.metadata is not None:
+        size += MAX_METADATA_BYTES
+    if call.error_message is not None:
+        size += len(call.error_message)
+    if call.tools_used is not None:
+        size += sum(map(len, call.tools_used))
+    return size
+
+
+def _save_what_is_left(
+    waiting: Iterable[Entry], writing: Iterable[Iterable[Entry]], rescue: Rescue | None, process: int
+) -> None:
+    """The books were forgotten, or the interpreter ends, before the event loop came to write these."""
+    entries = [*(entry for part in writing for entry in part), *waiting]
+    if not entries or process != os.getpid():
+        return
+    try:
+        if rescue is None:
+            raise StorageUnavailableError("there is no spool")
+        rescue([entry[0] for entry in entries])
+    except StorageError as error:
+        logger.error("%d calls are not known to be on the books: they were never closed, and %s", len(entries), error)

@@ -8,28 +8,23 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from operator import attrgetter
 from typing import Any
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 from pydantic import ValidationError
 
 from . import money
 from .errors import RecordRejectedError
+from .limits import INT64, MAX_ERROR_MESSAGE, MAX_METADATA_BYTES, MAX_NAME
+from .ordinary import in_full
 from .schemas import CallRecord, LLMModel
 from .storage.types import LATEST, ModelPrice
 
-#: Most characters in an origin, an id_at_origin, and the names of a vendor and a model.
-MAX_NAME = 255
-#: Most characters in an error message; longer ones are cut.
-MAX_ERROR_MESSAGE = 2000
-#: Most bytes of a call's metadata as compact JSON in UTF-8.
-MAX_METADATA_BYTES = 8 * 1024
-
-_INT64 = 2**63
+_IDS_AT_ONCE = 128
 _NAMES = ("origin", "provider", "model_name")
 _SHORT_TEXTS = ("requested_model", "price_version", "finish_reason", "response_id", "system_prompt_hash", "error_type")
 _NATURALS = (
@@ -38,6 +33,7 @@ _NATURALS = (
     "total_tokens",
     "cache_read_tokens",
     "cache_write_tokens",
+    "cache_write_1h_tokens",
     "reasoning_tokens",
     "response_time_ms",
     "time_to_first_token_ms",
@@ -71,9 +67,36 @@ _SECRETS = re.compile(
 
 def new_id() -> UUID:
     """A UUIDv7 (RFC 9562, section 5.7): Unix milliseconds, then 74 random bits."""
-    stamp = time.time_ns() // 1_000_000
-    noise = int.from_bytes(os.urandom(10))
-    return UUID(int=stamp << 80 | 0x7 << 76 | (noise >> 68) << 64 | 0x2 << 62 | noise & (1 << 62) - 1)
+    try:
+        noise = _noise.pop()
+    except IndexError:
+        noise = _more_noise()
+    return uuid_of(time.time_ns() // 1_000_000 << 80 | noise)
+
+
+def uuid_of(number: int) -> UUID:
+    """The UUID of a number of 128 bits, without the checks that take most of the time of making one."""
+    made = UUID.__new__(UUID)
+    _put(made, "int", number)
+    _put(made, "is_safe", SafeUUID.unknown)
+    return made
+
+
+_put = object.__setattr__
+
+#: Random bits for ids to come, in their places beside the version and the variant: asking the system for those of many
+#: ids at once is cheaper. A forked child must not draw those of its parent.
+_noise: list[int] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_noise.clear)
+
+
+def _more_noise() -> int:
+    bits = os.urandom(10 * _IDS_AT_ONCE)
+    numbers = [int.from_bytes(bits[start : start + 10]) for start in range(0, len(bits), 10)]
+    first, *others = (0x7 << 76 | (bits >> 6 & 0xFFF) << 64 | 0x2 << 62 | bits >> 18 for bits in numbers)
+    _noise.extend(others)
+    return first
 
 
 def hash_prompt(system_prompt: str) -> str:
@@ -81,8 +104,10 @@ def hash_prompt(system_prompt: str) -> str:
     return hashlib.sha256(system_prompt.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def redact(message: str) -> str:
-    """`message` without anything that looks like a key or a password."""
+def redact(message: str, secrets: Iterable[str] = ()) -> str:
+    """`message` without these secrets, and without anything that looks like a key or a password."""
+    for secret in secrets:
+        message = message.replace(secret, "***")
     return _SECRETS.sub(lambda match: f"{match[match.lastindex] if match.lastindex else ''}***", message)
 
 
@@ -91,18 +116,22 @@ def build(fields: Mapping[str, Any]) -> CallRecord:
 
     :raises RecordRejectedError: a field is missing, of the wrong type, or can never be stored
     """
+    values = in_full(fields)
+    if values is None or values["id"] is None or values["called_at"] is None:
+        values = convert(fields)
+    return CallRecord.from_values(values)
+
+
+def convert(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A value for every field of CallRecord, in canonical form, whatever the fields are.
+
+    :raises RecordRejectedError: as `build`
+    """
     try:
-        record = CallRecord(**fields)
+        record = CallRecord.model_validate(fields)
     except ValidationError as error:
         raise RecordRejectedError(f"this call cannot be recorded: {_what_is_wrong(error)}") from None
-    complete_in_place(record, _changes(record))
-    return record
-
-
-def complete_in_place(record: CallRecord, changes: Mapping[str, Any]) -> None:
-    """Change a frozen record that nobody else has seen yet; a copy would cost more than all the rest."""
-    vars(record).update(changes)
-    record.model_fields_set.update(changes)
+    return {**vars(record), **_changes(record)}
 
 
 def canonical(call: CallRecord) -> CallRecord:
@@ -144,6 +173,7 @@ def canonical_price(price: ModelPrice) -> ModelPrice:
         output=check_rate("output rate", price.output),
         cache_read=check_rate("cache_read rate", price.cache_read),
         cache_write=check_rate("cache_write rate", price.cache_write),
+        cache_write_1h=check_rate("cache_write_1h rate", price.cache_write_1h),
     )
 
 
@@ -210,6 +240,23 @@ def check_count(field: str, count: int) -> int:
     return count
 
 
+def check_integer(field: str, number: int | None) -> int | None:
+    """An integer of 64 bits; None stays None.
+
+    :raises RecordRejectedError: it does not fit
+    """
+    _check_integer(field, number, least=-INT64)
+    return number
+
+
+def check_finite(field: str, number: float | None) -> float | None:
+    """A number in storable form; None stays None.
+
+    :raises RecordRejectedError: it is not finite
+    """
+    return None if number is None else _finite(field, number)
+
+
 def check_rate(field: str, rate: Decimal | float | str | None) -> Decimal | None:
     """A rate in dollars per million tokens, exact to 1e-12; None stays None.
 
@@ -232,10 +279,10 @@ def _changes(call: CallRecord) -> dict[str, Any]:
         for name in _SHORT_TEXTS:
             changes[name] = _text(getattr(call, name), MAX_NAME)
     for name, number in zip(_NATURALS, _get_naturals(call), strict=True):
-        if number is not None and not 0 <= number < _INT64:
+        if number is not None and not 0 <= number < INT64:
             _check_integer(name, number, least=0)
     _check_integer("attempt", call.attempt, least=1)
-    _check_integer("max_tokens", call.max_tokens, least=-_INT64)
+    _check_integer("max_tokens", call.max_tokens, least=-INT64)
     for name, amount in zip(_AMOUNTS, _get_amounts(call), strict=True):
         if amount is not None:
             changes[name] = check_amount(name, amount)
@@ -267,8 +314,8 @@ def _text(text: str | None, longest: int) -> str | None:
 
 
 def _check_integer(field: str, number: int | None, *, least: int) -> None:
-    if number is not None and not least <= number < _INT64:
-        raise RecordRejectedError(f"{field} is {number}; it must be from {least} to {_INT64 - 1}")
+    if number is not None and not least <= number < INT64:
+        raise RecordRejectedError(f"{field} is {number}; it must be from {least} to {INT64 - 1}")
 
 
 def _finite(field: str, number: float) -> float:
@@ -299,7 +346,7 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, str):
         return storable(str(value))
     if isinstance(value, int):
-        _check_integer("a number in metadata", value, least=-_INT64)
+        _check_integer("a number in metadata", value, least=-INT64)
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from . import catalog
 from .errors import LLMBridgeError
-from .pricing import PriceBook, load_bundled_prices
+from .pricing import PriceBook, load_prices
 from .records import canonical_model, canonical_price, check_name, check_rate, storable
 from .schemas import LLMModel
 from .session import Session
@@ -22,6 +23,16 @@ from .storage.types import ModelPrice, UpsertResult
 PRICES_MAX_AGE = 60.0
 
 logger = logging.getLogger("llmbridge.registry")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What loading models did: which `vendors` had some, and how many models were new, replaced and retired."""
+
+    vendors: tuple[str, ...]
+    inserted: int
+    updated: int
+    retired: int
 
 
 class ModelRegistry:
@@ -69,17 +80,26 @@ class ModelRegistry:
         async with self._session.guard():
             return await self._backend.list_models(provider, model_name, active_only)
 
-    async def upsert(self, models: Sequence[LLMModel]) -> UpsertResult:
+    async def upsert(self, models: Sequence[LLMModel], *, set_prices: bool = True) -> UpsertResult:
         """Insert or replace models as a user's own; where they have rates that differ from those in force, set own
-        prices."""
+        prices, unless that is not wanted."""
         await self._session.start()
         now = datetime.now(UTC)
         rows = [self._canonical(model.model_copy(update={"source": "user"}), now) for model in models]
         async with self._session.guard():
             result = await self._backend.upsert_models(rows)
-        for row in rows:
+        for row in rows if set_prices else ():
             await self._charge(row, row.dollars_per_million_tokens_input, row.dollars_per_million_tokens_output, now)
         return result
+
+    async def load(self, vendors: Mapping[str, Sequence[LLMModel]], *, set_prices: bool) -> LoadReport:
+        """Insert or replace the models of each vendor as a user's own, and retire the vendor's other models."""
+        models = [model for of_vendor in vendors.values() for model in of_vendor]
+        loaded = {(model.provider, model.model_name) for model in models}
+        result = await self.upsert(models, set_prices=set_prices)
+        known = [model for vendor in vendors for model in await self.list_models(vendor)]
+        missing = [key for model in known if (key := (model.provider, model.model_name)) not in loaded]
+        return LoadReport(tuple(vendors), result.inserted, result.updated, await self.retire(missing))
 
     async def update_costs(
         self,
@@ -121,6 +141,18 @@ class ModelRegistry:
             await self._backend.set_prices(rows)
             await self._load_prices()
 
+    async def list_prices(self, provider: str | None = None, model_name: str | None = None) -> list[ModelPrice]:
+        """Own prices in order of (provider, model_name, effective_from)."""
+        await self._session.start()
+        provider, model_name = (None if name is None else storable(name) for name in (provider, model_name))
+        async with self._session.guard():
+            return await self._backend.list_prices(provider, model_name)
+
+    async def reload_prices(self) -> None:
+        """Read the own prices again now."""
+        async with self._session.guard():
+            await self._load_prices()
+
     @property
     def _backend(self) -> StorageBackend:
         return self._session.backend
@@ -132,7 +164,7 @@ class ModelRegistry:
         self, model: LLMModel, given_input: Decimal | None, given_output: Decimal | None, now: datetime
     ) -> None:
         """Make the given rates an own price, unless they are in force; None keeps the rate that is."""
-        await load_bundled_prices()
+        await load_prices()
         card = self.prices.rates(model.provider, model.model_name, now)
         held = card.rates() if card is not None else None
         own = held if card is not None and card.source == "own_prices" else None
@@ -151,6 +183,7 @@ class ModelRegistry:
             output=wanted[1],
             cache_read=own.cache_read if own is not None else None,
             cache_write=own.cache_write if own is not None else None,
+            cache_write_1h=own.cache_write_1h if own is not None else None,
         )
         await self.set_prices([price])
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date as Date  # noqa: N812  a field is called `date`, as upstream's is
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel as PydanticModel
@@ -37,21 +38,23 @@ class Message(BaseModel):
 class LLMRequest(BaseModel):
     """A request to a model.
 
-    `model` is `vendor:name`, or a bare name whose vendor is well known (`gpt-4o`). What is None is not sent.
-    `timeout` is in seconds and replaces the bridge's. `extra` reaches the vendor's request body unchanged.
-    `metadata` goes onto the record of the call and never to the vendor.
+    `model` is `vendor:name`, or a bare name whose vendor is well known (`gpt-4o`); of several the next is asked where
+    one fails. What is None is not sent. `timeout` is in seconds, for one attempt, and replaces the bridge's.
+    `response_format` is a format in OpenAI's form, or a pydantic model whose JSON schema the answer shall follow.
+    `extra` reaches the vendor's request body unchanged. `metadata` goes onto the record of the call and never to the
+    vendor.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     messages: list[Message]
-    model: str | None = None
+    model: str | list[str] | None = None
     temperature: float | None = None
     max_tokens: int | None = None
     stop: str | list[str] | None = None
     seed: int | None = None
     timeout: float | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: dict[str, Any] | type[PydanticModel] | None = None
     json_response: bool | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
@@ -62,17 +65,20 @@ class LLMRequest(BaseModel):
     @property
     def wants_json(self) -> bool:
         """Whether the answer is to be JSON: `response_format` decides, and without one `json_response`."""
+        if self.response_format is None:
+            return bool(self.json_response)
         if isinstance(self.response_format, dict):
             return self.response_format.get("type") in ("json_object", "json_schema")
-        return bool(self.json_response)
+        return True
 
 
 class TokenUsage(BaseModel):
     """The tokens of one call, counted alike for every vendor. None means not measured, never 0.
 
-    `prompt_tokens` is all input, cached included; `completion_tokens` all output, reasoning included. The three
-    others are subsets. `source` says who counted: the vendor, the vendor in part (a cut stream), an estimate,
-    or nobody real (`synthetic`).
+    `prompt_tokens` is all input, cached included; `completion_tokens` all output, reasoning included. The others are
+    subsets: of the input what was read from a cache and what was written to one, of the latter what is kept for an
+    hour, of the output the reasoning. `source` says who counted: the vendor, the vendor in part (a cut stream), an
+    estimate, or nobody real (`synthetic`).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -81,6 +87,7 @@ class TokenUsage(BaseModel):
     completion_tokens: int | None = None
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
     reasoning_tokens: int | None = None
     source: UsageSource = "provider"
 
@@ -98,7 +105,8 @@ class LLMResponse(BaseModel):
     `usage` has `prompt_tokens`, `completion_tokens`, `total_tokens` (None: not measured), and `cost` only when
     the call was priced. `cost` is in dollars; None comes with its `cost_reason`. `call_id` is the id of the
     record and `record_status` what became of it; both are None without a database. `parsed` is the answer as
-    data where JSON was asked for.
+    data where JSON was asked for, and an instance of the model where `response_format` was one. An answer that is
+    not what was asked for leaves it None, and `parse_error` then says why, by the names of fields and no values.
     """
 
     content: str
@@ -112,6 +120,17 @@ class LLMResponse(BaseModel):
     call_id: UUID | None = None
     record_status: RecordStatus | None = None
     parsed: Any = None
+    parse_error: str | None = None
+
+
+class LLMChunk(BaseModel):
+    """A piece of an answer as it comes: the `content` that is new. The last one has the whole `response`, with usage
+    and cost, and no content."""
+
+    model_config = ConfigDict(frozen=True)
+
+    content: str = ""
+    response: LLMResponse | None = None
 
 
 class LLMModel(BaseModel):
@@ -170,6 +189,7 @@ class CallRecord(BaseModel):
     total_tokens: int | None = None
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
     reasoning_tokens: int | None = None
     usage_source: UsageSource = "none"
     estimated_cost: Decimal | None = None
@@ -197,6 +217,23 @@ class CallRecord(BaseModel):
     error_message: str | None = None
     metadata: dict[str, Any] | None = None
     called_at: datetime
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> Self:
+        """The record of a value for every field, in the order of the fields and in canonical form. For stores that read
+        what was recorded: nothing is checked, which takes longer than the rest, and `values` becomes the record's own.
+        """
+        record = cls.__new__(cls)
+        put = object.__setattr__
+        put(record, "__dict__", values)
+        put(record, "__pydantic_fields_set__", _EVERY_FIELD)
+        put(record, "__pydantic_extra__", None)
+        put(record, "__pydantic_private__", None)
+        return record
+
+
+#: Shared by records that are frozen; pydantic copies it where it makes another record of one.
+_EVERY_FIELD = set(CallRecord.model_fields)
 
 
 class UsageStats(BaseModel):
@@ -229,3 +266,32 @@ class UsageStats(BaseModel):
     def keys(self) -> Iterator[str]:
         """The fields, so that `dict(stats)` and `**stats` work."""
         return iter(type(self).model_fields)
+
+
+class DailyAnalytics(BaseModel):
+    """Usage of one origin, user, vendor and model on one day.
+
+    Tokens and `total_cost` (dollars, exact) leave out `unmeasured_calls` and `unpriced_calls`. `success_rate` is 0 to
+    1. `avg_response_time_ms` is over successful calls (None: none was timed).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    origin: str
+    id_at_origin: str | None
+    date: Date
+    provider: str
+    model_name: str
+    total_calls: int
+    total_tokens: int
+    total_prompt_tokens: int
+    total_completion_tokens: int
+    total_cost: Decimal
+    unpriced_calls: int
+    unmeasured_calls: int
+    avg_response_time_ms: int | None
+    success_rate: Decimal
+    error_count: int
+    timeout_count: int
+    rate_limit_count: int
+    cancelled_count: int

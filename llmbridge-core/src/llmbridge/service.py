@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any, Self
 
-from . import catalog, endings
-from .db import LLMDatabase, OnStorageError
-from .errors import (
-    InvalidRequestError,
-    InvalidResponseError,
-    ProviderTimeoutError,
-    StorageUnavailableError,
-)
-from .plugins import create_provider, foreign_distribution_warning, provider_names
-from .providers.base import BaseLLMProvider, Completion
-from .providers.routing import resolve
-from .records import build, check_metadata, check_name, check_user, hash_prompt, new_id
-from .schemas import CallRecord, LLMModel, LLMRequest, LLMResponse, RecordStatus, UsageStats
+from . import attempts, formats, streams
+from .calls import Call, Kept, system_prompt_hash, tool_names
+from .db import LEAST_PATIENCE, LLMDatabase, OnStorageError
+from .errors import ModelNotFoundError
+from .metrics import CloseReport
+from .models import Models
+from .plugins import foreign_distribution_warning
+from .providers.base import BaseLLMProvider
+from .records import check_finite, check_integer, check_metadata, check_name, check_user
+from .retries import Retries
+from .roster import Roster
+from .schemas import CallRecord, DailyAnalytics, LLMChunk, LLMModel, LLMRequest, LLMResponse, UsageStats
 from .session import Migrate
 from .storage.types import UsageRow
 from .usage import Accepted
-
-logger = logging.getLogger("llmbridge.service")
 
 
 class LLMBridge:
@@ -42,11 +39,14 @@ class LLMBridge:
     :param schema: schema of the tables, where the store has schemas (None: the backend's default)
     :param plugin: distribution that serves the URL's scheme, where several claim it
     :param migrate: `auto` migrates the store at first use, `check` raises SchemaOutdatedError instead
-    :param max_retries: 0, every request is sent once; other values are refused
+    :param max_retries: how many times an attempt that failed for a while is made again, at each model
     :param timeout: seconds for one attempt at a vendor; `LLMRequest.timeout` replaces it
+    :param total_timeout: seconds for all attempts of a call with the pauses between them; the first one has its whole
+        timeout in any case
     :param record_timeout: seconds that a finished call waits for the store
-    :param on_storage_error: `raise` makes an unreachable store an error of `async with`; under every setting a
-        call that the vendor answered returns its response
+    :param on_storage_error: what becomes of calls that the store does not take by then: `spool`, `log` or `raise`,
+        as for LLMDatabase; under every setting a call that the vendor answered returns its response
+    :param spool_dir: where calls wait while the store is away; see LLMDatabase
     :param backend_options: options of the backend
     :raises InvalidStorageURLError, UnknownStorageError, PluginError: the URL or its plugin is wrong; nothing is
         opened
@@ -63,19 +63,23 @@ class LLMBridge:
         schema: str | None = None,
         plugin: str | None = None,
         migrate: Migrate = "auto",
-        max_retries: int = 0,
+        max_retries: int = 2,
         timeout: float = 60.0,
+        total_timeout: float = 180.0,
         record_timeout: float = 5.0,
         on_storage_error: OnStorageError = "spool",
+        spool_dir: str | os.PathLike[str] | None = None,
         **backend_options: Any,
     ) -> None:
         _warn_of_foreign_distribution()
         self.origin = check_name("origin", origin)
-        if max_retries != 0:
-            raise ValueError(f"max_retries is {max_retries}; this release sends every request once and takes only 0")
-        if timeout <= 0:
-            raise ValueError(f"timeout is {timeout}; it must be more than 0 seconds")
+        if max_retries < 0:
+            raise ValueError(f"max_retries is {max_retries}; it must not be negative")
+        for name, seconds in (("timeout", timeout), ("total_timeout", total_timeout)):
+            if not seconds > 0:
+                raise ValueError(f"{name} is {seconds}; it must be more than 0 seconds")
         self.timeout = timeout
+        self._retries = Retries(max_retries, total_timeout)
         self._books = LLMDatabase(
             db_connection_string if enable_db_logging else None,
             db_manager=db_manager if enable_db_logging else None,
@@ -85,17 +89,22 @@ class LLMBridge:
             migrate=migrate,
             record_timeout=record_timeout,
             on_storage_error=on_storage_error,
+            spool_dir=spool_dir,
             **backend_options,
         )
-        self._providers: dict[str, BaseLLMProvider] = {}
-        self._priced_as: dict[str, str] = {}
-        self._replaced: list[BaseLLMProvider] = []
+        self._roster = Roster()
         self._finishing: set[asyncio.Future[Any]] = set()
 
     @property
     def db(self) -> LLMDatabase | None:
         """The books; None when none are kept."""
         return self._books if self._books.enabled else None
+
+    @property
+    def models(self) -> Models:
+        """Questions about the models that are known: which can do this, which are cheapest, what would it cost."""
+        roster = self._roster
+        return Models(self._books.known_models, lambda: self._books.prices, roster.resolve, roster.priced_as)
 
     @property
     def enable_db_logging(self) -> bool:
@@ -111,56 +120,58 @@ class LLMBridge:
 
     async def _ensure_db_initialized(self) -> None:
         """Open the books now. An unreachable store is a warning, unless `on_storage_error="raise"`."""
-        try:
-            await self._books.initialize()
-        except StorageUnavailableError as error:
-            if self._books.on_storage_error == "raise":
-                raise
-            logger.warning("starting without the books, they are tried again by every call: %s", error)
+        await self._books.open()
 
-    async def close(self) -> None:
-        """Finish the calls in flight, for at most `record_timeout` seconds, then close the books and the connections
-        to vendors. Idempotent; what comes after raises StorageClosedError."""
+    async def close(self, timeout: float | None = None) -> CloseReport:
+        """Finish the calls in flight, write what waits, spool the rest, and close the books and the connections to
+        vendors; all of it within `timeout` seconds (None: `record_timeout`), and where the calls in flight take them
+        all, the store gets a second more. Says what became of what waited. Idempotent; what comes after raises
+        StorageClosedError."""
+        seconds = self._books.record_timeout if timeout is None else timeout
+        until = time.monotonic() + seconds
         if self._finishing:
-            await asyncio.wait(self._finishing, timeout=self._books.record_timeout)
+            await asyncio.wait(self._finishing, timeout=seconds)
+        report = CloseReport()
         async with AsyncExitStack() as closing:  # each is closed whatever the others raise
-            for provider in (*self._providers.values(), *self._replaced):
+            for provider in self._roster.providers():
                 closing.push_async_callback(provider.close)
-            closing.push_async_callback(self._books.close)
-        self._replaced.clear()
+            report = await self._books.close(max(until - time.monotonic(), min(seconds, LEAST_PATIENCE)))
+        self._roster.forget_replaced()
+        return report
 
     async def chat(self, request: LLMRequest, id_at_origin: str | None = None) -> LLMResponse:
         """Send one request to a model and put the call on the books, however it ends.
 
         `id_at_origin` is the application's user, of at most 255 characters (None: nobody in particular).
 
+        What passes (a rate limit, a vendor that fails or cannot be reached, a timeout) is tried again, after the wait
+        that the vendor asked for, else after one that grows. Then, and after every other failure but an
+        InvalidRequestError, the next of several models is asked. Each attempt is on the books with its number and the
+        same `group_id`.
+
         :raises RecordRejectedError: `id_at_origin` or the request's metadata cannot be recorded; nothing was sent
-        :raises ModelNotFoundError, ProviderNotFoundError: the model leads to no vendor; nothing was sent
-        :raises ProviderError: the vendor refused or failed
+        :raises ModelNotFoundError, ProviderNotFoundError: a model leads to no vendor; nothing was sent
+        :raises ProviderError: the vendor refused or failed, in the last attempt
         """
-        if not isinstance(request, LLMRequest):
-            raise TypeError(f"chat() takes an LLMRequest, not {type(request).__name__}")
-        self._books.check_owner()
-        vendor, model = resolve(request.model or "", self._known_vendors())
-        provider = self.get_provider(vendor)
-        known = self._known_of(request, vendor, model, id_at_origin)
-        if request.cache is not None:
-            _warn_of_cache()
-        self._books.start_soon()
+        call = self._call(request, id_at_origin)
         with self._in_flight():
-            started = time.monotonic()
-            try:
-                await provider.prepare()
-                started, known["called_at"] = time.monotonic(), datetime.now(UTC)
-                completion = await self._complete(provider, request, vendor, model)
-            except Exception as error:
-                await self._keep(vendor, {**known, **_elapsed(started), **endings.failure(error)})
-                raise
-            except BaseException as error:  # a cancelled caller does not wait for the books
-                self._keep(vendor, {**known, **_elapsed(started), **endings.failure(error)})
-                raise
-            record, status = await self._keep(vendor, {**known, **_elapsed(started), **endings.success(completion)})
-            return endings.response(request, vendor, completion, record, status)
+            return await self._retries.run(
+                call.targets, call.timeout, lambda target, limit: attempts.answer(call, target, limit)
+            )
+
+    def stream(self, request: LLMRequest, id_at_origin: str | None = None) -> AsyncGenerator[LLMChunk, None]:
+        """Send one request to a model and yield the answer's text as it comes; the last chunk has the response.
+
+        Nothing is sent before the first step. The call is on the books once, however it ends: a consumer who stops
+        early, is cancelled or goes away leaves a call that was cancelled, with what the vendor had counted until then
+        (`usage_source` is `partial`). The timeout is for each step of the vendor's, the first included. There are
+        retries and fallbacks as in `chat` until the first text has come, and none afterwards. Whoever stops early ends
+        the call at once by `aclose()`, or by `contextlib.aclosing`.
+
+        Raises like `chat`: at once what keeps the request from being sent, and while iterating a ProviderError.
+        """
+        call = self._call(request, id_at_origin)
+        return streams.chunks(call, self._retries, self._in_flight)
 
     def register_provider(
         self,
@@ -179,44 +190,40 @@ class LLMBridge:
 
         :raises ProviderNotFoundError: `kind` is not installed
         """
-        check_name("provider", name)
-        if ":" in name:
-            raise ValueError(f"{name!r} cannot stand before the colon of a model's name")
-        if provider is not None and (kind is not None or options):
-            raise TypeError("register_provider() takes a provider or the options to make one, not both")
-        made = provider if provider is not None else create_provider(kind or name, **options)
-        if name in self._providers:
-            self._replaced.append(self._providers[name])
-        made.name = name
-        self._providers[name] = made
-        self._priced_as[name] = priced_as or kind or name
+        self._roster.register(name, provider, kind=kind, priced_as=priced_as, options=options)
 
     def get_provider(self, name: str) -> BaseLLMProvider:
         """The provider of that name, made on first use.
 
         :raises ProviderNotFoundError: it is neither registered nor installed
         """
-        if name not in self._providers:
-            self._providers[name] = create_provider(name)
-        return self._providers[name]
+        return self._roster.provider(name)
+
+    async def discover_models(self, provider: str | None = None) -> dict[str, list[str]]:
+        """Ask the vendors that can be called, or the one named, which models they have, for at most `timeout` seconds;
+        then the same as `get_available_models`. A vendor that lists none keeps the catalog's, and so does, where all
+        are asked, one that fails or has no key.
+
+        :raises ProviderError, ProviderNotFoundError: the vendor named cannot be asked
+        """
+        if provider is not None:
+            await self._roster.discover(provider, self.timeout)
+        else:
+            await self._roster.discover_all(self.timeout)
+        return self._roster.models()
 
     def get_available_models(self) -> dict[str, list[str]]:
-        """The names of the bundled catalog's models, by vendor that can be called. A vendor may have others."""
-        named: dict[str, list[str]] = {vendor: [] for vendor in sorted(self._known_vendors())}
-        for model in catalog.models():
-            named.get(model.provider, []).append(model.model_name)
-        return named
+        """The names of models by vendor that can be called: those that the vendor told `discover_models`, else those of
+        the bundled catalog. A vendor may have others, and they can be called too."""
+        return self._roster.models()
 
     def get_model_info(self, model: str) -> dict[str, Any]:
-        """The `provider` and `model` that a model string leads to, and the fields of LLMModel where the bundled
-        catalog has it.
+        """The `provider` and `model` that a model string leads to, and the fields of LLMModel where the bundled catalog
+        has it. `supported` is False only where the vendor told `discover_models` of others and not of this one.
 
         :raises ModelNotFoundError, ProviderNotFoundError: it leads to no vendor
         """
-        vendor, name = resolve(model, self._known_vendors())
-        kind = self._priced_as.get(vendor, vendor)
-        known = [entry for entry in catalog.models() if (entry.provider, entry.model_name) == (kind, name)]
-        return {**(known[0].model_dump() if known else {}), "provider": vendor, "model": name}
+        return self._roster.model_info(model)
 
     async def usage(
         self,
@@ -251,6 +258,12 @@ class LLMBridge:
         nothing was recorded."""
         return await self._books.get_usage_stats(self.origin, id_at_origin, days)
 
+    async def get_daily_analytics(
+        self, id_at_origin: str | None = None, days: int = 30, *, tz: str = "UTC"
+    ) -> list[DailyAnalytics]:
+        """This origin's usage per day, user, vendor and model; see `LLMDatabase.get_daily_analytics`."""
+        return await self._books.get_daily_analytics(self.origin, id_at_origin, days, tz=tz)
+
     async def list_recent_calls(self, id_at_origin: str | None = None, limit: int = 100) -> list[CallRecord]:
         """This origin's most recent calls, newest first."""
         return await self._books.list_recent_calls(self.origin, id_at_origin, limit)
@@ -263,56 +276,41 @@ class LLMBridge:
         """One model that the store knows; None when it does not."""
         return await self._books.get_model(provider, model_name)
 
+    def metrics(self) -> dict[str, int]:
+        """What became of calls, as a flat dict of counters. See `LLMDatabase.metrics`."""
+        return self._books.metrics()
+
     async def health_check(self, timeout: float = 2.0) -> dict[str, Any]:
         """Whether the store answers within `timeout` seconds; never raises. See `LLMDatabase.health_check`."""
         return await self._books.health_check(timeout)
 
-    def _known_vendors(self) -> set[str]:
-        return provider_names() | self._providers.keys()
-
-    def _known_of(self, request: LLMRequest, vendor: str, model: str, user: str | None) -> dict[str, Any]:
-        """What stands on the record before the vendor is asked, checked so that no money is spent in vain."""
-        call_id = new_id()
+    def _call(self, request: LLMRequest, user: str | None) -> Call:
+        """The call that a request makes, checked so that no money is spent in vain."""
+        if not isinstance(request, LLMRequest):
+            raise TypeError(f"a call takes an LLMRequest, not {type(request).__name__}")
+        self._books.check_owner()
+        targets = tuple(map(self._roster.target, request.model if isinstance(request.model, list) else [request.model]))
+        if not targets:
+            raise ModelNotFoundError("the list of models is empty")
         known = {
-            "id": call_id,
-            "group_id": call_id,
             "origin": self.origin,
             "id_at_origin": check_user(user),
-            "provider": check_name("provider", vendor),
-            "model_name": check_name("model", model),
-            "requested_model": request.model,
-            "temperature": request.temperature,
-            "max_tokens": request.max_tokens,
-            "tools_used": [_tool_name(tool) for tool in request.tools] if request.tools else None,
-            "system_prompt_hash": _system_prompt_hash(request),
+            "temperature": check_finite("temperature", request.temperature),
+            "max_tokens": check_integer("max_tokens", request.max_tokens),
+            "tools_used": tool_names(request),
+            "system_prompt_hash": system_prompt_hash(request),
             "metadata": check_metadata(request.metadata),
-            "called_at": datetime.now(UTC),
         }
-        build(known)
-        return known
-
-    async def _complete(self, provider: BaseLLMProvider, request: LLMRequest, vendor: str, model: str) -> Completion:
+        sent = formats.sendable(request)
+        if request.cache is not None:
+            _warn_of_cache()
+        self._books.start_soon()
         timeout = self.timeout if request.timeout is None else request.timeout
-        try:
-            async with asyncio.timeout(timeout):
-                completion: object = await provider.complete(request, model, timeout=timeout)
-        except TimeoutError as error:
-            raise ProviderTimeoutError(
-                f"{vendor} did not answer within {timeout:g} s", provider=vendor, model=model
-            ) from error
-        if not isinstance(completion, Completion):
-            raise InvalidResponseError(
-                f"the provider of {vendor} returned {type(completion).__name__}, not a Completion",
-                provider=vendor,
-                model=model,
-            )
-        return completion
+        return Call(request, sent, targets, known, self._keep, timeout)
 
-    def _keep(
-        self, vendor: str, fields: dict[str, Any]
-    ) -> asyncio.Future[tuple[CallRecord | None, RecordStatus | None]]:
+    def _keep(self, vendor: str, fields: Mapping[str, Any]) -> Kept:
         """Record an ending to its end, even if the caller goes away meanwhile."""
-        keeping = asyncio.create_task(self._books.keep(fields, self._priced_as.get(vendor)))
+        keeping = asyncio.create_task(self._books.keep(fields, self._roster.priced_as(vendor)))
         self._finishing.add(keeping)
         keeping.add_done_callback(self._finishing.discard)
         return asyncio.shield(keeping)
@@ -327,23 +325,6 @@ class LLMBridge:
         finally:
             self._finishing.discard(ended)
             ended.set_result(None)
-
-
-def _elapsed(started: float) -> dict[str, Any]:
-    return {"response_time_ms": round((time.monotonic() - started) * 1000)}
-
-
-def _tool_name(tool: dict[str, Any]) -> str:
-    function = tool.get("function", tool)
-    name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(name, str):
-        raise InvalidRequestError("a tool has no name")
-    return name
-
-
-def _system_prompt_hash(request: LLMRequest) -> str | None:
-    prompts = [str(message.content) for message in request.messages if message.role == "system"]
-    return hash_prompt("\n".join(prompts)) if prompts else None
 
 
 _warned: set[str] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +22,8 @@ from .storage.types import MigrationReport, SchemaStatus
 
 Migrate = Literal["auto", "check"]
 
+logger = logging.getLogger("llmbridge.session")
+
 
 class Session:
     """The way from core to a backend: who may use it, when it is opened, what may come out of it."""
@@ -35,22 +38,22 @@ class Session:
         self._closed = False
         self._starting: asyncio.Task[None] | None = None
         self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._left: asyncio.Future[None] | None = None
 
     @property
     def started(self) -> bool:
         """Whether the store is open, migrated and ready."""
         return self._started
 
-    async def reopen(self) -> None:
-        """Open the store, also after it was closed."""
+    def admit(self) -> None:
+        """Let the store be opened again after it was closed."""
         self._closed = False
-        await self.start()
 
     async def start(self) -> None:
         """Open and migrate the store once, however many ask at the same time; after a failure the next call tries
         again.
 
-        :raises StorageClosedError: it was closed, which only `reopen` undoes
+        :raises StorageClosedError: it was closed, which only `admit` undoes
         """
         starting = self.start_soon()
         if starting is None:
@@ -84,8 +87,8 @@ class Session:
             return await self.backend.schema_status()
 
     async def stop(self, patience: float) -> None:
-        """Close the store, giving up a start that takes longer than `patience` seconds. It can be opened again, then
-        also by another event loop."""
+        """Close the store, giving up a start that takes longer than `patience` seconds, and leaving behind a backend
+        that takes as long to close. It can be opened again, then also by another event loop."""
         if self._owner is None:
             self._closed = True
             return
@@ -97,9 +100,16 @@ class Session:
                 starting.cancel()
                 await asyncio.wait([starting])
         self._started = False
-        async with self.guard():
-            await self.backend.disconnect()
+        closing = asyncio.ensure_future(self.backend.disconnect())
+        await asyncio.wait([closing], timeout=patience)
         self._owner = None
+        async with self.guard():
+            if closing.done():
+                closing.result()
+            else:
+                self._left = closing
+                closing.add_done_callback(_tell_failure)
+                logger.warning("the store still works on what it was given; it closes when it is done")
 
     def check_owner(self) -> None:
         """Raise what keeps the running loop from using the store.
@@ -174,6 +184,11 @@ class Session:
         self._starting = None
         if starting.cancelled() or starting.exception() is not None:
             self._owner = None
+
+
+def _tell_failure(closing: asyncio.Future[None]) -> None:
+    if not closing.cancelled() and (error := closing.exception()) is not None:
+        logger.error("closing the store raised %s", type(error).__name__)
 
 
 def _wrong(what: str) -> WrongLoopError:

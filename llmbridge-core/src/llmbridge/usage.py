@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from . import periods
 from .money import CONTEXT
 from .records import storable
-from .schemas import UsageStats
+from .schemas import DailyAnalytics, UsageStats
 from .storage.types import EARLIEST, GROUP_FIELDS, LATEST, TAG_PREFIX, Filters, UsageQuery, UsageRow
 
 #: What a filter takes: one value or several, where None inside a tuple means "calls without one".
@@ -95,6 +95,12 @@ def _stored(name: str, value: str | None) -> str | None:
     return None if value is None or (name == "id_at_origin" and not value) else storable(value)
 
 
+def days_ago(days: int) -> datetime:
+    """The time (UTC) that many times 24 hours ago, but not before the beginning of time."""
+    now = datetime.now(UTC)
+    return now - timedelta(days=days) if days < (now - EARLIEST).days else EARLIEST
+
+
 def stats(rows: Sequence[UsageRow], since: datetime) -> UsageStats | None:
     """Statistics over rows grouped by provider and model_name; None when there are none."""
     if not rows:
@@ -119,6 +125,36 @@ def stats(rows: Sequence[UsageRow], since: datetime) -> UsageStats | None:
         if calls > unpriced
         else None,
         most_used_model=busiest.key["model_name"],
-        success_rate=CONTEXT.divide(successes, calls).quantize(_RATE, context=CONTEXT),
+        success_rate=_rate(successes, calls),
         avg_response_time_ms=round(sum(row.response_time_ms_sum for row in rows) / timed) if timed else None,
     )
+
+
+#: The groups of `daily`.
+BY_DAY = ("day", "origin", "id_at_origin", "provider", "model_name")
+
+
+def daily(row: UsageRow) -> DailyAnalytics:
+    """The analytics of a row grouped by BY_DAY."""
+    mean, statuses = row.response_time_mean_ms, row.by_status
+    return DailyAnalytics(
+        date=row.key["day"],
+        **{name: row.key[name] for name in BY_DAY[1:]},
+        total_calls=row.calls,
+        total_tokens=row.total_tokens,
+        total_prompt_tokens=row.prompt_tokens,
+        total_completion_tokens=row.completion_tokens,
+        total_cost=row.cost,
+        unpriced_calls=row.unpriced_calls,
+        unmeasured_calls=row.unmeasured_calls,
+        avg_response_time_ms=None if mean is None else round(mean),
+        success_rate=_rate(statuses.get("success", 0), row.calls),
+        error_count=statuses.get("error", 0),
+        timeout_count=statuses.get("timeout", 0),
+        rate_limit_count=statuses.get("rate_limited", 0),
+        cancelled_count=statuses.get("cancelled", 0),
+    )
+
+
+def _rate(part: int, whole: int) -> Decimal:
+    return CONTEXT.divide(part, whole).quantize(_RATE, context=CONTEXT)

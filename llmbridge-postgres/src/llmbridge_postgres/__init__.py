@@ -37,6 +37,8 @@ def llmbridge_storage() -> StoragePlugin:
         schemes=SCHEMES,
         api_version=1,
         create=_create,
-        capabilities=frozenset({"persistent", "multiprocess", "sql", "monitoring"}),
+        capabilities=frozenset(
+            {"persistent", "multiprocess", "purge", "reprice", "copy", "erase", "sql", "monitoring"}
+        ),
         options=OPTIONS,
     )

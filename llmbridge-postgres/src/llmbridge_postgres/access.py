@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 from asyncpg import Record
 
-from llmbridge.errors import StorageError
+from llmbridge.storage import StorageError
 
 from .faults import sqlstate
 from .session import Session

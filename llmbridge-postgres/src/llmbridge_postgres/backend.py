@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
@@ -14,29 +14,27 @@ from typing import Any, TypeVar, cast
 import asyncpg
 from pgdbm import AsyncDatabaseManager
 
-from llmbridge.errors import (
-    InvalidStorageURLError,
-    MigrationError,
-    StorageClosedError,
-    StorageRefusedError,
-    WrongLoopError,
-)
 from llmbridge.storage import (
     MAX_BATCH,
     CallPage,
     CallQuery,
     CallRecord,
+    InvalidStorageURLError,
     LLMModel,
+    MigrationError,
     MigrationReport,
     ModelPrice,
     RecordResult,
     SchemaStatus,
     SQLAccess,
-    StorageBackend,
+    StorageClosedError,
+    StorageError,
+    StorageRefusedError,
     StorageURL,
     UpsertResult,
     UsageQuery,
     UsageRow,
+    WrongLoopError,
 )
 
 from . import access, schema, statement, usage
@@ -46,31 +44,41 @@ from .connections import ACQUIRE_SECONDS, BorrowedPool, Connections, OwnPool
 from .faults import DRIVER_ERRORS, translate
 from .inspection import inspect
 from .jobs import Commit, Jobs
-from .libpq import connect_arguments, place
+from .libpq import check_files, connect_arguments, place
 from .monitoring import Monitor
 from .session import Session
 from .settings import SCHEMA, Settings, check_schema
+from .totals import Lot
+from .upkeep import Upkeep, fold_due
 
 logger = logging.getLogger("llmbridge.postgres")
 
 T = TypeVar("T")
 
 _OLDEST_SERVER = 15
+#: For how long one piece of work may hold a connection.
+_LOOK_SECONDS = 30.0
 _READ_SECONDS = 300.0
 _WRITE_SECONDS = 60.0
+#: Seconds that the connection of work that was given up has to come back in order.
+_LEAVE_SECONDS = 1.0
 _READERS_OF_A_BORROWED_POOL = 4
+#: Calls of this backend that wait to be folded into totals, at most, and when it is closed. Reading adds them up.
+FOLD_AFTER = 8_192
+_FOLD_AT_CLOSE = 256
 
 Turn = asyncio.Lock | asyncio.Semaphore
 
 
-class PostgreSQLBackend(StorageBackend, SQLAccess):
+class PostgreSQLBackend(Upkeep, SQLAccess):
     """The books in one schema of a PostgreSQL database.
 
     `url` is a PostgreSQL URL, whose query may have any option below and any keyword of libpq. `schema` holds the
     tables (None: `llmbridge`, or an injected manager's own). At most `max_connections` are open: one writes, the
     others read. `pgbouncer` is for a connection pooler in transaction mode, over which nothing can be migrated.
     `db_manager`, instead of a URL, is a pgdbm manager of the host application, whose pool is used and left open.
-    `enable_monitoring` keeps the times of the last 1,000 statements. Raises InvalidStorageURLError for what is wrong.
+    `enable_monitoring` keeps the times of the last 1,000 statements. Calls are folded into totals once `fold_after` of
+    them wait, after their batch and beside the callers. Raises InvalidStorageURLError for what is wrong.
     """
 
     def __init__(
@@ -78,6 +86,8 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
         url: str | StorageURL | None = None,
         schema: str | None = None,
         enable_monitoring: bool = False,
+        *,
+        fold_after: int = FOLD_AFTER,
         **options: Any,
     ) -> None:
         settings = Settings.of(url, {"schema": schema, "enable_monitoring": enable_monitoring, **options})
@@ -102,7 +112,11 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
             )
         names = AsyncDatabaseManager(pool=cast("asyncpg.Pool", self._source), schema=self._schema)
         self._expand = lru_cache(maxsize=256)(names.prepare_query)
+        self._keywords = settings.keywords
         self._jobs = Jobs()
+        self._fold_after = fold_after
+        self._folding: asyncio.Task[None] | None = None
+        self._lot = Lot()
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -135,10 +149,10 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
     async def _open(self) -> None:
         self._writing, self._reading = asyncio.Lock(), asyncio.Semaphore(self._readers)
         try:
+            check_files(self._keywords, self._where)
             async with self._translated():
                 await self._source.open()
-                async with self._borrow(self._reading) as session:
-                    await self._look_at_server(session)
+                await self._do(self._look_at_server, self._reading, _LOOK_SECONDS)
         except BaseException:
             self._opening = self._home = None
             await self._source.close()
@@ -148,6 +162,7 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
     async def _close(self, opening: asyncio.Task[None]) -> None:
         with suppress(Exception):  # whoever awaits the opening is told
             await opening
+        await self._fold_before_closing()
         self._is_open = False
         try:
             await self._jobs.drain()
@@ -197,6 +212,17 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
         finally:
             turn.release()
 
+    async def _do(self, work: Callable[[Session], Awaitable[T]], turn: Turn, seconds: float) -> T:
+        """Do `work` on a connection within so many seconds."""
+        async with self._borrow(turn) as session:
+            task = asyncio.ensure_future(work(session))
+            try:
+                async with asyncio.timeout(seconds):
+                    return await asyncio.shield(task)
+            except (TimeoutError, asyncio.CancelledError):
+                await _give_up(task, session.connection)
+                raise
+
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
         try:
@@ -217,29 +243,27 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
 
     async def _write(self, work: Callable[[Session], Awaitable[T]]) -> T:
         async def written(commit: Commit) -> T:
-            async with self._borrow(self._writing) as session:
+            async def work_and_commit(session: Session) -> T:
                 commit()
-                async with asyncio.timeout(_WRITE_SECONDS):
-                    return await work(session)
+                return await work(session)
+
+            return await self._do(work_and_commit, self._writing, _WRITE_SECONDS)
 
         return await self._run(written)
 
     async def _read(self, work: Callable[[Session], Awaitable[T]]) -> T:
-        async def read(_: Commit) -> T:
-            async with self._borrow(self._reading) as session, asyncio.timeout(_READ_SECONDS):
-                return await work(session)
-
-        return await self._run(read)
+        return await self._run(lambda _: self._do(work, self._reading, _READ_SECONDS))
 
     async def apply_migrations(self, path: str | os.PathLike[str] | None = None) -> MigrationReport:
         """As the contract says; `path` is accepted and ignored, the migrations are those of this distribution."""
         if self._pooled:
             await self._refuse_to_migrate_over_a_pooler()
 
-        def borrow() -> AbstractAsyncContextManager[Session]:
-            return self._borrow(self._writing)
+        async def attempt(_: Commit) -> MigrationReport | None:
+            work = partial(schema.try_to_apply, name=self._schema, where=self._where)
+            return await self._do(work, self._writing, schema.MIGRATION_SECONDS)
 
-        return await self._run(lambda _: schema.apply(borrow, self._schema, self._where))
+        return await schema.apply(lambda: self._run(attempt), self._where)
 
     async def _refuse_to_migrate_over_a_pooler(self) -> None:
         pending = (await self.schema_status()).pending
@@ -274,7 +298,26 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
     async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
         if len(calls) > MAX_BATCH:
             raise ValueError(f"{len(calls)} calls in one batch; at most {MAX_BATCH}")
-        return await self._write(partial(call_rows.insert, calls=calls, where=self._where))
+        result = await self._write(partial(call_rows.insert, calls=calls, where=self._where, lot=self._lot))
+        if self._lot.calls >= self._fold_after and self._folding is None:
+            self._folding = asyncio.create_task(self._fold_beside())
+        return result
+
+    async def _fold_beside(self) -> None:
+        """Fold while callers go on. What fails leaves the calls where they are, to be folded by the next one."""
+        try:
+            await self._write(partial(fold_due, lot=self._lot, where=self._where))
+        except StorageError as error:
+            logger.debug("calls in %s wait to be folded into totals: %s", self._where, error)
+        finally:
+            self._folding = None
+
+    async def _fold_before_closing(self) -> None:
+        if self._folding is not None:
+            await self._folding
+        if self._is_open and self._lot.calls >= min(self._fold_after, _FOLD_AT_CLOSE):
+            await self._fold_beside()
+        self._lot = Lot()
 
     async def list_calls(self, query: CallQuery) -> CallPage:
         return await self._read(partial(call_rows.select, query=query))
@@ -322,6 +365,25 @@ class PostgreSQLBackend(StorageBackend, SQLAccess):
         if not self._is_open:
             return {"status": "not_connected"}
         return await self._run(lambda _: self._source.stats()) | {"schema": self._schema}
+
+
+async def _give_up(task: asyncio.Task[Any], connection: asyncpg.Connection) -> None:
+    """Cancel work on a connection, and cut the connection if that does not free it in a moment: a server that hangs
+    does not answer to a ROLLBACK either."""
+    task.cancel()
+    try:
+        async with asyncio.timeout(_LEAVE_SECONDS):
+            await asyncio.wait([task])
+            await connection.execute("SELECT 1")  # waits until the server has cancelled what it was doing
+    except (TimeoutError, *DRIVER_ERRORS):
+        connection.terminate()
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        connection.terminate()
+        raise
+    finally:
+        if task.done() and not task.cancelled():
+            task.exception()
 
 
 def _take_note(opening: asyncio.Task[None]) -> None:

@@ -14,8 +14,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from llmbridge.money import from_units, to_units
-from llmbridge.storage import CallRecord, LLMModel, ModelPrice
+from llmbridge.storage import CallRecord, LLMModel, ModelPrice, from_units, to_units
 from llmbridge.storage.histogram import bucket
 
 _encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -34,6 +33,7 @@ _PLAIN = {
     "total_tokens": "bigint",
     "cache_read_tokens": "bigint",
     "cache_write_tokens": "bigint",
+    "cache_write_1h_tokens": "bigint",
     "reasoning_tokens": "bigint",
     "cost_reason": "text",
     "response_time_ms": "bigint",
@@ -90,7 +90,7 @@ MODEL_COLUMNS = {
     **dict.fromkeys(_MODEL_RATES, "bigint"),
 }
 
-_RATES = ("input", "output", "cache_read", "cache_write")
+_RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 PRICE_COLUMNS = {
     "provider": "text",
     "model_name": "text",
@@ -121,7 +121,8 @@ def encode_call(call: CallRecord) -> tuple[Any, ...]:
 
 def decode_call(row: Sequence[Any]) -> CallRecord:
     """The call of a row in the order of CALL_FIELDS."""
-    fields = dict(zip(CALL_FIELDS, row, strict=True))
+    fields: dict[str, Any] = dict.fromkeys(CallRecord.model_fields)
+    fields.update(zip(CALL_FIELDS, row, strict=True))
     # asyncpg's UUID is a class of its own.
     fields["id"] = UUID(bytes=fields["id"].bytes)
     fields["group_id"] = None if fields["group_id"] is None else UUID(bytes=fields["group_id"].bytes)
@@ -133,7 +134,7 @@ def decode_call(row: Sequence[Any]) -> CallRecord:
     fields["repriced_at"] = _utc(fields["repriced_at"])
     fields["tools_used"] = None if fields["tools_used"] is None else json.loads(fields["tools_used"])
     fields["metadata"] = None if fields["metadata"] is None else json.loads(fields["metadata"])
-    return CallRecord.model_construct(**fields)
+    return CallRecord.from_values(fields)
 
 
 def encode_model(model: LLMModel) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -58,11 +58,10 @@ class OwnPool:
         pool, self._pool = self._pool, None
         if pool is None:
             return
-        try:
+        # A pool that cannot close its connections in order, or in time, cuts them itself.
+        with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await pool.close()
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            pool.terminate()
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[asyncpg.Connection]:
@@ -124,8 +123,14 @@ class BorrowedPool:
 
 
 async def _stats(manager: AsyncDatabaseManager) -> dict[str, Any]:
-    async with asyncio.timeout(ACQUIRE_SECONDS):
-        return await manager.get_pool_stats()
+    asking = asyncio.ensure_future(manager.get_pool_stats())
+    try:
+        done, _ = await asyncio.wait([asking], timeout=ACQUIRE_SECONDS)
+    finally:
+        asking.cancel()  # and not waited for: giving back its connection waits for a server that hangs
+    if not done:
+        raise TimeoutError
+    return asking.result()
 
 
 def _watched(connection: asyncpg.Connection, monitor: Monitor | None) -> AbstractContextManager[Any]:

@@ -10,7 +10,7 @@ import ssl
 import asyncpg
 from pgdbm.errors import AsyncDBError
 
-from llmbridge.errors import (
+from llmbridge.storage import (
     InvalidStorageURLError,
     LLMBridgeError,
     RecordRejectedError,
@@ -35,6 +35,10 @@ _POOLER = (
     "over the direct one"
 )
 _PASSWORD = "user or password is wrong; correct them in the URL, in the passfile, or in PGPASSWORD"  # noqa: S105
+_ENTRY = (
+    "it does not let this user in; check the user, pg_hba.conf, and whether it demands TLS (sslmode=require) or a "
+    "certificate (sslcert, sslkey)"
+)
 _RIGHTS = (
     "the user lacks a right: the books need SELECT, INSERT and UPDATE on their tables, and to migrate CREATE on their "
     "schema; have them granted"
@@ -44,7 +48,7 @@ _READ_ONLY = "it is read-only now, as a standby is; it is tried again over new c
 #: By SQLSTATE, of which the first two characters are the class. https://www.postgresql.org/docs/current/errcodes-appendix.html
 _REFUSED = {
     "28P01": _PASSWORD,
-    "28": "it does not let this user in; check the user, pg_hba.conf, and whether it demands TLS (sslmode=require)",
+    "28": _ENTRY,
     "3D000": "there is no such database; make it with `createdb`, or correct the name in the URL",
     "42501": _RIGHTS,
     "26000": _POOLER,
@@ -68,6 +72,10 @@ _REJECTED = {
 }
 #: asyncpg shows the beginning of a value that it cannot encode; the reason stands at the end, in brackets.
 _ARGUMENT = re.compile(r"(invalid input for query argument \$\d+): .*(?=\()")
+_TLS_FILES = "look at sslrootcert, sslcert, sslkey and sslpassword in its URL"
+#: The certificate is good, but for another name or address.
+#: https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
+_OF_ANOTHER_HOST = (62, 64)
 _LACKING = frozenset({"42P01", "42703", "3F000"})
 
 
@@ -80,6 +88,8 @@ def translate(error: BaseException, where: str) -> StorageError | LLMBridgeError
         if isinstance(error.__cause__, DRIVER_ERRORS):
             return translate(error.__cause__, where)
         return StorageUnavailableError(f"{what}: {_first_line(error)}")
+    if (alert := _refused_certificate(error)) is not None:
+        return StorageRefusedError(f"{what}: it does not trust our certificate ({alert}); {_TLS_FILES}")
     if isinstance(error, asyncpg.PostgresError):
         return _translate_sqlstate(error, what)
     if isinstance(error, asyncpg.ClientConfigurationError):
@@ -121,12 +131,33 @@ def _translate_network(error: OSError, what: str) -> StorageError:
             return StorageUnavailableError(f"{what}: the name of its host cannot be looked up now; try again")
         return StorageRefusedError(f"{what}: its host is unknown; correct the name in the URL")
     if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _OF_ANOTHER_HOST:
+            return StorageRefusedError(
+                f"{what}: its certificate is for another host ({error.verify_message.rstrip('.')}); connect by the "
+                "name in it, or check no name with sslmode=verify-ca"
+            )
         return StorageRefusedError(
             f"{what}: its certificate is not to be trusted ({error.verify_message}); give the right sslrootcert"
         )
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return StorageRefusedError(f"{what}: TLS with it fails ({_tls_reason(error)}); {_TLS_FILES}")
     if "SSL upgrade" in str(error):
         return StorageRefusedError(f"{what}: it has no TLS, which sslmode asks for; correct sslmode in the URL")
     return StorageUnavailableError(f"{what} cannot be reached: {_first_line(error)}; look whether it runs there")
+
+
+def _refused_certificate(error: BaseException) -> str | None:
+    """What the server said of our certificate, if that is why the connection was lost."""
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLError) and re.search("ALERT.*(UNKNOWN_CA|CERTIFICATE)", cause.reason or ""):
+        return _tls_reason(cause)
+    return None
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    """OpenSSL gives no reason where a file is not what it should be."""
+    reason: str | None = error.reason
+    return "a file cannot be read as PEM" if reason is None else reason.replace("_", " ").lower()
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmbridge.storage import FILTER_FIELDS, GROUP_FIELDS, TAG_PREFIX
-from llmbridge.storage.types import Filters
+from llmbridge.storage import FILTER_FIELDS, GROUP_FIELDS, TAG_PREFIX, Filters
 
 #: What a field of a question is in a row of `llmbridge_calls`, an allow-list of identifiers.
 _COLUMNS = {name: name for name in (*FILTER_FIELDS, *GROUP_FIELDS)}
@@ -33,10 +32,14 @@ def expression(field: str, parameters: Parameters) -> str:
 
 
 def conditions(filters: Filters, parameters: Parameters) -> list[str]:
-    """One condition per filter, its accepted values as one array."""
+    """One condition per filter, its accepted values as one array. One value alone is compared with `=`, by which
+    PostgreSQL can follow the order of an index."""
     made = []
     for field, accepted in filters.items():
         column = expression(field, parameters)
+        if len(accepted) == 1 and accepted[0] is not None:
+            made.append(f"({column}) = {parameters.add(accepted[0], 'text')}")
+            continue
         values = parameters.add([value for value in accepted if value is not None], "text[]")
         condition = f"({column}) = ANY ({values})"
         made.append(f"({condition} OR ({column}) IS NULL)" if None in accepted else condition)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmbridge.errors import StorageRefusedError
+from llmbridge.storage import StorageRefusedError
 
 from .session import Session
 
-#: Tables and views of ours. The last two are public, the rest are ours to change.
+#: Tables of ours, which are ours to change, and public views.
 HISTORY = "llmbridge_migrations"
-NAMES = (
+TABLES = (
     HISTORY,
     "llmbridge_schema",
     "llmbridge_calls",
+    "llmbridge_lots",
     "llmbridge_models",
     "llmbridge_prices",
-    "call_log",
-    "usage_summary",
+    "llmbridge_state",
+    "llmbridge_totals",
+    "llmbridge_user_totals",
 )
+NAMES = (*TABLES, "call_log", "usage_summary")
 _UPSTREAM = ("llm_models", "llm_api_calls")
 
 _FIND = """
@@ -29,9 +32,11 @@ WHERE nspname = $1 AND relname = ANY ($2::text[])
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """`migrated`: the schema has our history. `upstream`: it has the tables of llmbridge-py 0.2."""
+    """`migrated`: the schema has our history. `lacking`: tables of ours that it does not have. `upstream`: it has the
+    tables of llmbridge-py 0.2."""
 
     migrated: bool
+    lacking: tuple[str, ...]
     upstream: bool
 
 
@@ -47,4 +52,5 @@ async def inspect(session: Session, name: str, where: str) -> Findings:
             f"the schema {name} of the PostgreSQL database {where} has {', '.join(taken)}, which llmbridge did not "
             "make; nothing was written. Give the books a schema of their own with schema="
         )
-    return Findings(HISTORY in found, found.issuperset(_UPSTREAM))
+    lacking = tuple(table for table in TABLES if table not in found)
+    return Findings(HISTORY in found, lacking, found.issuperset(_UPSTREAM))

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from llmbridge.errors import InvalidStorageURLError
-from llmbridge.storage import StorageURL
+from llmbridge.storage import InvalidStorageURLError, StorageRefusedError, StorageURL
 
 logger = logging.getLogger("llmbridge.postgres")
 
@@ -39,6 +38,7 @@ _IN_DSN = (
     "sslrootcert",
     "target_session_attrs",
 )
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _OTHERS = ("application_name", "connect_timeout", "fallback_application_name", "options", "servicefile", "ssl")
 #: asyncpg has nothing like these: it encrypts and authenticates in its own way, and always speaks UTF-8.
 _IGNORED = (
@@ -114,13 +114,35 @@ def connect_arguments(address: StorageURL, keywords: Mapping[str, Any]) -> dict[
     }
 
 
+def check_files(keywords: Mapping[str, Any], where: str) -> None:
+    """Name the file that cannot be read, as neither the driver nor OpenSSL does.
+
+    :raises StorageRefusedError: a file that a keyword names cannot be read
+    """
+    if keywords.get("sslmode") == "disable":
+        return
+    for name in _FILES:
+        path = keywords.get(name)
+        if not path or path == "system":
+            continue
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            raise StorageRefusedError(
+                f"the PostgreSQL database {where}: {path}, which {name} names in its URL, cannot be read "
+                f"({error.strerror}); correct the path or the rights of the file"
+            ) from error
+
+
 def place(address: StorageURL, keywords: Mapping[str, Any]) -> str:
-    """Where the database is, for people: host, port and name."""
+    """Where the database is, for people: host, port and name, which is the user's where none is given."""
     where = _place(address, keywords)
-    name = keywords.get("dbname", address.database)
+    given = (keywords.get("dbname"), address.database, keywords.get("user"), address.username)
+    name = next(filter(None, given), "of the user")
     host = where.get("host", "the local server")
     port = f":{where['port']}" if "port" in where and not host.startswith("/") else ""
-    return f"{name} on {host}{port}" if name else f"{host}{port}"
+    return f"{name} on {host}{port}"
 
 
 def _place(address: StorageURL, keywords: Mapping[str, Any]) -> dict[str, str]:

@@ -15,7 +15,7 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,14 +23,15 @@ import asyncpg
 from pgdbm import AsyncDatabaseManager, AsyncMigrationManager
 from pgdbm.errors import MigrationError as PgdbmMigrationError
 
-from llmbridge.errors import (
+from llmbridge.storage import (
     MigrationError,
+    MigrationReport,
     SchemaOutdatedError,
+    SchemaStatus,
     SchemaTooNewError,
     StorageRefusedError,
     StorageUnavailableError,
 )
-from llmbridge.storage import MigrationReport, SchemaStatus
 
 from .faults import translate
 from .inspection import HISTORY, inspect
@@ -61,8 +62,6 @@ FROM unnest(ARRAY['statement_timeout', 'lock_timeout', 'idle_in_transaction_sess
 """
 _RESTORE_LIMITS = "RESET statement_timeout; RESET lock_timeout; RESET idle_in_transaction_session_timeout"
 
-Borrow = Callable[[], AbstractAsyncContextManager[Session]]
-
 
 async def status(session: Session, name: str, where: str) -> SchemaStatus:
     """How far the schema `name` is migrated."""
@@ -85,26 +84,32 @@ async def check_writable(session: Session, where: str) -> None:
         )
 
 
-async def apply(borrow: Borrow, name: str, where: str) -> MigrationReport:
-    """Apply what is pending in the schema `name`. One process at a time does, under a lock of our own, for pgdbm
-    makes its table before it takes its lock; the others wait, without a connection, and then find nothing to do."""
+async def apply(attempt: Callable[[], Awaitable[MigrationReport | None]], where: str) -> MigrationReport:
+    """Try to apply what is pending until it is applied, by us or by another process. Whoever waits does so without a
+    connection."""
     deadline = time.monotonic() + MIGRATION_SECONDS
-    while True:
-        async with borrow() as session:
-            before = await _history(session, name, where)
-            _check_history(before, await _checksums(session, name), where)
-            if before:
-                await check_writable(session, where)
-            if all(migration in before for migration in MIGRATIONS):
-                return MigrationReport([], list(MIGRATIONS), len(MIGRATIONS))
-            if await session.fetch_value(_TRY_LOCK, name):
-                try:
-                    return await _apply_locked(session, name, where)
-                finally:
-                    await _leave(session, name)
+    while (report := await attempt()) is None:
         if time.monotonic() > deadline:
             raise StorageUnavailableError(f"the PostgreSQL database {where} has been migrated by another for too long")
         await asyncio.sleep(random.uniform(0.05, 0.25))  # noqa: S311  spreads contenders, keeps no secret
+    return report
+
+
+async def try_to_apply(session: Session, name: str, where: str) -> MigrationReport | None:
+    """Apply what is pending in the schema `name`; None: another process is doing so. One at a time does, under a lock
+    of our own, for pgdbm makes its table before it takes its lock."""
+    before = await _history(session, name, where)
+    _check_history(before, await _checksums(session, name), where)
+    if before:
+        await check_writable(session, where)
+    if all(migration in before for migration in MIGRATIONS):
+        return MigrationReport([], list(MIGRATIONS), len(MIGRATIONS))
+    if not await session.fetch_value(_TRY_LOCK, name):
+        return None
+    try:
+        return await _apply_locked(session, name, where)
+    finally:
+        await _leave(session, name)
 
 
 async def _apply_locked(session: Session, name: str, where: str) -> MigrationReport:
@@ -140,11 +145,23 @@ async def _leave(session: Session, name: str) -> None:
 
 
 async def _history(session: Session, name: str, where: str) -> dict[str, str]:
-    """Names and checksums of what was applied."""
-    if not (await inspect(session, name, where)).migrated:
+    """Names and checksums of what was applied.
+
+    :raises StorageRefusedError: it was, and its tables are not there any more
+    """
+    found = await inspect(session, name, where)
+    if not found.migrated:
         return {}
     rows = await session.fetch(_HISTORY, _MODULE)
-    return {row["filename"].removesuffix(".sql"): row["checksum"] for row in rows}
+    history = {row["filename"].removesuffix(".sql"): row["checksum"] for row in rows}
+    if found.lacking and tuple(sorted(history)) == MIGRATIONS:
+        found = await inspect(session, name, where)  # another process may have made them between the two readings
+        if found.lacking:
+            raise StorageRefusedError(
+                f"the schema {name} of the PostgreSQL database {where} has lost {', '.join(found.lacking)}, which "
+                "llmbridge made; restore them from a backup, or begin new books in another schema with schema="
+            )
+    return history
 
 
 async def _writable_from(session: Session) -> int:

@@ -13,6 +13,8 @@ from .monitoring import Monitor
 
 _PLANNING = "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off"
 
+_TAKE_TURN = "LOCK TABLE {{tables.llmbridge_state}} IN SHARE ROW EXCLUSIVE MODE"
+
 
 class Session:
     """Runs statements, in which `{{tables.NAME}}` is a table of the schema.
@@ -77,6 +79,14 @@ class Session:
     async def transaction(self) -> AsyncIterator[None]:
         """A transaction for a change of several statements."""
         async with self.connection.transaction():
+            yield
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """A transaction that changes totals: one at a time does, and each sees what those before it did. Calls are
+        recorded meanwhile, and readers go on."""
+        async with self.connection.transaction():
+            await self.execute(_TAKE_TURN)
             yield
 
     @asynccontextmanager

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from llmbridge.errors import InvalidStorageURLError
-from llmbridge.options import check_options
-from llmbridge.storage import StorageURL
+from llmbridge.storage import InvalidStorageURLError, StorageURL, check_options
 from llmbridge.storage.url import parse
 
 from .libpq import KEYWORDS

@@ -1,75 +1,124 @@
-"""Sums of usage, made by a scan of the calls. PostgreSQL sums whole numbers exactly, whatever their size.
-
-Each group is cut by status as well, which gives `by_status` and the times of successful calls for nothing; core's
-`Sums` puts the pieces together.
-"""
+"""Sums of usage, from the totals, and from the calls themselves where no total tells."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
-from llmbridge.money import from_units
 from llmbridge.storage import UsageQuery, UsageRow
-from llmbridge.storage.reference import Sums, none_first
+from llmbridge.storage.answers import Plan
+from llmbridge.storage.coverage import EPOCH, Uses
 
 from .filters import Parameters, conditions, expression
 from .session import Session
+from .totals import AGGREGATES, open_lots, watermark
 
-_COUNTS = {
-    "calls": "count(*)",
-    "requests": "count(*) FILTER (WHERE attempt = 1)",
-    "unpriced_calls": (
-        "count(*) FILTER (WHERE estimated_cost IS NULL "
-        "AND (cost_reason IS NULL OR cost_reason NOT IN ('not_billed', 'synthetic')))"
-    ),
-    "unmeasured_calls": "count(*) FILTER (WHERE total_tokens IS NULL AND cost_reason IS DISTINCT FROM 'not_billed')",
-    "response_time_ms_count": "count(response_time_ms) FILTER (WHERE status = 'success')",
-}
-_TOTALS = {
-    "prompt_tokens": "sum(prompt_tokens)",
-    "completion_tokens": "sum(completion_tokens)",
-    "total_tokens": "sum(total_tokens)",
-    "cache_read_tokens": "sum(cache_read_tokens)",
-    "cache_write_tokens": "sum(cache_write_tokens)",
-    "reasoning_tokens": "sum(reasoning_tokens)",
-    "cost": "sum(estimated_cost)",
-    "response_time_ms_sum": "sum(response_time_ms) FILTER (WHERE status = 'success')",
-}
-_AGGREGATES = ", ".join((*_COUNTS.values(), *_TOTALS.values()))
-_HISTOGRAMS = {"response_time_histogram": "response_bucket", "first_token_histogram": "first_token_bucket"}
+_USER_SHEETS = """
+SELECT 0, origin, id_at_origin, start, sums, histograms FROM {{tables.llmbridge_user_totals}}
+JOIN unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS wanted (grain, first, last) ON start >= first AND start < last
+"""
+_TIME_SHEETS = """
+SELECT totals.grain, origin, '', start, sums, histograms FROM {{tables.llmbridge_totals}} AS totals
+JOIN unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS wanted (grain, first, last)
+ON totals.grain = wanted.grain AND start >= first AND start < last
+"""
+_CALLS = "{{tables.llmbridge_calls}}"
+
+#: The grain of a sheet, and its first and last start.
+Range = tuple[int, int, int]
 
 
 async def summarize(session: Session, query: UsageQuery) -> list[UsageRow]:
-    """The rows of a query, from one snapshot."""
-    parameters = Parameters()
-    keys = [_key(field, query, parameters) for field in query.group_by]
-    first, last = (parameters.add(edge, "timestamptz") for edge in (query.edges[0], query.edges[-1]))
-    where = [f"called_at >= {first}", f"called_at < {last}", *conditions(query.filters, parameters)]
-    width = len(keys)
-    groups: dict[tuple[Any, ...], Sums] = {} if query.group_by else {(): Sums()}
+    """The rows of a query, from one snapshot; put together beside the event loop, once the connection is free for the
+    next question."""
+    plan = Plan(query)
+    uses = {grain: Uses([part for part in plan.coverage.parts if part.grain == grain]) for grain in plan.grains}
     async with session.snapshot():
-        for row in await session.fetch(_scan([*keys, "status"], _AGGREGATES, where), *parameters.values):
-            key, status, sums = tuple(row[:width]), row[width], row[width + 1 :]
-            groups.setdefault(key, Sums()).add_row(_piece(status, sums))
-        for histogram, bucket in _HISTOGRAMS.items():
-            statement = _scan([*keys, bucket], "count(*)", [*where, f"{bucket} IS NOT NULL"])
-            for row in await session.fetch(statement, *parameters.values):
-                counted: dict[str, Any] = {histogram: {row[width]: row[width + 1]}}
-                groups[tuple(row[:width])].add_row(UsageRow(**counted))
-    return [_labelled(query, key, groups[key]) for key in sorted(groups, key=none_first)]
+        purged_before = await watermark(session)
+        cut: list[Any] = []
+        if purged_before is not None and (purged := plan.purged(purged_before)):
+            cut = await _sheets(session, plan, [(plan.grains[-1], *starts) for starts in purged])
+        wanted = [(grain, *starts) for grain, of_grain in uses.items() for starts in of_grain.ranges()]
+        kept = await _sheets(session, plan, wanted) if wanted else []
+        scanned = await _gaps(session, plan) if plan.coverage.gaps else []
+        lots = await open_lots(session) if plan.coverage.parts else []
+        scanned += await _tail(session, plan, lots) if lots else []
+
+    def answer() -> list[UsageRow]:
+        for *_, sums, _ in cut:
+            assert purged_before is not None, "only purged sheets are cut"  # noqa: S101
+            plan.refuse_if_cut(sums, purged_before)
+        for grain, origin, user, start, sums, histograms in kept:
+            plan.add_sheet(origin, user, uses[grain or plan.grains[0]].of(start), sums, histograms)
+        width = len(query.group_by)
+        for row in scanned:
+            status, *numbers, response, first_token = row[width:]
+            plan.add_scan(row[:width], status, [int(number) for number in numbers], response, first_token)
+        return plan.rows()
+
+    return await asyncio.to_thread(answer)
 
 
-def _scan(keys: list[str], aggregates: str, where: list[str]) -> str:
-    return " ".join(
+async def _sheets(session: Session, plan: Plan, wanted: Sequence[Range]) -> list[Any]:
+    """Sheets that begin in one of the ranges and pass the filters by which they are kept."""
+    parameters = Parameters()
+    for column in zip(*wanted, strict=True):
+        parameters.add(list(column), "bigint[]")
+    where = [f"{name} = ANY ({parameters.add(accepted, 'text[]')})" for name, accepted in plan.accepted_keys().items()]
+    statement = " ".join(
+        (_USER_SHEETS if plan.by_user else _TIME_SHEETS, *(("WHERE", " AND ".join(where)) if where else ()))
+    )
+    return await session.fetch(statement, *parameters.values)
+
+
+async def _gaps(session: Session, plan: Plan) -> list[Any]:
+    """Sums of the calls in the gaps."""
+    gaps = plan.coverage.gaps
+    parameters = Parameters()
+    if len(gaps) == 1:
+        first, last = (parameters.add(_instant(bound), "timestamptz") for bound in gaps[0])
+        return await _scan(session, plan, parameters, _CALLS, [f"called_at >= {first}", f"called_at < {last}"])
+    firsts, lasts = (
+        parameters.add([_instant(bound) for bound in column], "timestamptz[]") for column in zip(*gaps, strict=True)
+    )
+    gap = f"unnest({firsts}, {lasts}) AS gap (first, last)"
+    source = f"{_CALLS} JOIN {gap} ON called_at >= first AND called_at < last"
+    return await _scan(session, plan, parameters, source, [])
+
+
+async def _tail(session: Session, plan: Plan, lots: list[int]) -> list[Any]:
+    """Sums of the calls of the question that are in no total, but those of its gaps. `OFFSET 0` makes PostgreSQL begin
+    with the lots, which it cannot know to be the fewest."""
+    parameters = Parameters()
+    edges = plan.query.edges
+    first, last = (parameters.add(edge, "timestamptz") for edge in (edges[0], edges[-1]))
+    wanted = [f"called_at >= {first}", f"called_at < {last}"]
+    if plan.coverage.gaps:
+        bounds = parameters.add([_instant(bound) for bound in plan.coverage.bounds], "timestamptz[]")
+        wanted.append(f"width_bucket(called_at, {bounds}) % 2 = 0")
+    source = f"(SELECT * FROM {_CALLS} WHERE lot = ANY ({parameters.add(lots, 'bigint[]')}) OFFSET 0) AS tail"  # noqa: S608
+    return await _scan(session, plan, parameters, source, wanted)
+
+
+async def _scan(session: Session, plan: Plan, parameters: Parameters, source: str, wanted: Sequence[str]) -> list[Any]:
+    """Sums of calls, grouped as the question wants them, and by status."""
+    query = plan.query
+    keys = [_key(field, query, parameters) for field in query.group_by]
+    where = [*wanted, *conditions(query.filters, parameters)]
+    statement = " ".join(
         (
             "SELECT",
-            ", ".join((*keys, aggregates)),
-            "FROM {{tables.llmbridge_calls}} WHERE",
-            " AND ".join(where),
+            ", ".join((*keys, "status", AGGREGATES)),
+            "FROM",
+            source,
+            *(("WHERE", " AND ".join(where)) if where else ()),
             "GROUP BY",
-            ", ".join(str(number) for number in range(1, len(keys) + 1)),
+            ", ".join(str(number) for number in range(1, len(keys) + 2)),
         )
     )
+    return await session.fetch(statement, *parameters.values)
 
 
 def _key(field: str, query: UsageQuery, parameters: Parameters) -> str:
@@ -78,13 +127,5 @@ def _key(field: str, query: UsageQuery, parameters: Parameters) -> str:
     return f"width_bucket(called_at, {parameters.add(list(query.edges), 'timestamptz[]')}) - 1"
 
 
-def _piece(status: str, sums: tuple[Any, ...]) -> UsageRow:
-    numbers: dict[str, Any] = {name: int(number or 0) for name, number in zip((*_COUNTS, *_TOTALS), sums, strict=True)}
-    numbers["cost"] = from_units(numbers["cost"])
-    return UsageRow(by_status={status: numbers["calls"]}, **numbers)
-
-
-def _labelled(query: UsageQuery, key: tuple[Any, ...], sums: Sums) -> UsageRow:
-    labels = dict(zip(query.group_by, key, strict=True))
-    period = labels.pop("period", None)
-    return sums.row(labels, period)
+def _instant(bound: int) -> datetime:
+    return EPOCH + timedelta(microseconds=bound)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any, TypeVar
 
-from llmbridge.errors import StorageError
+from llmbridge.storage import StorageError
 
 from .faults import primary_code
 from .statement import prepare

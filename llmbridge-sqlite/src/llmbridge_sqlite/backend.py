@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from llmbridge.errors import InvalidStorageURLError, StorageClosedError, StorageRefusedError, WrongLoopError
 from llmbridge.storage import (
     MAX_BATCH,
     CallPage,
     CallQuery,
     CallRecord,
+    CostChange,
+    InvalidStorageURLError,
     LLMModel,
     MigrationReport,
     ModelPrice,
@@ -24,14 +26,22 @@ from llmbridge.storage import (
     SchemaStatus,
     SQLAccess,
     StorageBackend,
+    StorageClosedError,
+    StorageError,
+    StorageRefusedError,
+    TotalsPage,
+    TotalsReport,
+    TotalsRow,
     UpsertResult,
     UsageQuery,
     UsageRow,
+    WrongLoopError,
 )
 
-from . import access, schema, usage
+from . import access, checking, purging, rewriting, schema, totals, usage
 from . import calls as call_rows
 from . import models as model_rows
+from .codec import to_micros
 from .connection import Channel, Session, switch_to_wal
 from .inspection import inspect
 from .location import Location
@@ -39,6 +49,10 @@ from .location import Location
 logger = logging.getLogger("llmbridge.sqlite")
 
 T = TypeVar("T")
+
+#: Calls that wait to be folded into totals, at most, and when the store is closed. Reading adds them up each time.
+FOLD_AFTER = 8_192
+_FOLD_AT_CLOSE = 256
 
 _SYNCHRONOUS = {"full": "PRAGMA synchronous = FULL", "normal": "PRAGMA synchronous = NORMAL"}
 
@@ -49,9 +63,12 @@ class SQLiteBackend(StorageBackend, SQLAccess):
     `~` in `path` is home. `synchronous="full"` survives a loss of power with every commit; `"normal"` may lose the
     last ones then, never the file. Writes share one connection and wait for those of other processes up to 30
     seconds; reads have a read-only connection of their own. Raises InvalidStorageURLError for other values.
+    Calls are folded into totals once `fold_after` of them wait, after their batch and beside the callers.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, synchronous: str = "full") -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, synchronous: str = "full", fold_after: int = FOLD_AFTER
+    ) -> None:
         if synchronous not in _SYNCHRONOUS:
             raise InvalidStorageURLError(f"synchronous is {synchronous!r}; it must be full or normal")
         self._location = Location.of(path)
@@ -63,6 +80,9 @@ class SQLiteBackend(StorageBackend, SQLAccess):
         self._writer: Channel | None = None
         self._reader: Channel | None = None
         self._has_warned = False
+        self._fold_after = fold_after
+        self._folding: asyncio.Task[None] | None = None
+        self._unfolded = 0
 
     def __repr__(self) -> str:
         return f"SQLiteBackend({self._where!r})"
@@ -101,6 +121,7 @@ class SQLiteBackend(StorageBackend, SQLAccess):
     async def _close(self, opening: asyncio.Task[None]) -> None:
         with suppress(Exception):  # whoever awaits the opening is told
             await opening
+        await self._fold_before_closing()
         reader, writer = self._reader, self._writer
         self._reader = self._writer = None
         try:
@@ -190,13 +211,75 @@ class SQLiteBackend(StorageBackend, SQLAccess):
     async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
         if len(calls) > MAX_BATCH:
             raise ValueError(f"{len(calls)} calls in one batch; at most {MAX_BATCH}")
-        return await self._write(partial(call_rows.insert, calls=calls, where=self._where))
+        result, self._unfolded = await self._write(partial(_record, calls=calls, where=self._where))
+        if self._unfolded >= self._fold_after and self._folding is None:
+            self._folding = asyncio.create_task(self._fold_beside())
+        return result
+
+    async def _fold_beside(self) -> None:
+        """Fold while callers go on. What fails leaves the calls where they are, to be folded after a later batch."""
+        try:
+            await self.fold_totals(self._fold_after)
+        except StorageError as error:
+            logger.debug("calls of %s wait to be folded into totals: %s", self._where, error)
+        finally:
+            self._folding = None
+
+    async def _fold_before_closing(self) -> None:
+        if self._folding is not None:
+            await self._folding
+        if self._writer is not None and self._unfolded >= min(self._fold_after, _FOLD_AT_CLOSE):
+            with suppress(StorageError):  # they are folded when the store is used again
+                await self.fold_totals()
+
+    async def fold_totals(self, least: int = 1) -> None:
+        """Fold the calls that are in no total yet, if there are `least`. It happens by itself and changes no answer."""
+        while await self._write(partial(totals.fold, least=least)):
+            pass
+        self._unfolded = 0
 
     async def list_calls(self, query: CallQuery) -> CallPage:
         return await self._read(partial(call_rows.select, query=query))
 
     async def summarize_usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._read(partial(usage.summarize, query=query))
+
+    async def purge_calls(self, before: datetime) -> int:
+        day = to_micros(before.replace(hour=0, minute=0, second=0, microsecond=0))
+
+        async def purged() -> int:
+            deleted, is_done = 0, False
+            while not is_done:
+                more, is_done = await self._write(partial(purging.purge, before=day))
+                deleted += more
+            return deleted
+
+        return await _to_its_end(purged())
+
+    async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
+        return await self._write(partial(rewriting.reprice, changes=changes))
+
+    async def read_totals(self, cursor: str | None = None) -> TotalsPage:
+        return await self._read(partial(purging.read_totals, cursor=cursor))
+
+    async def write_totals(self, rows: Sequence[TotalsRow], watermark: datetime | None) -> None:
+        to = None if watermark is None else to_micros(watermark)
+        await self._write(partial(purging.write_totals, rows=rows, watermark=to))
+
+    async def erase_user(self, origin: str, id_at_origin: str) -> int:
+        return await self._write(partial(rewriting.erase, origin=origin, user=id_at_origin))
+
+    async def check_totals(self, repair: bool = False) -> TotalsReport:
+        """As the contract says, a day at a time: the calls of a day that are folded, against its totals."""
+        run = self._write if repair else self._read
+        report, day = TotalsReport(), checking.FIRST
+        while (found := await self._read(partial(checking.next_day, start=day))) is not None:
+            one = await run(partial(checking.check_day, day=found, repair=repair))
+            report = TotalsReport(
+                report.checked + one.checked, report.wrong + one.wrong, report.repaired + one.repaired
+            )
+            day = found + checking.DAY
+        return report
 
     async def ping(self) -> None:
         await self._read(lambda session: session.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())
@@ -219,3 +302,25 @@ class SQLiteBackend(StorageBackend, SQLAccess):
     async def _run_statement(self, query: str, args: tuple[Any, ...], read: Callable[[Any], T]) -> T:
         channel = self._open_channel(self._writer)
         return await channel.run(partial(access.run, query=query, args=args, read=read))
+
+
+def _record(session: Session, calls: Sequence[CallRecord], where: str) -> tuple[RecordResult, int]:
+    """Store what does not come too late; how it went, and how many calls are in no total yet."""
+    now = totals.state(session)
+    in_time, late = purging.split(calls, now.watermark)
+    result = call_rows.insert(session, in_time, where)
+    return replace(result, expired=late), totals.last(session) - now.folded
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Do `work`, all of it once it has begun, also when the caller is cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+        raise

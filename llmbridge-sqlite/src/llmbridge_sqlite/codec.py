@@ -13,8 +13,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from llmbridge.money import from_units, to_units
-from llmbridge.storage import CallRecord, LLMModel, ModelPrice
+from llmbridge.storage import CallRecord, LLMModel, ModelPrice, from_units, to_units
 from llmbridge.storage.histogram import bucket
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,6 +33,7 @@ _PLAIN = (
     "total_tokens",
     "cache_read_tokens",
     "cache_write_tokens",
+    "cache_write_1h_tokens",
     "reasoning_tokens",
     "cost_reason",
     "response_time_ms",
@@ -92,7 +92,7 @@ _MODEL_RATES = ("dollars_per_million_tokens_input", "dollars_per_million_tokens_
 _MODEL_TIMES = ("inactive_from", "created_at", "updated_at")
 MODEL_COLUMNS = (*_MODEL_PLAIN, *_MODEL_FLAGS, *_MODEL_RATES, *_MODEL_TIMES)
 
-_RATES = ("input", "output", "cache_read", "cache_write")
+_RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 PRICE_COLUMNS = ("provider", "model_name", "effective_from", *_RATES)
 
 
@@ -134,7 +134,8 @@ def encode_call(call: CallRecord) -> tuple[Any, ...]:
 
 def decode_call(row: tuple[Any, ...]) -> CallRecord:
     """The call of a row in the order of CALL_FIELDS."""
-    fields = dict(zip(CALL_FIELDS, row, strict=True))
+    fields: dict[str, Any] = dict.fromkeys(CallRecord.model_fields)
+    fields.update(zip(CALL_FIELDS, row, strict=True))
     fields["id"] = UUID(bytes=fields["id"])
     fields["called_at"] = from_micros(fields["called_at"])
     fields["estimated_cost"] = _dollars(fields["estimated_cost"])
@@ -146,7 +147,7 @@ def decode_call(row: tuple[Any, ...]) -> CallRecord:
     fields["group_id"] = None if fields["group_id"] is None else UUID(bytes=fields["group_id"])
     fields["tools_used"] = None if fields["tools_used"] is None else json.loads(fields["tools_used"])
     fields["metadata"] = None if fields["metadata"] is None else json.loads(fields["metadata"])
-    return CallRecord.model_construct(**fields)
+    return CallRecord.from_values(fields)
 
 
 def encode_model(model: LLMModel) -> tuple[Any, ...]:

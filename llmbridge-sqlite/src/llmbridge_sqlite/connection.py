@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from llmbridge.errors import StorageRefusedError
+from llmbridge.storage import StorageRefusedError
 
 from . import files
 from .faults import primary_code, translate
@@ -145,6 +145,7 @@ class Channel:
                 while not call.done():
                     with suppress(asyncio.CancelledError):
                         await asyncio.wait([call])
+            call.add_done_callback(_take_note)
             raise
 
     async def _call(self, job: Callable[[Session], T]) -> T:
@@ -169,6 +170,12 @@ class Channel:
         finally:
             for file in self._opened:
                 files.closed(file)
+
+
+def _take_note(call: asyncio.Future[Any]) -> None:
+    """Its caller has left, and nobody else is told how it ended."""
+    if not call.cancelled():
+        call.exception()
 
 
 class _AbandonedError(Exception):

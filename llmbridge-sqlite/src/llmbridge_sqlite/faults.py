@@ -6,7 +6,7 @@ import errno
 import re
 import sqlite3
 
-from llmbridge.errors import (
+from llmbridge.storage import (
     RecordRejectedError,
     SchemaOutdatedError,
     StorageError,

@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from llmbridge.errors import StorageRefusedError
+from llmbridge.storage import StorageRefusedError
 
 Identity = tuple[int, int]
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from llmbridge.storage import FILTER_FIELDS, GROUP_FIELDS, TAG_PREFIX
+from llmbridge.storage import FILTER_FIELDS, GROUP_FIELDS, TAG_PREFIX, Filters
 from llmbridge.storage.reference import tag_value
-from llmbridge.storage.types import Filters
 
 #: What a field of a question is in a row of `llmbridge_calls`, an allow-list of identifiers.
 _COLUMNS = {name: name for name in (*FILTER_FIELDS, *GROUP_FIELDS)}
@@ -25,10 +24,15 @@ def expression(field: str, parameters: dict[str, Any], parameter: str) -> str:
 
 
 def conditions(filters: Filters, parameters: dict[str, Any]) -> list[str]:
-    """One condition per filter; accepted values go into `parameters`, each filter's as one JSON array."""
+    """One condition per filter; accepted values go into `parameters`, each filter's as one JSON array. One value alone
+    is compared with `=`, by which SQLite can follow the order of an index."""
     made = []
     for number, (field, accepted) in enumerate(filters.items()):
         column = expression(field, parameters, "filter_tag")
+        if len(accepted) == 1 and accepted[0] is not None:
+            parameters[f"accepted_{number}"] = accepted[0]
+            made.append(f"{column} = :accepted_{number}")
+            continue
         parameters[f"accepted_{number}"] = json.dumps([value for value in accepted if value is not None])
         condition = f"{column} IN (SELECT value FROM json_each(:accepted_{number}))"  # noqa: S608  allow-listed
         made.append(f"({condition} OR {column} IS NULL)" if None in accepted else condition)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from llmbridge.errors import StorageRefusedError
+from llmbridge.storage import StorageRefusedError
 
 HISTORY = "migration_history"
 
@@ -18,6 +18,10 @@ NAMES = frozenset(
         "llmbridge_calls",
         "llmbridge_calls_by_time",
         "llmbridge_calls_by_user",
+        "llmbridge_state",
+        "llmbridge_totals",
+        "llmbridge_user_totals",
+        "llmbridge_user_totals_by_day",
         "llmbridge_models",
         "llmbridge_prices",
     }
@@ -50,7 +54,7 @@ def inspect(connection: sqlite3.Connection, where: str) -> Findings:
             "Give the books a file of their own, or rename what is there"
         )
     if migrated:
-        for table in ("llmbridge_calls", "llmbridge_models", "llmbridge_prices"):
+        for table in sorted(name for name in NAMES if name.startswith("llmbridge_")):
             if kinds.get(table) == "table":
                 connection.execute(f"SELECT 1 FROM {table} NOT INDEXED LIMIT 1").fetchall()  # noqa: S608  a name of ours
     return Findings(migrated, "models" in kinds and _columns(connection, "api_calls") >= _UPSTREAM_COLUMNS)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmbridge.errors import InvalidStorageURLError, StorageRefusedError
+from llmbridge.storage import InvalidStorageURLError, StorageRefusedError
 
 MEMORY = ":memory:"
 

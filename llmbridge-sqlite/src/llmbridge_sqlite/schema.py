@@ -20,8 +20,7 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from llmbridge.errors import MigrationError, SchemaOutdatedError, SchemaTooNewError
-from llmbridge.storage import MigrationReport, SchemaStatus
+from llmbridge.storage import MigrationError, MigrationReport, SchemaOutdatedError, SchemaStatus, SchemaTooNewError
 
 from .faults import primary_code
 from .inspection import inspect

@@ -1,128 +1,115 @@
-"""Sums of usage, made by a scan of the calls.
-
-SQLite's SUM raises beyond 64 bits, so every sum is made of its values' upper and lower 32 bits and put together
-here. Each group is cut by status as well, which gives `by_status` and the times of successful calls for nothing.
-"""
+"""Sums of usage, from the totals, and from the calls themselves where no total tells."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from bisect import bisect_right
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from llmbridge.money import from_units
 from llmbridge.storage import EARLIEST, UsageQuery, UsageRow
-from llmbridge.storage.reference import none_first
+from llmbridge.storage.answers import Plan
+from llmbridge.storage.coverage import Uses
 
-from .codec import to_micros
+from .codec import from_micros, to_micros
 from .filters import conditions, define_tag, expression
+from .totals import AGGREGATES, numbers, state
 
-_COUNTS = {
-    "calls": "COUNT(*)",
-    "requests": "COUNT(*) FILTER (WHERE attempt = 1)",
-    "unpriced_calls": (
-        "COUNT(*) FILTER (WHERE estimated_cost IS NULL "
-        "AND cost_reason IS NOT 'not_billed' AND cost_reason IS NOT 'synthetic')"
-    ),
-    "unmeasured_calls": "COUNT(*) FILTER (WHERE total_tokens IS NULL AND cost_reason IS NOT 'not_billed')",
-    "response_time_ms_count": "COUNT(response_time_ms)",
-}
-_SUMMED = {
-    "prompt_tokens": "prompt_tokens",
-    "completion_tokens": "completion_tokens",
-    "total_tokens": "total_tokens",
-    "cache_read_tokens": "cache_read_tokens",
-    "cache_write_tokens": "cache_write_tokens",
-    "reasoning_tokens": "reasoning_tokens",
-    "cost": "estimated_cost",
-    "response_time_ms_sum": "response_time_ms",
-}
-_OF_SUCCESSES = frozenset({"response_time_ms_sum", "response_time_ms_count"})
-
-_AGGREGATES = ", ".join(
-    (
-        *_COUNTS.values(),
-        *(f"SUM({column} >> 32), SUM({column} & 4294967295)" for column in _SUMMED.values()),
-    )
-)
-_HISTOGRAMS = {"response_time_histogram": "response_bucket", "first_token_histogram": "first_token_bucket"}
-
-Key = tuple[Any, ...]
-
-
-class _Group:
-    """The sums of one group."""
-
-    def __init__(self) -> None:
-        self._sums = dict.fromkeys((*_COUNTS, *_SUMMED), 0)
-        self._by_status: dict[str, int] = {}
-        self._histograms: dict[str, dict[int, int]] = {name: {} for name in _HISTOGRAMS}
-
-    def add(self, status: str, aggregates: tuple[int | None, ...]) -> None:
-        counts, halves = aggregates[: len(_COUNTS)], aggregates[len(_COUNTS) :]
-        sums = (((high or 0) << 32) + (low or 0) for high, low in zip(halves[::2], halves[1::2], strict=True))
-        for name, number in zip(self._sums, (*counts, *sums), strict=True):
-            if status == "success" or name not in _OF_SUCCESSES:
-                self._sums[name] += number or 0
-        self._by_status[status] = self._by_status.get(status, 0) + (aggregates[0] or 0)
-
-    def add_bucket(self, histogram: str, bucket: int, calls: int) -> None:
-        self._histograms[histogram][bucket] = calls
-
-    def row(self, labels: dict[str, Any]) -> UsageRow:
-        period = labels.pop("period", None)
-        sums: dict[str, Any] = {**self._sums, **self._histograms, "cost": from_units(self._sums["cost"])}
-        return UsageRow(key=labels, period=period, by_status=self._by_status, **sums)
+_USER_SHEETS = "SELECT origin, id_at_origin, start, sums, histograms FROM llmbridge_user_totals"
+_TIME_SHEETS = "SELECT origin, '', start, sums, histograms FROM llmbridge_totals"
 
 
 def summarize(connection: sqlite3.Connection, query: UsageQuery) -> list[UsageRow]:
-    """The rows of a query. Belongs into one read transaction, since it scans more than once."""
-    parameters: dict[str, Any] = {}
-    keys = [_key(connection, field, query, parameters) for field in query.group_by]
-    where = _where(query, parameters)
-    define_tag(connection)
+    """The rows of a query. Belongs into one read transaction, since it reads more than once."""
+    plan = Plan(query)
+    now = state(connection)
+    if now.watermark is not None:
+        purged_before = from_micros(now.watermark)
+        for found in plan.purged(purged_before):
+            for *_, sums, _ in _sheets(connection, plan, plan.grains[-1], found):
+                plan.refuse_if_cut(sums, purged_before)
+    for grain in plan.grains:
+        uses = Uses([part for part in plan.coverage.parts if part.grain == grain])
+        for found in uses.ranges():
+            for origin, user, start, sums, histograms in _sheets(connection, plan, grain, found):
+                plan.add_sheet(origin, user, uses.of(start), sums, histograms)
+    scan = _Scan(connection, plan)
+    for gap in plan.coverage.gaps:
+        scan.gap(*gap)
+    if plan.coverage.parts:
+        scan.tail(now.folded)
+    return plan.rows()
 
-    groups: dict[Key, _Group] = {} if query.group_by else {(): _Group()}
-    width = len(keys)
-    for row in _scan(connection, [*keys, "status"], _AGGREGATES, where, parameters):
-        groups.setdefault(row[:width], _Group()).add(row[width], row[width + 1 :])
-    for histogram, bucket in _HISTOGRAMS.items():
-        filled = [*where, f"{bucket} IS NOT NULL"]
-        for row in _scan(connection, [*keys, bucket], "COUNT(*)", filled, parameters):
-            groups[row[:width]].add_bucket(histogram, row[width], row[width + 1])
-    return [groups[key].row(dict(zip(query.group_by, key, strict=True))) for key in sorted(groups, key=none_first)]
 
-
-def _scan(
-    connection: sqlite3.Connection, keys: list[str], aggregates: str, where: list[str], parameters: dict[str, Any]
-) -> list[Key]:
-    """One grouped scan; without keys SQLite would make a row of nothing, so there is always one."""
-    statement = " ".join(
-        (
-            "SELECT",
-            ", ".join((*keys, aggregates)),
-            "FROM llmbridge_calls WHERE",
-            " AND ".join(where),
-            "GROUP BY",
-            ", ".join(str(number) for number in range(1, len(keys) + 1)),
-        )
+def _sheets(
+    connection: sqlite3.Connection, plan: Plan, grain: int, starts: tuple[int, int]
+) -> list[tuple[str, str, int, str, str]]:
+    """Sheets that begin in a range and pass the filters by which they are kept."""
+    parameters: dict[str, Any] = {"grain": grain, "first": starts[0], "last": starts[1]}
+    wanted = (
+        ["start >= :first", "start < :last"] if plan.by_user else ["grain = :grain", "start >= :first", "start < :last"]
     )
+    for name, accepted in plan.accepted_keys().items():
+        wanted.append(f"{name} IN (SELECT value FROM json_each(:{name}))")  # noqa: S608  a name of the plan
+        parameters[name] = json.dumps(accepted)
+    statement = " ".join((_USER_SHEETS if plan.by_user else _TIME_SHEETS, "WHERE", " AND ".join(wanted)))
     return connection.execute(statement, parameters).fetchall()
 
 
-def _key(connection: sqlite3.Connection, field: str, query: UsageQuery, parameters: dict[str, Any]) -> str:
-    if field != "period":
-        return expression(field, parameters, "group_tag")
-    edges = [to_micros(edge) for edge in query.edges]
-    connection.create_function("llmbridge_edges_passed", 1, partial(bisect_right, edges), deterministic=True)
-    return "llmbridge_edges_passed(called_at) - 1"
+class _Scan:
+    """Sums of calls themselves, grouped as a question wants them, and by status."""
 
+    def __init__(self, connection: sqlite3.Connection, plan: Plan) -> None:
+        self._connection = connection
+        self._plan = plan
+        query = plan.query
+        self._parameters: dict[str, Any] = {}
+        self._keys = [self._key(field, query) for field in query.group_by]
+        self._filters = conditions(query.filters, self._parameters)
+        define_tag(connection)
 
-def _where(query: UsageQuery, parameters: dict[str, Any]) -> list[str]:
-    """The range as a whole and the filters. A range open below is nearly the whole table, which an index would
-    only read in a slower order; `+` keeps SQLite from using one."""
-    first, last = query.edges[0], query.edges[-1]
-    parameters.update(first=to_micros(first), last=to_micros(last))
-    column = "+called_at" if first == EARLIEST else "called_at"
-    return [f"{column} >= :first", f"{column} < :last", *conditions(query.filters, parameters)]
+    def _key(self, field: str, query: UsageQuery) -> str:
+        if field != "period":
+            return expression(field, self._parameters, "group_tag")
+        edges = [to_micros(edge) for edge in query.edges]
+        self._connection.create_function("llmbridge_edges_passed", 1, partial(bisect_right, edges), deterministic=True)
+        return "llmbridge_edges_passed(called_at) - 1"
+
+    def gap(self, first: int, last: int) -> None:
+        """Sum the calls of a range. One open below is nearly the whole table, which an index would only read in a
+        slower order; `+` keeps SQLite from using one."""
+        column = "+called_at" if first == to_micros(EARLIEST) else "called_at"
+        self._add("llmbridge_calls", [f"{column} >= :first", f"{column} < :last"], first, last)
+
+    def tail(self, folded: int) -> None:
+        """Sum the calls of the question that are in no total, but those of its gaps."""
+        self._parameters["folded"] = folded
+        wanted = ["number > :folded", "called_at >= :first", "called_at < :last"]
+        bounds = self._plan.coverage.bounds
+        if bounds:
+            self._connection.create_function(
+                "llmbridge_bounds_passed", 1, partial(bisect_right, bounds), deterministic=True
+            )
+            wanted.append("llmbridge_bounds_passed(called_at) % 2 = 0")
+        edges = self._plan.query.edges
+        self._add("llmbridge_calls NOT INDEXED", wanted, to_micros(edges[0]), to_micros(edges[-1]))
+
+    def _add(self, source: str, wanted: Sequence[str], first: int, last: int) -> None:
+        width = len(self._keys)
+        statement = " ".join(
+            (
+                "SELECT",
+                ", ".join((*self._keys, "status", AGGREGATES)),
+                "FROM",
+                source,
+                "WHERE",
+                " AND ".join((*wanted, *self._filters)),
+                "GROUP BY",
+                ", ".join(str(number) for number in range(1, width + 2)),
+            )
+        )
+        for row in self._connection.execute(statement, {**self._parameters, "first": first, "last": last}):
+            *aggregates, response, first_token = row[width + 1 :]
+            self._plan.add_scan(row[:width], row[width], numbers(aggregates), response, first_token)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import calls, chat, models, output, setup, storage, usage
+from . import calls, catalog, chat, models, output, prices, reprice, setup, storage, upkeep, usage
 from .outcome import UserError
 from .parser import Group
 from .settings import Database, Json, Plugin, Settings
@@ -14,9 +14,11 @@ from .settings import Database, Json, Plugin, Settings
 EPILOG = "\n\n".join(
     (
         "Database: --db, else LLMBRIDGE_DATABASE_URL, else DATABASE_URL (each from the environment, else from ./.env), "
-        "else ~/.llmbridge/llmbridge.db. Only chat, init-db and storage migrate make a file that does not exist.",
+        "else ~/.llmbridge/llmbridge.db. Only chat, init-db, storage migrate and storage copy make a file that does "
+        "not exist.",
         "Options: --db, --plugin and --json mean the same right after llmbridge and after the command; of two, the one "
-        "after the command counts. storage plugins opens no database, and has only --json.",
+        "after the command counts. storage plugins opens no database, and has only --json; so has storage copy, which "
+        "names its two.",
         "Output: results go to stdout, all else to stderr. With --json, stdout is exactly one JSON document, for an "
         'error too: {"error": {"type": "...", "message": "..."}}. Money and the ids of models are text, times are '
         "ISO 8601 in UTC.",
@@ -76,6 +78,10 @@ def _warn_of_foreign_distribution() -> None:
 chat.add_to(app)
 usage.add_to(app)
 calls.add_to(app)
+catalog.add_to(models.app)
+prices.add_to(models.app)
+reprice.add_to(models.app)
 app.add_typer(models.app, name="models")
 setup.add_to(app)
+upkeep.add_to(app)
 app.add_typer(storage.app, name="storage")

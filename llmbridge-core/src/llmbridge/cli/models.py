@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +30,7 @@ _CAPABILITIES = {
     "supports_parallel_tool_calls": "parallel tools",
     "supports_json_mode": "JSON",
 }
-_RATES = ("input", "output", "cache_read", "cache_write", "reasoning")
+_RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning")
 
 Priced = tuple["LLMModel", "RateCard | None"]
 
@@ -48,7 +49,12 @@ def list_models(
     found, hint = asyncio.run(_list(asked, provider, active_only=not every))
     if hint is not None:
         output.note(output.clean(hint))
-    if asked.json:
+    show_list(found, as_json=asked.json, with_state=every)
+
+
+def show_list(found: Sequence[Priced], *, as_json: bool, with_state: bool = False) -> None:
+    """Print models with their rates, as a table or as one JSON document."""
+    if as_json:
         output.json({"models": [_document(model, card) for model, card in found]})
         return
     columns = [
@@ -58,7 +64,7 @@ def list_models(
         Column("$/M in", "figure"),
         Column("$/M out", "figure"),
         Column("can"),
-        *([Column("state")] if every else []),
+        *([Column("state")] if with_state else []),
     ]
     output.table(columns, [_cells(model, card)[: len(columns)] for model, card in found])
 

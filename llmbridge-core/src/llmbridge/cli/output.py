@@ -139,6 +139,11 @@ def tokens(number: int | None) -> str:
     return "unknown" if number is None else f"{number:,} token{'' if number == 1 else 's'}"
 
 
+def calls(number: int) -> str:
+    """A number of calls in words."""
+    return f"{number:,} call{'' if number == 1 else 's'}"
+
+
 def at_least(text: str) -> str:
     """The mark of a sum that may be larger."""
     return f"≥ {text}" if _is_unicode() else f">= {text}"

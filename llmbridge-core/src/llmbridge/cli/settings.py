@@ -23,6 +23,9 @@ Plugin = Annotated[
         show_default=False,
     ),
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", metavar=" ", help="Change nothing; show what would be done.", show_default=False)
+]
 Zone = Annotated[str, typer.Option("--tz", metavar="ZONE", help="IANA time zone, such as Europe/Madrid.")]
 Since = Annotated[
     str | None,

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import database, output
+from .outcome import UserError
 from .output import Column
 from .parser import Command, Group
 from .settings import Database, Json, Plugin, Settings, settings
 
 if TYPE_CHECKING:
+    from ..copying import CopyReport
     from ..storage.types import MigrationReport
 
-app = typer.Typer(cls=Group, rich_markup_mode="markdown", help="Show storage plugins, and the schema of a database.")
+#: How many calls are copied between two words about it.
+_REPORT_EVERY = 50_000
+
+app = typer.Typer(
+    cls=Group, rich_markup_mode="markdown", help="Show storage plugins, and the schema of a database; copy books."
+)
 
 
 @app.command(cls=Command)
@@ -66,6 +74,56 @@ def migrate(context: typer.Context, db: Database = None, plugin: Plugin = None, 
         return
     output.line(f"applied: {', '.join(report.applied) or 'none'}")
     output.line(f"there already: {', '.join(report.skipped) or 'none'}")
+
+
+@app.command(cls=Command)
+def copy(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="FROM", help="Database to read.", show_default=False)],
+    target: Annotated[
+        str, typer.Argument(metavar="TO", help="Database to write, made where it is missing.", show_default=False)
+    ],
+    json: Json = False,
+) -> None:
+    """Carry the books to another database: calls with their ids, models, own prices, totals of purged days.
+
+    It may be interrupted and run again: what is there already stays as it is.
+    """
+    asked = settings(context, json=json)
+    report = asyncio.run(_copy(database.Choice(source, "FROM"), database.Choice(target, "TO")))
+    if asked.json:
+        output.json(asdict(report))
+        return
+    output.line(f"calls:  {report.calls:,} copied, {report.duplicates:,} there already, {report.expired:,} too old")
+    output.line(f"totals: {report.totals:,} rows of purged days")
+    output.line(f"models: {report.models:,}, own prices: {report.prices:,}")
+
+
+async def _copy(source: database.Choice, target: database.Choice) -> CopyReport:
+    from ..db import LLMDatabase
+
+    if (text := source.missing()) is not None:
+        raise UserError(output.clean(text))
+    with source.explained():
+        from_db = LLMDatabase(source.url)
+    with target.explained():
+        to_db = LLMDatabase(target.url)
+    if from_db.backend is None or to_db.backend is None:
+        raise UserError("name two databases, such as sqlite:///calls.db postgresql://host/database")
+    if from_db.backend.target is not None and from_db.backend.target == to_db.backend.target:
+        raise UserError("FROM and TO are the same database")
+    async with AsyncExitStack() as closing:
+        for db, choice in ((from_db, source), (to_db, target)):
+            closing.push_async_callback(db.close)
+            with choice.explained():
+                await db.initialize()
+        return await from_db.copy_to(to_db, on_page=_told)
+
+
+def _told(report: CopyReport) -> None:
+    done = report.calls + report.duplicates + report.expired
+    if done and not done % _REPORT_EVERY:
+        output.note(f"{output.calls(done)} done")
 
 
 async def _status(asked: Settings) -> dict[str, Any]:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ..storage.types import UsageRow
 
 _FIGURES = ("calls", "re|quests", "tokens", "cost $", "un|priced", "un|measured", "success", "mean| ms")
+_PERCENTS = (50, 95, 99)
+_TIMES = ("calls", "success", "mean| ms", "p50", "p95", "p99", "first| mean", "first| p50", "first| p95", "first| p99")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -63,6 +65,12 @@ def usage(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Only calls with this metadata. Repeatable with other values."),
     ] = None,
+    times: Annotated[
+        bool,
+        typer.Option(
+            "--times", metavar=" ", help="Show how long calls took instead of what they cost.", show_default=False
+        ),
+    ] = False,
     db: Database = None,
     plugin: Plugin = None,
     json: Json = False,
@@ -70,7 +78,8 @@ def usage(
     """Show calls, tokens and exact cost, summed by what you ask.
 
     "unpriced" calls have a cost that nobody knows: the sum is then marked ≥, or "unknown" where it holds nothing
-    else. "unmeasured" calls have unknown tokens. Times are those of successful calls.
+    else. "unmeasured" calls have unknown tokens. Times are those of successful calls, in milliseconds; of --times,
+    those under "first" are to the first token, and percentiles are within 1.1 %. --json has all of it.
     """
     zone = questions.zone(tz)
     now = datetime.now(UTC)
@@ -101,12 +110,13 @@ def usage(
             }
         )
         return
+    names, figures = (_TIMES, _durations) if times else (_FIGURES, _figures)
     columns = [
         *(Column(questions.title(name)) for name in groups or ("",)),
-        *(Column(name, "figure") for name in _FIGURES),
+        *(Column(name, "figure") for name in names),
     ]
-    total = ["total", *[""] * (len(groups) - 1), *_figures(_total(rows))]
-    table = [[*(_shown(row.key[name]) for name in groups), *_figures(row)] for row in rows] if groups else []
+    total = ["total", *[""] * (len(groups) - 1), *figures(_total(rows))]
+    table = [[*(_shown(row.key[name]) for name in groups), *figures(row)] for row in rows] if groups else []
     output.table(columns, table, total)
 
 
@@ -121,25 +131,15 @@ async def _ask(asked: Settings, question: dict[str, Any]) -> list[UsageRow]:
 
 
 def _total(rows: Sequence[UsageRow]) -> UsageRow:
-    from ..money import CONTEXT
-    from ..storage.types import UsageRow
+    from ..storage.reference import Sums
 
-    sums: dict[str, Any] = {f.name: getattr(UsageRow(), f.name) for f in fields(UsageRow) if f.name != "period"}
+    sums = Sums()
     for row in rows:
-        for name, value in sums.items():
-            more = getattr(row, name)
-            if name == "cost":
-                sums[name] = CONTEXT.add(value, more)
-            elif isinstance(value, int):
-                sums[name] = value + more
-            elif name != "key":
-                sums[name] = {key: value.get(key, 0) + more.get(key, 0) for key in {**value, **more}}
-    return UsageRow(**sums)
+        sums.add_row(row)
+    return sums.row()
 
 
 def _figures(row: UsageRow) -> list[str]:
-    succeeded = row.by_status.get("success", 0)
-    mean = _mean(row)
     return [
         output.count(row.calls),
         output.count(row.requests),
@@ -147,8 +147,19 @@ def _figures(row: UsageRow) -> list[str]:
         _cost(row),
         output.count(row.unpriced_calls),
         output.count(row.unmeasured_calls),
-        f"{100 * succeeded / row.calls:.1f}%" if row.calls else "-",
-        "-" if mean is None else f"{round(mean):,}",
+        _success(row),
+        _rounded(row.response_time_mean_ms),
+    ]
+
+
+def _durations(row: UsageRow) -> list[str]:
+    return [
+        output.count(row.calls),
+        _success(row),
+        _rounded(row.response_time_mean_ms),
+        *(_rounded(row.response_time_ms(percent)) for percent in _PERCENTS),
+        _rounded(row.first_token_mean_ms),
+        *(_rounded(row.first_token_ms(percent)) for percent in _PERCENTS),
     ]
 
 
@@ -160,8 +171,12 @@ def _cost(row: UsageRow) -> str:
     return output.at_least(text(row.cost)) if row.cost else "unknown"
 
 
-def _mean(row: UsageRow) -> float | None:
-    return row.response_time_ms_sum / row.response_time_ms_count if row.response_time_ms_count else None
+def _success(row: UsageRow) -> str:
+    return "-" if row.success_rate is None else f"{100 * row.success_rate:.1f}%"
+
+
+def _rounded(ms: float | None) -> str:
+    return "-" if ms is None else f"{round(ms):,}"
 
 
 def _shown(value: Any) -> str:
@@ -174,27 +189,19 @@ def _shown(value: Any) -> str:
 
 def _document(row: UsageRow) -> dict[str, Any]:
     """A row for programs: sums as in the books, and what is usually made of them."""
-    from ..storage.histogram import percentile
-
     summed = {
         f.name: getattr(row, f.name)
         for f in fields(row)
         if f.name not in ("key", "period") and not f.name.endswith("_histogram")
     }
-    succeeded = row.by_status.get("success", 0)
-    times = {
-        f"{name}_p{percent}_ms": percentile(histogram, percent / 100)
-        for name, histogram in (
-            ("response_time", row.response_time_histogram),
-            ("first_token", row.first_token_histogram),
-        )
-        for percent in (50, 95, 99)
-    }
+    rate = row.success_rate
     return {
         # The start of an hour keeps its offset, as a day keeps its date: both are of the zone asked for.
         "key": {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.key.items()},
         **summed,
-        "success_rate": round(succeeded / row.calls, 6) if row.calls else None,
-        "response_time_mean_ms": _mean(row),
-        **times,
+        "success_rate": None if rate is None else round(rate, 6),
+        "response_time_mean_ms": row.response_time_mean_ms,
+        **{f"response_time_p{percent}_ms": row.response_time_ms(percent) for percent in _PERCENTS},
+        "first_token_mean_ms": row.first_token_mean_ms,
+        **{f"first_token_p{percent}_ms": row.first_token_ms(percent) for percent in _PERCENTS},
     }

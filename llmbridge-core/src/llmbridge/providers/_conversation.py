@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import InvalidRequestError
 from ..schemas import LLMRequest, Message
+from ._media import Media, media
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,10 @@ def messages(request: LLMRequest) -> list[Message]:
     return found
 
 
-def texts(message: Message) -> list[str]:
-    """The text parts of a message, in order.
+def parts(message: Message) -> list[str | Media]:
+    """What a message says, in order: text, images and documents, the latter of users alone.
 
-    :raises InvalidRequestError: it has a part that is not text
+    :raises InvalidRequestError: it has a part that cannot be sent
     """
     if message.content is None:
         return []
@@ -61,16 +62,28 @@ def texts(message: Message) -> list[str]:
         return [message.content]
     if not isinstance(message.content, list):
         raise InvalidRequestError(f"the content of a {message.role} message is text or a list of parts")
-    return [_text_part(part, message.role) for part in message.content]
+    return [_part(part, message.role) for part in message.content]
 
 
-def _text_part(part: Any, role: str) -> str:
+def _part(part: Any, role: str) -> str | Media:
     if isinstance(part, str):
         return part
-    if isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
-        text: str = part["text"]
-        return text
-    raise InvalidRequestError(f"a {role} message has a part that is not text; only text can be sent")
+    if isinstance(part, dict):
+        if part.get("type", "text") in ("text", "input_text") and isinstance(part.get("text"), str):
+            text: str = part["text"]
+            return text
+        found = media(part)
+        if found is not None and role == "user":
+            return found
+    raise InvalidRequestError(f"a {role} message has a part that cannot be sent; users send text, images and PDF")
+
+
+def texts(message: Message) -> list[str]:
+    """The text parts of a message that is no user's, in order.
+
+    :raises InvalidRequestError: it has a part that is not text
+    """
+    return [part for part in parts(message) if isinstance(part, str)]
 
 
 def tool_calls(message: Message) -> list[ToolCall]:
@@ -152,8 +165,56 @@ def tool_choice(request: LLMRequest, offered: list[Tool]) -> str | dict[str, Any
     return {"type": "function", "function": {"name": name}}
 
 
-def response_format(request: LLMRequest) -> dict[str, Any] | None:
-    """The form of the answer that was asked for, in OpenAI's form; None is free text."""
-    if request.response_format is not None:
-        return request.response_format
-    return {"type": "json_object"} if request.wants_json else None
+@dataclass(frozen=True, slots=True)
+class AnswerSchema:
+    """The JSON schema that the answer is to keep to. `strict` None: the caller did not say."""
+
+    name: str
+    schema: dict[str, Any]
+    description: str | None = None
+    strict: bool | None = None
+
+
+def answer_form(request: LLMRequest) -> Literal["text", "json"] | AnswerSchema | dict[str, Any]:
+    """The form of the answer that was asked for; a dict is one that only OpenAI's protocol may know.
+
+    :raises InvalidRequestError: it is no form
+    """
+    form = request.response_format
+    if form is None:
+        return "json" if request.wants_json else "text"
+    match form:
+        case {"type": "text"}:
+            return "text"
+        case {"type": "json_object" | "json"}:
+            return "json"
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema), **more}}:
+            name, description, strict = more.get("name"), more.get("description"), more.get("strict")
+            return AnswerSchema(
+                name if isinstance(name, str) else "answer",
+                schema,
+                description if isinstance(description, str) else None,
+                strict if isinstance(strict, bool) else None,
+            )
+        case {"type": "json_schema"}:
+            raise InvalidRequestError("a response_format of type json_schema needs json_schema with its schema")
+        case dict():
+            return form
+    raise InvalidRequestError("a model as response_format is sent by its JSON schema")
+
+
+def additions(request: LLMRequest) -> dict[str, Any]:
+    """What the caller adds to the request's body.
+
+    :raises InvalidRequestError: it is no JSON, or asks for a stream
+    """
+    added: Any = request.extra or {}
+    if not isinstance(added, dict):
+        raise InvalidRequestError("extra is a dict that goes into the request body")
+    if "stream" in added:
+        raise InvalidRequestError("extra cannot decide whether the answer is streamed; call chat() or stream()")
+    try:
+        json.dumps([added, request.response_format if isinstance(request.response_format, dict) else None])
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequestError("response_format, tool_choice and extra must be JSON") from error
+    return added

@@ -31,37 +31,46 @@ _CONTENT_CODES = frozenset(
         "invalid_prompt",
     }
 )
-_CONTENT_WORDS = ("safety system", "content management policy", "usage policy")
+_CONTENT_WORDS = ("safety system", "content management policy", "content filtering policy", "usage policy")
 
 _CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 _CONTEXT_WORDS = (
     "maximum context length",
     "exceeds the context length",
     "exceeds the available context size",
+    "exceeds the maximum number of tokens allowed",
     "prompt is too long",
     "reduce the length of the messages",
 )
 
-_QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+_QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"})
+_QUOTA_WORDS = ("credit balance is too low", "check your plan and billing details")
+
+_KEY_CODES = frozenset({"api_key_invalid", "authentication_error", "unauthenticated"})
+
+#: What a vendor says inside a stream that began well, in the place of a status.
+_OVERLOAD_CODES = frozenset({"overloaded_error", "api_error", "server_error", "internal_server_error"})
 
 #: The codes and types of errors that our sentences repeat. Whatever else a vendor says may quote the request.
 _CODES = (
     _CONTENT_CODES
     | _CONTEXT_CODES
     | _QUOTA_CODES
+    | _KEY_CODES
+    | _OVERLOAD_CODES
     | {
         "account_deactivated",
-        "api_error",
-        "authentication_error",
-        "billing_error",
         "deploymentnotfound",
+        "deadline_exceeded",
         "engine_overloaded",
+        "failed_precondition",
         "forbidden",
         "insufficient_balance",
         "insufficient_permissions",
+        "internal",
         "internal_error",
-        "internal_server_error",
         "invalid_api_key",
+        "invalid_argument",
         "invalid_authentication",
         "invalid_image",
         "invalid_json_schema",
@@ -81,18 +90,18 @@ _CODES = (
         "not_found_error",
         "organization_restricted",
         "overloaded",
-        "overloaded_error",
         "permission_denied",
         "permission_error",
         "rate_limit_error",
         "rate_limit_exceeded",
         "request_timeout",
+        "resource_exhausted",
         "request_too_large",
-        "server_error",
         "service_unavailable",
         "slow_down",
         "string_above_max_length",
         "timeout",
+        "timeout_error",
         "token_limit_exceeded",
         "tool_use_failed",
         "unavailable",
@@ -134,7 +143,7 @@ _PARAMETERS = frozenset(
     }
 )
 
-Kind = Literal["http", "timeout", "unreachable", "response", "request"]
+Kind = Literal["http", "timeout", "unreachable", "broken_off", "response", "request"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +151,11 @@ class Failure:
     """What is known of a call that failed.
 
     `kind` is how far it came: the vendor refused it (`http`, with the status), the time was up, the vendor could not
-    be reached, its answer is none (`response`), or nothing could be sent (`request`). `codes` are the vendor's own
-    words for its error, the most telling first, `message` its sentence for people, `parameter` what it points at: all
-    unchecked, and any of them may quote the request. `headers` have names in lower case.
+    be reached, it stopped in the middle of its answer (`broken_off`), its answer is none (`response`), or nothing could
+    be sent (`request`). `status` None at `http`: it was said inside an answer that began well. `codes` are the vendor's
+    own words for its error, the most telling first, `message` its sentence for people, `parameter` what it points at:
+    all unchecked, and any of them may quote the request. `headers` have names in lower case. `wait` is how many seconds
+    the vendor asked to wait, where it did not say it in a header.
     """
 
     kind: Kind
@@ -153,6 +164,7 @@ class Failure:
     message: str | None = None
     parameter: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    wait: float | None = None
 
     @property
     def known_codes(self) -> list[str]:
@@ -164,6 +176,10 @@ class Failure:
         """The parameter, if it is one that is known."""
         name = re.split(r"[.\[]", self.parameter or "", maxsplit=1)[0]
         return name if name in _PARAMETERS else None
+
+
+class BrokenOffError(Exception):
+    """A streamed answer ended before the vendor said that it was complete."""
 
 
 class VendorLibraryError(Exception):
@@ -199,14 +215,16 @@ def to_error(
             return ProviderUnavailableError(
                 f"{provider} at {server} cannot be reached or broke the connection", **where
             )
+        case "broken_off":
+            return ProviderUnavailableError(f"{provider} at {server} broke off its answer from {model}", **where)
         case "response":
             return InvalidResponseError(
                 f"{provider} at {server} answered no completion; is the base_url right?", **where
             )
         case "request":
             return InvalidRequestError(
-                f"the request cannot be sent to {provider} for {model}: a text of it is no valid Unicode, or the "
-                "base_url is no address",
+                f"the request cannot be sent to {provider} for {model}: it asks for what cannot be put into the "
+                "vendor's terms, a text of it is no valid Unicode, or the base_url is no address",
                 **where,
             )
     return _refusal(failure, provider, model, server, has_key, where)
@@ -230,10 +248,11 @@ def _refusal(
             "a model with a longer context",
             **where,
         )
-    if status in (402, 429) or codes & _QUOTA_CODES:
+    if status in (402, 429) or codes & _QUOTA_CODES or any(said in words for said in _QUOTA_WORDS):
         wait = retry_after(failure.headers)
+        wait = failure.wait if wait is None else wait
         return RateLimitError(f"{refused}; {_limit(status, codes, wait)}", retry_after=wait, **where)
-    if status in (401, 403):
+    if status in (401, 403) or codes & _KEY_CODES:
         return AuthenticationError(f"{refused}; {_doubt(status, has_key)}", **where)
     if status == 404 and ("model_not_found" in codes or "model" in words):
         return ModelNotFoundError(f"{refused}; it has no such model, or not for this API key")
@@ -243,9 +262,11 @@ def _refusal(
         return ProviderTimeoutError(f"{provider} gave up on the request for {model}: {_told(failure)}", **where)
     if status == 413:
         return InvalidRequestError(f"{refused}; the request is too large: shorten its messages", **where)
-    if status >= 500:
+    if status >= 500 or codes & _OVERLOAD_CODES:
         return ProviderUnavailableError(
-            f"{provider} failed on its side for {model}: {_told(failure)}; try again later", **where
+            f"{provider} failed on its side for {model}: {_told(failure)}; try again later",
+            retry_after=retry_after(failure.headers),
+            **where,
         )
     if status >= 400:
         return InvalidRequestError(f"{refused}; check its parameters against what this model takes", **where)
@@ -261,14 +282,15 @@ def _limit(status: int, codes: set[str], wait: float | None) -> str:
 def _doubt(status: int, has_key: bool) -> str:
     if not has_key:
         return "no API key was sent: pass api_key= along with the base_url"
-    return "is the API key right?" if status == 401 else "may this API key use the model?"
+    return "may this API key use the model?" if status == 403 else "is the API key right?"
 
 
 def _told(failure: Failure) -> str:
     """The status, with the most telling code and the parameter where they are known: `400 invalid_value (stop)`."""
     code = next(iter(failure.known_codes), None)
     parameter = failure.known_parameter
-    return f"{failure.status}" + (f" {code}" if code else "") + (f" ({parameter})" if parameter else "")
+    status = "an error in its answer" if failure.status is None else str(failure.status)
+    return status + (f" {code}" if code else "") + (f" ({parameter})" if parameter else "")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

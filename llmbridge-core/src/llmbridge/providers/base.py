@@ -66,13 +66,19 @@ class BaseLLMProvider(ABC):
 
     async def stream(self, request: LLMRequest, model: str, *, timeout: float) -> AsyncIterator[Delta]:
         """Send one request, once, and yield the answer as it comes; the last step has the completion. Closing the
-        iterator ends the call. A provider that cannot stream yields the whole answer as one step.
+        iterator ends the call. A provider that cannot stream yields the whole answer as one step. `timeout` is the
+        longest wait for the next step, in seconds.
 
         :raises ProviderError: the vendor refused or failed, also half-way
         :raises ModelNotFoundError: the vendor does not have the model; nothing else leaves this method
         """
         completion = await self.complete(request, model, timeout=timeout)
         yield Delta(completion.content, completion.usage, completion)
+
+    async def list_models(self) -> list[str] | None:
+        """The names of the models that the vendor has, without prefix; None where it does not list them. Raises like
+        `complete`."""
+        return None
 
     async def prepare(self) -> None:
         """Do what takes long at a first call and is not the vendor's time, such as importing a library. Called before

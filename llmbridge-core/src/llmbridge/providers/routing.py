@@ -8,11 +8,8 @@ from difflib import get_close_matches
 
 from ..errors import ModelNotFoundError, ProviderNotFoundError
 
-#: Vendors that this release has, each with an extra of its own: `pip install "llmbridge-core[NAME]"`.
-EXTRAS = ("openai",)
-
-#: Vendors that models are known to be of, and that this release does not have.
-_ABSENT = ("anthropic", "google", "ollama")
+#: Vendors with an extra of their own: `pip install "llmbridge-core[NAME]"`.
+EXTRAS = ("openai", "anthropic", "google", "ollama")
 
 #: Whose model a bare name is. The first match decides.
 _NAMES = (
@@ -44,7 +41,7 @@ def resolve(model: str | None, known: Collection[str]) -> tuple[str, str]:
     if not text:
         raise ModelNotFoundError("no model was given; write vendor:name, for example openai:gpt-4o-mini")
     prefix, colon, name = text.partition(":")
-    if colon and (vendor := _known_as(prefix, known)) is not None:
+    if colon and not _is_ollamas_mistral(text, known) and (vendor := _known_as(prefix, known)) is not None:
         if not name.strip():
             raise ModelNotFoundError(f"{text!r} names a vendor but no model; write {vendor}:name")
         return vendor, name.strip()
@@ -57,6 +54,12 @@ def resolve(model: str | None, known: Collection[str]) -> tuple[str, str]:
     raise ModelNotFoundError(
         f"nothing tells which vendor serves the model {text!r}; write vendor:name, with one of: {_listed(known)}"
     )
+
+
+def _is_ollamas_mistral(name: str, known: Collection[str]) -> bool:
+    """A vendor is called mistral as well; none of its models is called like a tag of Ollama's, such as `7b`."""
+    family, _, tag = name.partition(":")
+    return family == "mistral" and "ollama" in known and _OLLAMA_TAG.fullmatch(tag) is not None
 
 
 def _known_as(prefix: str, known: Collection[str]) -> str | None:
@@ -77,23 +80,17 @@ def _is_from_ollama(name: str) -> bool:
         return _OLLAMA_FAMILY.fullmatch(family) is not None
     if _OLLAMA_TAG.fullmatch(tag):
         return True
-    # A vendor is called mistral as well, and serves mistral:mistral-large-latest.
     return family != "mistral" and _OLLAMA_FAMILY.fullmatch(family) is not None
 
 
 def _not_installed(vendor: str, model: str) -> ProviderNotFoundError:
-    if vendor in _ABSENT:
-        return ProviderNotFoundError(
-            f"this release has no vendor for {vendor} models, such as {model!r}; an OpenAI-compatible endpoint that "
-            f'serves them can be registered: register_provider("{vendor}", kind="openai", base_url=...)'
-        )
     return ProviderNotFoundError(
         f'the model {model!r} is served by {vendor}, which is not installed: pip install "llmbridge-core[{vendor}]"'
     )
 
 
 def _unknown_prefix(prefix: str, model: str, known: Collection[str]) -> ProviderNotFoundError:
-    if prefix.lower() in (*EXTRAS, *_ABSENT):
+    if prefix.lower() in EXTRAS:
         return _not_installed(prefix.lower(), model)
     close = get_close_matches(prefix.lower(), sorted({*known, *EXTRAS}), n=1, cutoff=0.7)
     hint = f" Did you mean {close[0]}?" if close else ""

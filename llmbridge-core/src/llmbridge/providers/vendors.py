@@ -1,154 +1,145 @@
-"""`openai:`, and every server that speaks OpenAI's chat completions."""
+"""`openai:`, `anthropic:`, `google:` and `ollama:`, and every server that speaks the protocol of one of them."""
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any, ClassVar
 
-from ..errors import AuthenticationError, InvalidRequestError, ProviderError, ProviderNotFoundError
-from ..schemas import LLMRequest
-from ._failures import stand_in, to_error
-from .base import BaseLLMProvider, Completion
+from ..errors import AuthenticationError, InvalidRequestError
+from . import _vendor
+from ._access import Access
+from ._vendor import VendorProvider
+from .base import BaseLLMProvider
 from .hookspecs import ProviderPlugin, hookimpl
 
-if TYPE_CHECKING:
-    from ._pydantic_ai import ChatCompletions
 
-#: Sent where a server of one's own asks for no key.
-_NO_KEY = "no-key"
+class _KeyedProvider(VendorProvider):
+    """A vendor that asks for a key. A server at another address may ask for none, and gets a placeholder."""
+
+    #: Where the environment has the key, the first first, and the address.
+    key_variables: ClassVar[tuple[str, ...]]
+    address_variable: ClassVar[str]
+
+    #: What clients write behind the address themselves.
+    version: ClassVar[str] = ""
+
+    def _access(self) -> Access:
+        base_url = _vendor.address(self.name, self.base_url, self.address_variable)
+        # The environment's key belongs to the environment's address.
+        found = _vendor.key(self.name, self.api_key, *(() if self.base_url else self.key_variables))
+        if found is None and base_url is None:
+            named = " or ".join(self.key_variables)
+            raise AuthenticationError(f"{self.name}: no key; set {named}, or pass api_key=", provider=self.name)
+        return Access(
+            self.kind,
+            found,
+            base_url.removesuffix(self.version) if base_url is not None else None,
+            has_key=found is not None,
+            from_environment=not self.base_url,
+            http_client=self.http_client,
+        )
 
 
-class OpenAIProvider(BaseLLMProvider):
+class OpenAIProvider(_KeyedProvider):
     """Chat completions of OpenAI, or of the compatible server at `base_url`.
 
     `base_url` None means `OPENAI_BASE_URL`, else OpenAI's own address; `api_key` None then means `OPENAI_API_KEY`, and
-    `organization` None `OPENAI_ORG_ID`. A server whose `base_url` is passed gets nothing from the environment. Where
-    there is no key, another server than OpenAI's gets a placeholder, since it may ask for none. Redirects are not
-    followed.
-    The environment is read, the vendor's packages are imported and connections are made at the first call. All calls
-    share one pool of connections, which belongs to the event loop of the first. What a model thinks aloud between
-    `<think>` tags is not part of the content.
+    `organization` None `OPENAI_ORG_ID`. What a model thinks aloud between `<think>` tags is not part of the content.
     """
 
-    name = "openai"
+    name = kind = "openai"
+    requirement = "llmbridge-core[openai]"
+    key_variables = ("OPENAI_API_KEY",)
+    address_variable = "OPENAI_BASE_URL"
 
     def __init__(
-        self, api_key: str | None = None, base_url: str | None = None, *, organization: str | None = None
+        self,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        *,
+        organization: str | None = None,
+        http_client: object | None = None,
     ) -> None:
-        super().__init__(api_key, base_url)
+        super().__init__(api_key, base_url, http_client=http_client)
         self.organization = organization
-        self._server: ChatCompletions | None = None
 
-    async def prepare(self) -> None:
-        """Read the environment and import the vendor's packages, which takes seconds the first time.
-
-        :raises ProviderError: there is no key, or the address is none
-        :raises ProviderNotFoundError: the vendor's packages are not installed
-        """
-        if self._server is None:
-            await self._open()
-
-    async def complete(self, request: LLMRequest, model: str, *, timeout: float) -> Completion:
-        """Send one request, once: no retry. `model` is the name without prefix, `timeout` is in seconds.
-
-        :raises ProviderError: the vendor refused or failed; the text is ours and repeats nothing that was sent or said
-        :raises ModelNotFoundError: the vendor does not have the model
-        :raises ProviderNotFoundError: the vendor's packages are not installed
-        """
-        server = self._server or await self._open()
-        try:
-            async with asyncio.timeout(timeout):
-                return await server.complete(request, model, timeout=timeout)
-        except ProviderError as error:
-            error.provider, error.model = self.name, model
-            raise
-        except Exception as error:
-            failed = to_error(
-                server.failure(error),
-                provider=self.name,
-                model=model,
-                server=server.address,
-                timeout=timeout,
-                has_key=server.has_key,
-            )
-            cause = stand_in(error)
-        # Out of the handler, so that the library's exception, which may quote anything, is not the context of ours.
-        raise failed from cause
-
-    async def close(self) -> None:
-        """Close the connections. Idempotent; a later call opens new ones."""
-        server, self._server = self._server, None
-        if server is not None:
-            await server.close()
-
-    async def _open(self) -> ChatCompletions:
-        try:
-            # The import takes seconds, in which the event loop has other things to do.
-            library = await asyncio.to_thread(importlib.import_module, "._pydantic_ai", __package__)
-        except ImportError as error:
-            raise ProviderNotFoundError(
-                f'{self.name}: needs packages that are not installed: pip install "llmbridge-core[openai]"'
-            ) from error
-        if self._server is None:
-            base_url = self._base_url()
-            key = self._key(base_url)
-            self._server = library.ChatCompletions(
-                api_key=key or _NO_KEY,
-                has_key=key is not None,
-                base_url=base_url,
-                organization=self.organization,
-                from_environment=not self.base_url,
-            )
-        return self._server
-
-    def _base_url(self) -> str | None:
-        url = (self.base_url or os.environ.get("OPENAI_BASE_URL") or "").strip()
-        if not url:
-            return None
-        if not _is_address(url):
-            raise InvalidRequestError(
-                f"{self.name}: base_url must be like http://localhost:8000/v1", provider=self.name
-            )
-        return url
-
-    def _key(self, base_url: str | None) -> str | None:
-        # The environment's key belongs to the environment's address.
-        usual = None if self.base_url else os.environ.get("OPENAI_API_KEY")
-        key = (self.api_key or usual or "").strip()
-        if not key and base_url is not None:
-            return None
-        if not key:
-            raise AuthenticationError(f"{self.name}: no key; set OPENAI_API_KEY, or pass api_key=", provider=self.name)
-        if not (key.isascii() and key.isprintable()):
-            raise AuthenticationError(
-                f"{self.name}: OPENAI_API_KEY or api_key= has characters that no key has", provider=self.name
-            )
-        return key
+    def _access(self) -> Access:
+        return super()._access().of_organization(self.organization)
 
 
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
+class AnthropicProvider(_KeyedProvider):
+    """The messages API of Anthropic, or of the compatible server at `base_url`.
+
+    `base_url` None means `ANTHROPIC_BASE_URL`, else Anthropic's own address; `api_key` None then means
+    `ANTHROPIC_API_KEY`. Anthropic wants `max_tokens`: a request without them is sent with 16,384, for some older models
+    with 4,096.
+    """
+
+    name = kind = "anthropic"
+    requirement = "llmbridge-core[anthropic]"
+    key_variables = ("ANTHROPIC_API_KEY",)
+    address_variable = "ANTHROPIC_BASE_URL"
+    version = "/v1"
+
+
+class GoogleProvider(_KeyedProvider):
+    """The Gemini API of Google, or of the compatible server at `base_url`.
+
+    `base_url` None means `GOOGLE_GEMINI_BASE_URL`, else Google's own address; `api_key` None then means
+    `GOOGLE_API_KEY`, else `GEMINI_API_KEY`.
+    """
+
+    name = kind = "google"
+    requirement = "llmbridge-core[google]"
+    key_variables = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
+    address_variable = "GOOGLE_GEMINI_BASE_URL"
+    version = "/v1beta"
+
+
+class OllamaProvider(VendorProvider):
+    """A server of Ollama's, by the OpenAI protocol that it speaks under `/v1`.
+
+    `base_url`, with or without `/v1`, None means `OLLAMA_BASE_URL`, else the local port; `api_key` None then means
+    `OLLAMA_API_KEY`, which only its cloud asks for.
+    """
+
+    name = kind = "ollama"
+    requirement = "llmbridge-core[ollama]"
+
+    def _access(self) -> Access:
+        base_url = _vendor.address(self.name, self.base_url, "OLLAMA_BASE_URL") or "http://localhost:11434"
+        found = _vendor.key(self.name, self.api_key, *(() if self.base_url else ("OLLAMA_API_KEY",)))
+        return Access(
+            self.kind,
+            found,
+            base_url if base_url.endswith("/v1") else f"{base_url}/v1",
+            has_key=found is not None,
+            from_environment=False,
+            http_client=self.http_client,
+        )
+
+
+_PROVIDERS: dict[str, type[VendorProvider]] = {
+    "openai": OpenAIProvider,
+    "anthropic": AnthropicProvider,
+    "google": GoogleProvider,
+    "ollama": OllamaProvider,
+}
 
 
 def _create(prefix: str, options: Mapping[str, Any]) -> BaseLLMProvider:
-    return OpenAIProvider(**options)
+    if prefix != "openai" and "organization" in options:
+        raise InvalidRequestError(f"{prefix} has no option 'organization'", provider=prefix)
+    return _PROVIDERS[prefix](**options)
 
 
 @hookimpl
 def llmbridge_provider() -> ProviderPlugin:
-    """`openai:gpt-4o`."""
+    """`openai:gpt-4o`, `anthropic:claude-sonnet-4-5`, `google:gemini-2.5-flash`, `ollama:llama3.2`."""
     return ProviderPlugin(
-        name="openai",
-        prefixes=("openai",),
+        name="vendors",
+        prefixes=tuple(_PROVIDERS),
         api_version=1,
         create=_create,
-        options={"api_key": str, "base_url": str, "organization": str},
+        options={"api_key": str, "base_url": str, "organization": str, "http_client": object},
     )

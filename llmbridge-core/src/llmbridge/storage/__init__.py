@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import (
     InvalidStorageURLError,
+    LLMBridgeError,
     MigrationError,
     PurgedDetailError,
     RecordRejectedError,
@@ -17,6 +18,7 @@ from ..errors import (
     WrongLoopError,
 )
 from ..money import from_units, to_units
+from ..options import check_options
 from ..schemas import CallRecord, LLMModel
 from .base import SQLAccess, StorageBackend
 from .types import (
@@ -63,6 +65,7 @@ __all__ = [
     "Cursor",
     "Filters",
     "InvalidStorageURLError",
+    "LLMBridgeError",
     "LLMModel",
     "MigrationError",
     "MigrationReport",
@@ -89,6 +92,7 @@ __all__ = [
     "UsageQuery",
     "UsageRow",
     "WrongLoopError",
+    "check_options",
     "from_units",
     "hookimpl",
     "to_units",

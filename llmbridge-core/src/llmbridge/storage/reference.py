@@ -156,10 +156,26 @@ def _labelled(query: UsageQuery, key: tuple[Any, ...], sums: Sums) -> UsageRow:
     return sums.row(labels, period)
 
 
+def too_fine(fields: Iterable[str]) -> list[str]:
+    """Those of a question's fields that no totals tell."""
+    return sorted(set(fields) - {*CELL_KEYS["day"], "period"})
+
+
+def purged_detail(query: UsageQuery, watermark: datetime) -> PurgedDetailError:
+    """What to raise when totals of days purged before `watermark` do not tell the answer."""
+    fields = {*query.filters, *query.group_by}
+    lacking = too_fine(fields)
+    grain = "day" if "id_at_origin" in fields else "quarter"
+    what = f"{', '.join(lacking)} of purged calls" if lacking else f"parts of a purged {grain}"
+    return PurgedDetailError(
+        f"the totals that outlive purged calls do not tell {what}; ask from {watermark.isoformat()} on",
+        earliest=watermark,
+    )
+
+
 def _matching_cells(query: UsageQuery, totals: Sequence[TotalsRow], watermark: datetime) -> Iterable[TotalsRow]:
-    fields = {*query.filters, *query.group_by} - {"period"}
+    fields = {*query.filters, *query.group_by}
     grain: Grain = "day" if "id_at_origin" in fields else "quarter"
-    too_fine = fields - set(CELL_KEYS["day"])
     for cell in totals:
         if cell.grain != grain or not all(
             cell.key[name] in accepted for name, accepted in query.filters.items() if name in cell.key
@@ -168,11 +184,7 @@ def _matching_cells(query: UsageQuery, totals: Sequence[TotalsRow], watermark: d
         end = cell.start + GRAINS[grain]
         inside = interval(query.edges, cell.start) is not None
         cut = any(cell.start < edge < end for edge in query.edges)
-        if cut or (inside and too_fine):
-            what = f"{', '.join(sorted(too_fine))} of purged calls" if too_fine else f"parts of a purged {grain}"
-            raise PurgedDetailError(
-                f"the totals that outlive purged calls do not tell {what}; ask from {watermark.isoformat()} on",
-                earliest=watermark,
-            )
+        if cut or (inside and too_fine(fields)):
+            raise purged_detail(query, watermark)
         if inside:
             yield cell

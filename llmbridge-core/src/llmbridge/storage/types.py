@@ -11,6 +11,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from ..schemas import CallRecord
+from .histogram import percentile, value
 
 #: The bounds of an unbounded question; every storable time lies in [EARLIEST, LATEST).
 EARLIEST = datetime.min.replace(tzinfo=UTC)
@@ -176,14 +177,47 @@ class UsageRow:
     unmeasured_calls: int = 0
     response_time_ms_sum: int = 0
     response_time_ms_count: int = 0
-    response_time_histogram: dict[int, int] = field(default_factory=dict)
-    first_token_histogram: dict[int, int] = field(default_factory=dict)
+    response_time_histogram: Mapping[int, int] = field(default_factory=dict)
+    first_token_histogram: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def success_rate(self) -> float | None:
+        """The part of the calls that succeeded, 0 to 1; None without calls."""
+        return self.by_status.get("success", 0) / self.calls if self.calls else None
+
+    @property
+    def failed_calls(self) -> int:
+        """Calls that did not succeed; `by_status` and a grouping by error_type tell them apart."""
+        return self.calls - self.by_status.get("success", 0)
+
+    @property
+    def response_time_mean_ms(self) -> float | None:
+        """The mean time of a successful call; None where none was timed."""
+        return self.response_time_ms_sum / self.response_time_ms_count if self.response_time_ms_count else None
+
+    @property
+    def first_token_mean_ms(self) -> float | None:
+        """The mean time to the first token of a successful call, within 1.1 %; None where none was timed."""
+        timed = sum(self.first_token_histogram.values())
+        total = sum(value(index) * calls for index, calls in self.first_token_histogram.items())
+        return total / timed if timed else None
+
+    def response_time_ms(self, percent: float) -> float | None:
+        """The time below or at which `percent` of the successful calls lie (50: the median), within 1.1 %; None where
+        none was timed."""
+        return percentile(self.response_time_histogram, percent / 100)
+
+    def first_token_ms(self, percent: float) -> float | None:
+        """The time to the first token below or at which `percent` of the successful calls lie, within 1.1 %; None where
+        none was timed."""
+        return percentile(self.first_token_histogram, percent / 100)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPrice:
     """An own price, in dollars per million tokens, in force from `effective_from` (UTC) until the next one.
 
+    `cache_write_1h` is the rate of what a cache keeps for an hour, `cache_write` that of all else written to one.
     A rate of None is not known: a call that needs it has no cost. 0 is a price.
     """
 
@@ -194,6 +228,7 @@ class ModelPrice:
     output: Decimal | None = None
     cache_read: Decimal | None = None
     cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)

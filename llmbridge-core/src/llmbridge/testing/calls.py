@@ -29,6 +29,7 @@ FULL: dict[str, Any] = {
     "total_tokens": 1200,
     "cache_read_tokens": 300,
     "cache_write_tokens": 40,
+    "cache_write_1h_tokens": 30,
     "reasoning_tokens": 50,
     "usage_source": "partial",
     "estimated_cost": Decimal("1234567.123456789012"),
@@ -61,7 +62,8 @@ FULL: dict[str, Any] = {
 #: What one record may hold, one field at its limit a row.
 EXTREMES: tuple[dict[str, Any], ...] = (
     {"prompt_tokens": MAX_INT, "completion_tokens": MAX_INT, "total_tokens": MAX_INT, "max_tokens": MAX_INT},
-    {"cache_read_tokens": MAX_INT, "cache_write_tokens": MAX_INT, "reasoning_tokens": MAX_INT, "attempt": MAX_INT},
+    {"cache_read_tokens": MAX_INT, "cache_write_tokens": MAX_INT, "cache_write_1h_tokens": MAX_INT},
+    {"reasoning_tokens": MAX_INT, "attempt": MAX_INT},
     {"response_time_ms": MAX_INT, "time_to_first_token_ms": MAX_INT},
     {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "response_time_ms": 0},
     {"estimated_cost": MAX_COST, "previous_cost": MAX_COST, "dollars_per_million_tokens_input_used": MAX_COST},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -20,7 +20,7 @@ def assert_same(
 ) -> None:
     """Fail unless both hold equal records in the same order, naming the first field that differs.
 
-    A float is not a Decimal, True is not 1, and a time must be aware and in UTC.
+    A float is not a Decimal, True is not 1, and a time must be aware and in UTC. Any mapping may stand for a dict.
     """
     for index, (one, other) in enumerate(zip(got, expected, strict=False)):
         assert type(one) is type(other), f"item {index} is a {type(one).__name__}, not a {type(other).__name__}"
@@ -43,9 +43,10 @@ def _compare(got: Any, expected: Any, where: str) -> None:
     elif dataclasses.is_dataclass(expected):
         _compare(_fields(got), _fields(expected), where)
         return
-    else:
+    elif not isinstance(expected, Mapping):
         assert type(got) is type(expected), f"{where} is {got!r}, not {expected!r}"
-    if isinstance(expected, dict):
+    if isinstance(expected, Mapping):
+        assert isinstance(got, Mapping), f"{where} is {got!r}, not a mapping"
         assert got.keys() == expected.keys(), f"{where} has the keys {list(got)}, not {list(expected)}"
         for key in expected:
             _compare(got[key], expected[key], f"{where}, {key}")

@@ -93,7 +93,7 @@ class ModelContract(Harness):
         prices = [
             make_price("a"),
             make_price("b", input=Decimal(0), output=Decimal("1E-12"), cache_read=MAX_COST, cache_write=Decimal("2.5")),
-            make_price("c", input=Decimal("0.1"), output=Decimal("0.3"), cache_read=Decimal("123.456789012345")),
+            make_price("c", input=Decimal("0.1"), output=Decimal("0.3"), cache_write_1h=Decimal("123.456789012345")),
         ]
         await backend.set_prices(prices)
         assert_same(await backend.list_prices(), prices)

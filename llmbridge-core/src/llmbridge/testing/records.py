@@ -127,6 +127,7 @@ def _random_call(dice: random.Random, id_: UUID, called_at: datetime) -> CallRec
         total_tokens=None if prompt is None or completion is None else prompt + completion,
         cache_read_tokens=dice.choice((None, 0, 64)),
         cache_write_tokens=dice.choice((None, 0, 32)),
+        cache_write_1h_tokens=dice.choice((None, 0, 16)),
         reasoning_tokens=dice.choice((None, 0, 16)),
         usage_source="provider" if measured else "none",
         estimated_cost=cost,

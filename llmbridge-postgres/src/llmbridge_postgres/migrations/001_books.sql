@@ -10,8 +10,27 @@ CREATE TABLE {{tables.llmbridge_schema}} (
 
 INSERT INTO {{tables.llmbridge_schema}} (migration, writable_from) VALUES ('001_books', 1);
 
+-- One row. Calls before `watermark` were purged (NULL: none was). Whoever changes totals locks this table.
+CREATE TABLE {{tables.llmbridge_state}} (
+    id integer PRIMARY KEY CHECK (id = 1),
+    watermark timestamptz
+);
+
+INSERT INTO {{tables.llmbridge_state}} (id) VALUES (1);
+
+-- Each writer marks its calls with a lot of its own; those of a lot go into the totals together, and then it is closed.
+CREATE TABLE {{tables.llmbridge_lots}} (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    calls bigint NOT NULL,
+    touched timestamptz NOT NULL,
+    folded boolean NOT NULL
+);
+
+CREATE INDEX llmbridge_lots_open ON {{tables.llmbridge_lots}} (number) WHERE NOT folded;
+
 CREATE TABLE {{tables.llmbridge_calls}} (
     id uuid PRIMARY KEY,
+    lot bigint NOT NULL,
     called_at timestamptz NOT NULL,
     origin text COLLATE "C" NOT NULL,
     id_at_origin text COLLATE "C",
@@ -24,6 +43,7 @@ CREATE TABLE {{tables.llmbridge_calls}} (
     total_tokens bigint,
     cache_read_tokens bigint,
     cache_write_tokens bigint,
+    cache_write_1h_tokens bigint,
     reasoning_tokens bigint,
     estimated_cost bigint,
     cost_reason text COLLATE "C",
@@ -58,6 +78,30 @@ CREATE INDEX llmbridge_calls_by_time ON {{tables.llmbridge_calls}} (called_at, i
 
 CREATE INDEX llmbridge_calls_by_user ON {{tables.llmbridge_calls}} (origin, id_at_origin, called_at);
 
+CREATE INDEX llmbridge_calls_by_lot ON {{tables.llmbridge_calls}} (lot);
+
+-- Totals of the calls of a user ('' for none) in a day, and of an origin in `grain` seconds from `start` on, in seconds
+-- since 1970. `sums` and `histograms` are JSON, one line for each provider, model and status: llmbridge.storage.sheets.
+CREATE TABLE {{tables.llmbridge_user_totals}} (
+    origin text COLLATE "C" NOT NULL,
+    id_at_origin text COLLATE "C" NOT NULL,
+    start bigint NOT NULL,
+    sums text NOT NULL,
+    histograms text NOT NULL,
+    PRIMARY KEY (origin, id_at_origin, start)
+);
+
+CREATE INDEX llmbridge_user_totals_by_day ON {{tables.llmbridge_user_totals}} (start, origin, id_at_origin);
+
+CREATE TABLE {{tables.llmbridge_totals}} (
+    grain bigint NOT NULL,
+    start bigint NOT NULL,
+    origin text COLLATE "C" NOT NULL,
+    sums text NOT NULL,
+    histograms text NOT NULL,
+    PRIMARY KEY (grain, start, origin)
+);
+
 CREATE TABLE {{tables.llmbridge_models}} (
     provider text COLLATE "C" NOT NULL,
     model_name text COLLATE "C" NOT NULL,
@@ -88,6 +132,7 @@ CREATE TABLE {{tables.llmbridge_prices}} (
     output bigint,
     cache_read bigint,
     cache_write bigint,
+    cache_write_1h bigint,
     PRIMARY KEY (provider, model_name, effective_from)
 );
 
@@ -106,6 +151,7 @@ SELECT
     total_tokens,
     cache_read_tokens,
     cache_write_tokens,
+    cache_write_1h_tokens,
     reasoning_tokens,
     usage_source,
     trim_scale(estimated_cost * 0.000000000001) AS estimated_cost,
@@ -126,17 +172,48 @@ SELECT
     metadata
 FROM {{tables.llmbridge_calls}};
 
+-- Days that were purged come from the totals, a line of which is [provider, model_name, status, calls, requests,
+-- unmeasured, unpriced, cost, total_tokens, prompt_tokens, completion_tokens, timed, response_time_ms, ...], less the
+-- zeros at its end.
 CREATE VIEW {{tables.usage_summary}} AS
+WITH counted AS (
+    SELECT
+        origin,
+        id_at_origin,
+        provider,
+        model_name,
+        (called_at AT TIME ZONE 'UTC')::date AS date,
+        1::numeric AS calls,
+        total_tokens::numeric,
+        estimated_cost::numeric,
+        response_time_ms::numeric,
+        (response_time_ms IS NOT NULL)::int::numeric AS timed
+    FROM {{tables.llmbridge_calls}}
+    WHERE status = 'success'
+    UNION ALL
+    SELECT
+        origin,
+        nullif(id_at_origin, ''),
+        line ->> 0,
+        line ->> 1,
+        (to_timestamp(start) AT TIME ZONE 'UTC')::date,
+        (line ->> 3)::numeric,
+        CASE WHEN line ->> 5 IS DISTINCT FROM line ->> 3 THEN coalesce(line ->> 8, '0')::numeric END,
+        CASE WHEN line ->> 6 IS DISTINCT FROM line ->> 3 THEN coalesce(line ->> 7, '0')::numeric END,
+        coalesce(line ->> 12, '0')::numeric,
+        coalesce(line ->> 11, '0')::numeric
+    FROM {{tables.llmbridge_user_totals}}, json_array_elements(sums::json) AS line
+    WHERE to_timestamp(start) < (SELECT watermark FROM {{tables.llmbridge_state}}) AND line ->> 2 = 'success'
+)
 SELECT
     origin,
     id_at_origin,
     provider,
     model_name,
-    count(*) AS call_count,
+    sum(calls)::bigint AS call_count,
     sum(total_tokens) AS total_tokens,
     trim_scale(sum(estimated_cost) * 0.000000000001) AS total_cost,
-    avg(response_time_ms)::double precision AS avg_response_time,
-    (called_at AT TIME ZONE 'UTC')::date AS date
-FROM {{tables.llmbridge_calls}}
-WHERE status = 'success'
-GROUP BY origin, id_at_origin, provider, model_name, (called_at AT TIME ZONE 'UTC')::date;
+    (sum(response_time_ms) / nullif(sum(timed), 0))::double precision AS avg_response_time,
+    date
+FROM counted
+GROUP BY origin, id_at_origin, provider, model_name, date;

@@ -1,10 +1,12 @@
 -- writable-from: 1
 --
 -- The books. Money is whole units of 1e-12 dollar, time whole microseconds since 1970 in UTC, an id the 16 bytes
--- of its UUID. Views are for people; they use nothing but what every SQLite has.
+-- of its UUID. Views are for people; they use nothing but what every SQLite has, its functions for JSON included.
 
 CREATE TABLE llmbridge_calls (
-    id BLOB NOT NULL PRIMARY KEY,
+    -- Rises in the order of commits; what is beyond `llmbridge_state.folded` is in no total yet.
+    number INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,
     called_at INTEGER NOT NULL,
     origin TEXT NOT NULL,
     id_at_origin TEXT,
@@ -17,6 +19,7 @@ CREATE TABLE llmbridge_calls (
     total_tokens INTEGER,
     cache_read_tokens INTEGER,
     cache_write_tokens INTEGER,
+    cache_write_1h_tokens INTEGER,
     reasoning_tokens INTEGER,
     estimated_cost INTEGER,
     cost_reason TEXT,
@@ -51,6 +54,37 @@ CREATE INDEX llmbridge_calls_by_time ON llmbridge_calls (called_at, id);
 
 CREATE INDEX llmbridge_calls_by_user ON llmbridge_calls (origin, id_at_origin, called_at);
 
+-- One row. Calls up to the number `folded` are in the totals; those before `watermark` were purged (NULL: none was).
+CREATE TABLE llmbridge_state (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    folded INTEGER NOT NULL,
+    watermark INTEGER
+) STRICT;
+
+INSERT INTO llmbridge_state (id, folded) VALUES (1, 0);
+
+-- Totals of the calls of a user ('' for none) in a day, and of an origin in `grain` seconds from `start` on, in seconds
+-- since 1970. `sums` and `histograms` are JSON, one line for each provider, model and status: llmbridge.storage.sheets.
+CREATE TABLE llmbridge_user_totals (
+    origin TEXT NOT NULL,
+    id_at_origin TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    sums TEXT NOT NULL,
+    histograms TEXT NOT NULL,
+    PRIMARY KEY (origin, id_at_origin, start)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX llmbridge_user_totals_by_day ON llmbridge_user_totals (start, origin, id_at_origin);
+
+CREATE TABLE llmbridge_totals (
+    grain INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    origin TEXT NOT NULL,
+    sums TEXT NOT NULL,
+    histograms TEXT NOT NULL,
+    PRIMARY KEY (grain, start, origin)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE llmbridge_models (
     provider TEXT NOT NULL,
     model_name TEXT NOT NULL,
@@ -81,6 +115,7 @@ CREATE TABLE llmbridge_prices (
     output INTEGER,
     cache_read INTEGER,
     cache_write INTEGER,
+    cache_write_1h INTEGER,
     PRIMARY KEY (provider, model_name, effective_from)
 ) STRICT;
 
@@ -109,6 +144,7 @@ SELECT
     total_tokens,
     cache_read_tokens,
     cache_write_tokens,
+    cache_write_1h_tokens,
     reasoning_tokens,
     usage_source,
     CASE WHEN estimated_cost < 0 THEN '-' ELSE '' END
@@ -136,23 +172,60 @@ FROM readable;
 
 -- Sums are made in parts that cannot overflow and put together as decimal text: cost from dollars, millionths of a
 -- dollar and units, each carried into the next by division that rounds down, so that credits are exact as well.
+-- Days that were purged come from the totals, a line of which is [provider, model_name, status, calls, requests,
+-- unmeasured, unpriced, cost, total_tokens, prompt_tokens, completion_tokens, timed, response_time_ms, ...], less the
+-- zeros at its end.
 CREATE VIEW usage_summary AS
-WITH parts AS (
+WITH counted AS (
     SELECT
         origin,
         id_at_origin,
         provider,
         model_name,
-        date((called_at - ((called_at % 86400000000) + 86400000000) % 86400000000) / 1000000, 'unixepoch') AS date,
-        COUNT(*) AS call_count,
+        (called_at - ((called_at % 86400000000) + 86400000000) % 86400000000) / 1000000 AS start,
+        1 AS calls,
+        total_tokens,
+        estimated_cost,
+        response_time_ms,
+        response_time_ms IS NOT NULL AS timed
+    FROM llmbridge_calls
+    WHERE status = 'success'
+    UNION ALL
+    SELECT
+        origin,
+        nullif(id_at_origin, ''),
+        json_extract(line.value, '$[0]'),
+        json_extract(line.value, '$[1]'),
+        start,
+        json_extract(line.value, '$[3]'),
+        CASE
+            WHEN json_extract(line.value, '$[5]') IS NOT json_extract(line.value, '$[3]')
+                THEN coalesce(json_extract(line.value, '$[8]'), 0)
+        END,
+        CASE
+            WHEN json_extract(line.value, '$[6]') IS NOT json_extract(line.value, '$[3]')
+                THEN coalesce(json_extract(line.value, '$[7]'), 0)
+        END,
+        json_extract(line.value, '$[12]'),
+        coalesce(json_extract(line.value, '$[11]'), 0)
+    FROM llmbridge_user_totals, json_each(sums) AS line
+    WHERE start < (SELECT watermark / 1000000 FROM llmbridge_state) AND json_extract(line.value, '$[2]') = 'success'
+),
+parts AS (
+    SELECT
+        origin,
+        id_at_origin,
+        provider,
+        model_name,
+        date(start, 'unixepoch') AS date,
+        SUM(calls) AS call_count,
         SUM(total_tokens / 1000000000) + SUM(total_tokens % 1000000000) / 1000000000 AS tokens_billions,
         SUM(total_tokens % 1000000000) % 1000000000 AS tokens_rest,
         SUM(estimated_cost / 1000000000000) AS dollars,
         SUM(estimated_cost / 1000000 % 1000000) AS millionths,
         SUM(estimated_cost % 1000000) AS units,
-        AVG(response_time_ms) AS avg_response_time
-    FROM llmbridge_calls
-    WHERE status = 'success'
+        TOTAL(response_time_ms) / nullif(TOTAL(timed), 0) AS avg_response_time
+    FROM counted
     GROUP BY origin, id_at_origin, provider, model_name, 5
 ),
 carried_units AS (

@@ -1,0 +1,246 @@
+"""The answer to a question about usage, put together from sheets of totals and from sums of calls."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import zip_longest
+from operator import itemgetter
+from typing import Any
+
+from ..money import from_units
+from .coverage import GRAINS, SECOND, USER_GRAINS, Coverage, cover, micros
+from .reference import none_first, purged_detail, too_fine
+from .sheets import NUMBERS, counts
+from .types import UsageQuery, UsageRow
+
+_LINE_FIELDS = ("provider", "model_name", "status")
+_STATUS, _CALLS, _KEY = 2, 3, 3
+_FEW = 8
+
+
+class Histogram(Mapping[int, int]):
+    """bucket -> calls, equal to a dict. It is counted when it is first looked at, which most askers never do."""
+
+    __slots__ = ("_counted", "_group", "_which")
+
+    def __init__(self, group: _Group, which: int) -> None:
+        self._group: _Group | None = group
+        self._which = which
+        self._counted: dict[int, int] = {}
+
+    def _counts(self) -> dict[int, int]:
+        group, self._group = self._group, None
+        if group is not None:
+            self._counted = group.count(self._which)
+        return self._counted
+
+    def __getitem__(self, bucket: int) -> int:
+        return self._counts()[bucket]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._counts())
+
+    def __len__(self) -> int:
+        return len(self._counts())
+
+    def __repr__(self) -> str:
+        return repr(self._counts())
+
+    def __reduce__(self) -> tuple[type[dict[int, int]], tuple[dict[int, int]]]:
+        return dict, (self._counts(),)
+
+
+class _Packed:
+    """The text of a sheet's histograms, read at most once."""
+
+    __slots__ = ("_read", "_text")
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._read: list[list[str]] | None = None
+
+    def histograms(self) -> list[list[str]]:
+        if self._read is None:
+            self._read = json.loads(self._text)
+        return self._read
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """What one row of the answer is summed from: lines to add and to take away, where on sheets the histograms of
+    each are, and the histograms of scanned calls."""
+
+    added: list[Sequence[Any]] = field(default_factory=list)
+    taken: list[Sequence[Any]] = field(default_factory=list)
+    places: list[tuple[_Packed, int, int]] = field(default_factory=list)
+    scanned: list[tuple[str | None, str | None]] = field(default_factory=list)
+
+    def count(self, which: int) -> dict[int, int]:
+        signed: dict[int, list[str]] = {1: [pair[which] or "" for pair in self.scanned], -1: []}
+        for packed, line, sign in self.places:
+            signed[sign].append(packed.histograms()[line][which])
+        added, taken = (counts(",".join(filter(None, signed[sign]))) for sign in (1, -1))
+        left = {bucket: calls - taken.get(bucket, 0) for bucket, calls in added.items()}
+        return {bucket: calls for bucket, calls in left.items() if calls}
+
+    def row(self, labels: dict[str, Any]) -> UsageRow:
+        numbers, by_status = _add(self.added), _by_status(self.added)
+        if self.taken:
+            numbers = [a - b for a, b in zip(numbers, _add(self.taken), strict=True)]
+            for status, calls in _by_status(self.taken).items():
+                by_status[status] = by_status.get(status, 0) - calls
+            by_status = {status: calls for status, calls in by_status.items() if calls}
+        calls, requests, unmeasured, unpriced, cost, total, prompt, completion, timed, ms, *cached = numbers
+        return UsageRow(
+            key=labels,
+            period=labels.pop("period", None),
+            calls=calls,
+            requests=requests,
+            by_status=by_status,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            total_tokens=total,
+            cache_read_tokens=cached[0],
+            cache_write_tokens=cached[2],
+            reasoning_tokens=cached[1],
+            cost=from_units(cost),
+            unpriced_calls=unpriced,
+            unmeasured_calls=unmeasured,
+            response_time_ms_sum=ms,
+            response_time_ms_count=timed,
+            response_time_histogram=Histogram(self, 0),
+            first_token_histogram=Histogram(self, 1),
+        )
+
+
+class Plan:
+    """What a question needs: sheets of users or of times, and where a scan of the calls themselves.
+
+    `by_user` tells which sheets; `coverage` which of them and where the gaps are. A backend hands over, from one
+    snapshot, every sheet of the parts that its own conditions on origin and user let through, the sums of all calls
+    in the gaps, and the sums of those calls elsewhere in the question that are in no sheet yet.
+    """
+
+    def __init__(self, query: UsageQuery) -> None:
+        self.query = query
+        fields = {*query.filters, *query.group_by} - {"period"}
+        self.by_user = "id_at_origin" in fields
+        self.grains = USER_GRAINS if self.by_user else GRAINS
+        if too_fine(fields):
+            self.coverage = Coverage((), ((micros(query.edges[0]), micros(query.edges[-1])),))
+        else:
+            self.coverage = cover(query.edges, self.grains)
+        self._accepted = [
+            (index, frozenset(query.filters[name])) for index, name in enumerate(_LINE_FIELDS) if name in query.filters
+        ]
+        self._of_line = [name for name in query.group_by if name in _LINE_FIELDS]
+        self._of_sheet = [name for name in query.group_by if name not in _LINE_FIELDS]
+        self._line_key = itemgetter(*map(_LINE_FIELDS.index, self._of_line)) if self._of_line else None
+        self._groups: defaultdict[tuple[Any, ...], defaultdict[Any, _Group]] = defaultdict(lambda: defaultdict(_Group))
+
+    def accepted_keys(self) -> dict[str, list[str]]:
+        """What sheets must have in their keys, which a backend looks up: origins, and for users those too, as sheets
+        name them."""
+        named = ("origin", "id_at_origin") if self.by_user else ("origin",)
+        accepted = {name: [v for v in self.query.filters[name] if v] for name in named if name in self.query.filters}
+        if None in self.query.filters.get("id_at_origin", ()):
+            accepted["id_at_origin"].append("")
+        return accepted
+
+    def purged(self, watermark: datetime) -> list[tuple[int, int]]:
+        """Ranges (seconds) of starts of purged cells, of the last grain, that the question would cut."""
+        grain, end = self.grains[-1], micros(watermark) // SECOND
+        found = [(lo // SECOND // grain * grain, min(-(-hi // SECOND), end)) for lo, hi in self.coverage.gaps]
+        return [(lo, hi) for lo, hi in found if lo < hi]
+
+    def refuse_if_cut(self, sums: str, watermark: datetime) -> None:
+        """Look at a purged sheet of `purged`.
+
+        :raises PurgedDetailError: it holds calls that the question asks for
+        """
+        if any(True for _ in self._wanted(json.loads(sums))):
+            raise purged_detail(self.query, watermark)
+
+    def add_sheet(
+        self, origin: str, user: str | None, uses: Sequence[tuple[int, int]], sums: str, histograms: str
+    ) -> None:
+        """Take a sheet for its uses, periods with signs. `user` is '' where there is none."""
+        lines, packed = list(self._wanted(json.loads(sums))), _Packed(histograms)
+        if not lines:
+            return
+        values: dict[str, Any] = {"origin": origin, "id_at_origin": user or None}
+        for period, sign in uses:
+            values["period"] = period
+            groups = self._groups[tuple([values[name] for name in self._of_sheet])]
+            for index, line in lines:
+                group = groups[None if self._line_key is None else self._line_key(line)]
+                (group.added if sign > 0 else group.taken).append(line)
+                group.places.append((packed, index, sign))
+
+    def add_scan(
+        self, key: Sequence[Any], status: str, numbers: Sequence[int], response: str | None, first_token: str | None
+    ) -> None:
+        """Take sums of calls that have `key` in the fields of group_by and one status. `numbers` are those of
+        `sheets.NUMBERS`; the histograms are texts as `sheets` has them, None for none."""
+        values = dict(zip(self.query.group_by, key, strict=True))
+        of_line = tuple(values[name] for name in self._of_line)
+        groups = self._groups[tuple(values[name] for name in self._of_sheet)]
+        group = groups[None if not of_line else of_line[0] if len(of_line) == 1 else of_line]
+        group.added.append((None, None, status, *numbers))
+        group.scanned.append((response, first_token))
+
+    def _wanted(self, lines: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        if not self._accepted:
+            return enumerate(lines)
+        return (
+            (index, line)
+            for index, line in enumerate(lines)
+            if all(line[field] in accepted for field, accepted in self._accepted)
+        )
+
+    def rows(self) -> list[UsageRow]:
+        """The answer."""
+        found: list[tuple[tuple[Any, ...], UsageRow]] = []
+        order = [[*self._of_sheet, *self._of_line].index(name) for name in self.query.group_by]
+        for of_sheet, groups in self._groups.items():
+            for of_line, group in groups.items():
+                parts = (
+                    of_sheet if of_line is None else (*of_sheet, *(of_line if len(self._of_line) > 1 else (of_line,)))
+                )
+                key = tuple([parts[position] for position in order])
+                row = group.row(dict(zip(self.query.group_by, key, strict=True)))
+                if row.calls:
+                    found.append((key, row))
+        if not found and not self.query.group_by:
+            return [UsageRow()]
+        if any(part is None for key, _ in found for part in key):
+            found.sort(key=lambda pair: none_first(pair[0]))
+        else:
+            found.sort(key=itemgetter(0))
+        return [row for _, row in found]
+
+
+def _add(lines: Sequence[Sequence[Any]]) -> list[int]:
+    """The numbers of the lines, added up. Few lines are mostly one long one of successes and short ones of failures."""
+    if len(lines) > _FEW:
+        numbers = [sum(column) for column in list(zip_longest(*lines, fillvalue=0))[_KEY:]]
+        return numbers + [0] * (len(NUMBERS) - len(numbers))
+    numbers = [0] * len(NUMBERS)
+    longest = max(lines, key=len, default=())
+    numbers[: len(longest) - _KEY] = longest[_KEY:]
+    for line in lines:
+        if line is not longest:
+            for index, number in enumerate(line[_KEY:]):
+                numbers[index] += number
+    return numbers
+
+
+def _by_status(lines: Sequence[Sequence[Any]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for line in lines:
+        found[line[_STATUS]] = found.get(line[_STATUS], 0) + line[_CALLS]
+    return found

@@ -1,0 +1,314 @@
+"""Totals as a backend may keep them: sheets, each the sums of a stretch of time, packed into two JSON texts.
+
+A *time sheet* holds the calls of one origin in one cell of `coverage.GRAINS`, a *user sheet* those of one user of an
+origin in one UTC day. A sheet has a line for each (provider, model_name, status), in no order. The text of its sums is
+a list of lines `[provider, model_name, status, *numbers]`, numbers in the order of `NUMBERS` with the zeros at the end
+left out; that of its histograms is a list, line by line, of the pairs `[response time, first token]`. JSON has no
+largest integer, so every sum stays exact.
+
+A histogram is a text of numbers with commas between, each `(calls - 1) * 4096 + bucket`, in which a bucket may stand
+more than once: two are added by writing one after the other, and counted only when they have become long.
+
+A backend folds calls into sheets some time after they were recorded, keeps what it is given by key, and adds sheets
+of one key with `extend`. It never needs to look inside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import pairwise
+from operator import add
+from typing import Any
+
+from ..money import from_units, to_units
+from .coverage import EPOCH, GRAINS, SECOND, USER_GRAINS, micros
+from .reference import GRAINS as KEPT
+from .reference import NEVER_PRICED
+from .types import Grain, TotalsRow, UsageRow
+
+#: What a line counts, in units of 1e-12 dollar and ms. What a failed call seldom has comes last.
+NUMBERS = (
+    "calls",
+    "requests",
+    "unmeasured_calls",
+    "unpriced_calls",
+    "cost",
+    "total_tokens",
+    "prompt_tokens",
+    "completion_tokens",
+    "response_time_ms_count",
+    "response_time_ms_sum",
+    "cache_read_tokens",
+    "reasoning_tokens",
+    "cache_write_tokens",
+)
+_COST = NUMBERS.index("cost")
+_KEY = 3
+_ZEROS = [0] * (_KEY + len(NUMBERS))
+
+LineKey = tuple[str, str, str]
+#: (origin, id_at_origin, start); no user is ''.
+UserKey = tuple[str, str, int]
+#: (grain, start, origin).
+TimeKey = tuple[int, int, str]
+
+#: Every bucket of `storage.histogram` is smaller.
+_BUCKETS = 4096
+_LONG = 1_500
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """The sums of one line. What it holds is replaced, never changed in place."""
+
+    numbers: Sequence[int] = (0,) * len(NUMBERS)
+    response: str = ""
+    first_token: str = ""
+
+    def add(self, other: Line) -> None:
+        """Add the sums of another line."""
+        self.numbers = list(map(add, self.numbers, other.numbers))
+        self.response = _joined(self.response, other.response)
+        self.first_token = _joined(self.first_token, other.first_token)
+
+    def negative(self) -> Line:
+        """What takes these sums away."""
+        response, first_token = (
+            written({bucket: -calls for bucket, calls in counts(histogram).items()})
+            for histogram in (self.response, self.first_token)
+        )
+        return Line([-number for number in self.numbers], response, first_token)
+
+    def counted(self) -> tuple[tuple[int, ...], dict[int, int], dict[int, int]]:
+        """What it says, however its histograms are written."""
+        return tuple(self.numbers), counts(self.response), counts(self.first_token)
+
+
+Sheet = dict[LineKey, Line]
+
+
+def pack(sheet: Mapping[LineKey, Line]) -> tuple[str, str]:
+    """The texts of a sheet: its sums, its histograms. Lines that count nothing are left out."""
+    written_lines = [_written(key, line) for key, line in sheet.items() if any(line.numbers)]
+    return _text([sums for sums, _ in written_lines]), _text([histograms for _, histograms in written_lines])
+
+
+def extend(kept: tuple[str, str], sheet: Mapping[LineKey, Line]) -> tuple[str, str]:
+    """The texts of a kept sheet with the lines of `sheet` added. Its other lines are not read, which is most of what
+    folding would cost."""
+    sums, histograms = (text[2:-2].split(",\n") if len(text) > 2 else [] for text in kept)
+    for key, line in sheet.items():
+        begin = _encode(key)[:-1] + ","
+        found = next((number for number, text in enumerate(sums) if text.startswith(begin)), None)
+        if found is None:
+            found = len(sums)
+            sums.append("")
+            histograms.append("")
+        else:
+            before = _read(json.loads(sums[found]), json.loads(histograms[found]))
+            before.add(line)
+            line = before  # noqa: PLW2901  the line as it is now
+        sums[found], histograms[found] = _written(key, line) if any(line.numbers) else ("", "")
+    return _text(list(filter(None, sums))), _text(list(filter(None, histograms)))
+
+
+def _written(key: LineKey, line: Line) -> tuple[str, str]:
+    numbers = line.numbers
+    used = len(numbers)
+    while not numbers[used - 1]:
+        used -= 1
+    return _encode([*key, *numbers[:used]]), _encode((_short(line.response), _short(line.first_token)))
+
+
+def _text(lines: Sequence[str]) -> str:
+    """A JSON list with an item on each line; within an item JSON has no line breaks."""
+    return "".join(("[\n", ",\n".join(lines), "\n]")) if lines else "[]"
+
+
+def _read(packed: list[Any], histograms: Sequence[str]) -> Line:
+    return Line(packed[_KEY:] + _ZEROS[len(packed) :], *histograms)
+
+
+def unpack(sums: str, histograms: str) -> Sheet:
+    """The sheet of two texts."""
+    return {
+        (packed[0], packed[1], packed[2]): _read(packed, pair)
+        for packed, pair in zip(json.loads(sums), json.loads(histograms), strict=True)
+    }
+
+
+def merge(sheet: Sheet, other: Mapping[LineKey, Line]) -> None:
+    """Add the lines of `other` to `sheet`."""
+    for key, line in other.items():
+        kept = sheet.get(key)
+        if kept is None:
+            sheet[key] = Line(line.numbers, line.response, line.first_token)
+        else:
+            kept.add(line)
+
+
+def counts(histogram: str) -> dict[int, int]:
+    """bucket -> calls, in order and without zeros, of a histogram's text."""
+    found: dict[int, int] = {}
+    for number in json.loads(f"[{histogram}]"):
+        bucket = number % _BUCKETS
+        found[bucket] = found.get(bucket, 0) + number // _BUCKETS + 1
+    return {bucket: found[bucket] for bucket in sorted(found) if found[bucket]}
+
+
+def written(histogram: Mapping[int, int]) -> str:
+    """The text of a histogram."""
+    return ",".join([str((calls - 1) * _BUCKETS + bucket) for bucket, calls in histogram.items()])
+
+
+def _short(histogram: str) -> str:
+    return histogram if len(histogram) < _LONG else written(counts(histogram))
+
+
+def _joined(histogram: str, more: str) -> str:
+    return f"{histogram},{more}" if histogram and more else histogram or more
+
+
+@dataclass(slots=True)
+class Sheets:
+    """Sheets of both kinds by key, which are added to those that are kept."""
+
+    users: defaultdict[UserKey, Sheet] = field(default_factory=lambda: defaultdict(dict))
+    times: defaultdict[TimeKey, Sheet] = field(default_factory=lambda: defaultdict(dict))
+
+    def add(self, origin: str, user: str | None, called_at: int, key: LineKey, line: Line) -> None:
+        """Add a line that sums calls of one quarter of an hour, that of `called_at` (microseconds)."""
+        second = called_at // SECOND
+        place_line(self, (origin, user or "", second // USER_GRAINS[0] * USER_GRAINS[0]), key, line)
+        place_line(self, (GRAINS[-1], second // GRAINS[-1] * GRAINS[-1], origin), key, line)
+
+    def lines(self) -> int:
+        """How many lines there are."""
+        return sum(map(len, (*self.users.values(), *self.times.values())))
+
+
+def place_line(sheets: Sheets, place: UserKey | TimeKey, key: LineKey, line: Line) -> None:
+    """Add a line to the sheet of a user's day, or to that of a quarter of an hour and the coarser ones around it."""
+    if isinstance(place[0], str):
+        merge(sheets.users[place], {key: line})
+        return
+    _, start, origin = place
+    for grain in GRAINS:
+        merge(sheets.times[grain, int(start) // grain * grain, str(origin)], {key: line})
+
+
+def compare(kept: Sheets, expected: Sheets) -> tuple[int, Sheets]:
+    """How many lines either has, and those that are not the same in both."""
+    checked, wrong = 0, Sheets()
+    kinds: tuple[tuple[dict[Any, Sheet], dict[Any, Sheet], defaultdict[Any, Sheet]], ...] = (
+        (kept.users, expected.users, wrong.users),
+        (kept.times, expected.times, wrong.times),
+    )
+    for mine, theirs, differing in kinds:
+        for place in {**mine, **theirs}:
+            one, other = mine.get(place, {}), theirs.get(place, {})
+            for key in {**one, **other}:
+                checked += 1
+                right = other.get(key, Line())
+                if one.get(key, Line()).counted() != right.counted():
+                    differing[place][key] = right
+    return checked, wrong
+
+
+#: A call as `fold` takes it: origin, user or None, called_at in microseconds, provider, model_name, status, response
+#: bucket, first token bucket (None: none), and its own numbers in the order of NUMBERS.
+Row = tuple[Any, ...]
+_NUMBERS_OF_ROW = 8
+
+
+def fold(rows: Iterable[Row]) -> Sheets:
+    """The sheets of these calls."""
+    by_user: defaultdict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    by_time: defaultdict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    day, quarter = USER_GRAINS[0] * SECOND, GRAINS[-1] * SECOND
+    for row in rows:
+        origin, user, called_at, *line = row[:6]
+        key = tuple(line)
+        by_user[origin, user or "", called_at // day, key].append(row)
+        by_time[origin, called_at // quarter, key].append(row)
+    sheets = Sheets()
+    for (origin, user, number, key), calls in by_user.items():
+        sheets.users[origin, user, number * USER_GRAINS[0]][key] = _line(calls)
+    for (origin, number, key), calls in by_time.items():
+        sheets.times[GRAINS[-1], number * GRAINS[-1], origin][key] = _line(calls)
+    for coarse, fine in reversed(list(pairwise(GRAINS))):
+        for (grain, start, origin), sheet in list(sheets.times.items()):
+            if grain == fine:
+                merge(sheets.times[coarse, start // coarse * coarse, origin], sheet)
+    return sheets
+
+
+def _line(calls: list[Row]) -> Line:
+    if len(calls) == 1:
+        [call] = calls
+        return Line(call[_NUMBERS_OF_ROW:], _histogram(call[6:7]), _histogram(call[7:8]))
+    columns = list(zip(*calls, strict=True))
+    return Line([sum(column) for column in columns[_NUMBERS_OF_ROW:]], _histogram(columns[6]), _histogram(columns[7]))
+
+
+def _histogram(buckets: Sequence[int | None]) -> str:
+    return ",".join([str(bucket) for bucket in buckets if bucket is not None])
+
+
+def cost_change(before: tuple[int | None, str | None], after: tuple[int | None, str | None], measured: bool) -> Line:
+    """What a new (cost in units, cost_reason) of a call changes in its line; `measured`: it has total_tokens."""
+    numbers = dict.fromkeys(NUMBERS, 0)
+    for sign, (cost, reason) in ((-1, before), (1, after)):
+        numbers["cost"] += sign * (cost or 0)
+        numbers["unpriced_calls"] += sign * (cost is None and reason not in NEVER_PRICED)
+        numbers["unmeasured_calls"] += sign * (not measured and reason != "not_billed")
+    return Line(list(numbers.values()))
+
+
+def kept_seconds(grain: Grain) -> int:
+    """The length in seconds of a cell of purged totals."""
+    return int(KEPT[grain] / timedelta(seconds=1))
+
+
+def rows_of(
+    grain: Grain, start: int, origin: str, user: str | None, sheet: Mapping[LineKey, Line]
+) -> Iterator[TotalsRow]:
+    """The contract's rows of a sheet, in their order; a day's are those of a user, '' for None."""
+    for provider, model_name, status in sorted(sheet):
+        key: dict[str, str | None] = {"origin": origin}
+        if grain == "day":
+            key["id_at_origin"] = user or None
+        key |= {"provider": provider, "model_name": model_name, "status": status}
+        yield TotalsRow(
+            grain, EPOCH + timedelta(seconds=start), key, _sums(status, sheet[provider, model_name, status])
+        )
+
+
+def line_of(row: TotalsRow) -> tuple[UserKey | TimeKey, LineKey, Line]:
+    """Where a row of the contract belongs among sheets, and its line."""
+    key, start = row.key, micros(row.start) // SECOND
+    origin = str(key["origin"])
+    numbers = [getattr(row.sums, name) for name in NUMBERS]
+    numbers[_COST] = to_units(row.sums.cost)
+    line = Line(numbers, written(row.sums.response_time_histogram), written(row.sums.first_token_histogram))
+    place: UserKey | TimeKey = (
+        (origin, key["id_at_origin"] or "", start) if row.grain == "day" else (kept_seconds(row.grain), start, origin)
+    )
+    return place, (str(key["provider"]), str(key["model_name"]), str(key["status"])), line
+
+
+def _sums(status: str, line: Line) -> UsageRow:
+    numbers: dict[str, Any] = dict(zip(NUMBERS, line.numbers, strict=True))
+    numbers["cost"] = from_units(numbers["cost"])
+    return UsageRow(
+        by_status={status: line.numbers[0]},
+        response_time_histogram=counts(line.response),
+        first_token_histogram=counts(line.first_token),
+        **numbers,
+    )

@@ -1,0 +1,70 @@
+"""What is changed in calls that are stored: their costs, and the name of a user who is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC
+
+from llmbridge.storage import CostChange, to_units
+from llmbridge.storage.coverage import micros
+from llmbridge.storage.sheets import Sheets, cost_change
+
+from . import schema, totals
+from .codec import by_column
+from .session import Session
+
+_READ = """
+SELECT calls.id, origin, id_at_origin, called_at, provider, model_name, status, total_tokens, estimated_cost,
+    cost_reason, coalesce(folded, true) AS folded
+FROM {{tables.llmbridge_calls}} AS calls LEFT JOIN {{tables.llmbridge_lots}} AS lots ON lots.number = calls.lot
+WHERE calls.id = ANY ($1::uuid[])
+"""
+_REPRICE = """
+UPDATE {{tables.llmbridge_calls}} AS calls
+SET previous_cost = estimated_cost, previous_cost_reason = calls.cost_reason, estimated_cost = change.cost,
+    cost_source = change.cost_source, cost_reason = change.cost_reason, price_version = change.price_version,
+    repriced_at = change.at
+FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
+    AS change (id, cost, cost_source, cost_reason, price_version, at)
+WHERE calls.id = change.id
+"""
+_ERASE = "UPDATE {{tables.llmbridge_calls}} SET id_at_origin = NULL WHERE (origin, id_at_origin) = ($1, $2)"
+_NAMED = "SELECT start FROM {{tables.llmbridge_user_totals}} WHERE (origin, id_at_origin) = ($1, $2)"
+_FORGET = "DELETE FROM {{tables.llmbridge_user_totals}} WHERE (origin, id_at_origin) = ($1, $2)"
+
+
+async def reprice(session: Session, changes: Sequence[CostChange], where: str) -> int:
+    """Give calls new costs. Totals follow by the difference, where they have the call already."""
+    latest = {change.id: change for change in changes}
+    async with session.turn():
+        differences = Sheets()
+        rows = []
+        for row in await session.fetch(_READ, list(latest)):
+            change = latest[row["id"]]
+            units = None if change.cost is None else to_units(change.cost)
+            rows.append((change.id, units, change.cost_source, change.cost_reason, change.price_version, change.at))
+            if row["folded"]:
+                before = row["estimated_cost"], row["cost_reason"]
+                line = cost_change(before, (units, change.cost_reason), measured=row["total_tokens"] is not None)
+                key = row["provider"], row["model_name"], row["status"]
+                at = micros(row["called_at"].replace(tzinfo=UTC))
+                differences.add(row["origin"], row["id_at_origin"], at, key, line)
+        repriced = await session.execute(_REPRICE, *by_column(rows, 6))
+        await totals.add(session, differences)
+        await schema.check_writable(session, where)
+    return repriced
+
+
+async def erase(session: Session, origin: str, user: str, where: str) -> int:
+    """Take a user's name from calls and totals; how many rows that changed."""
+    async with session.turn():
+        changed = await session.execute(_ERASE, origin, user)
+        days = [row["start"] for row in await session.fetch(_NAMED, origin, user)]
+        named = await totals.read(session, [(origin, user, start) for start in days], [])
+        nameless = Sheets()
+        nameless.users.update({(origin, "", start): sheet for (_, _, start), sheet in named.users.items()})
+        if days:
+            await session.execute(_FORGET, origin, user)
+            await totals.add(session, nameless)
+        await schema.check_writable(session, where)
+    return changed + len(days)

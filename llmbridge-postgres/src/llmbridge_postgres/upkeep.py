@@ -1,0 +1,89 @@
+"""What a store does with calls after they were recorded: fold, purge, reprice, copy, erase, check."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from llmbridge.storage import CostChange, StorageBackend, TotalsPage, TotalsReport, TotalsRow
+
+from . import checking, purging, rewriting, schema, totals
+from .jobs import Jobs
+from .session import Session
+
+T = TypeVar("T")
+
+
+class Upkeep(StorageBackend):
+    """These methods of a backend, over a connection for one piece of work at a time."""
+
+    _where: str
+    _jobs: Jobs
+
+    @abstractmethod
+    async def _write(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        """Do `work` on the connection that writes."""
+
+    @abstractmethod
+    async def _read(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        """Do `work` on a connection that reads."""
+
+    async def purge_calls(self, before: datetime) -> int:
+        midnight = before.replace(hour=0, minute=0, second=0, microsecond=0)
+
+        async def purged() -> int:
+            deleted, is_done = 0, False
+            while not is_done:
+                more, is_done = await self._write(partial(purging.purge, before=midnight, where=self._where))
+                deleted += more
+            return deleted
+
+        return await self._jobs.run_to_its_end(purged())
+
+    async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
+        return await self._write(partial(rewriting.reprice, changes=changes, where=self._where))
+
+    async def read_totals(self, cursor: str | None = None) -> TotalsPage:
+        return await self._read(partial(purging.read_totals, cursor=cursor))
+
+    async def write_totals(self, rows: Sequence[TotalsRow], watermark: datetime | None) -> None:
+        await self._write(partial(purging.write_totals, rows=rows, watermark=watermark, where=self._where))
+
+    async def erase_user(self, origin: str, id_at_origin: str) -> int:
+        return await self._write(partial(rewriting.erase, origin=origin, user=id_at_origin, where=self._where))
+
+    async def check_totals(self, repair: bool = False) -> TotalsReport:
+        """As the contract says, a day at a time: the calls of a day that are folded, against its totals."""
+        run: Callable[[Callable[[Session], Awaitable[TotalsReport]]], Coroutine[Any, Any, TotalsReport]]
+        run = self._write if repair else self._read
+        report, day = TotalsReport(), checking.FIRST
+        while (found := await self._read(partial(checking.next_day, start=day))) is not None:
+            one = await run(partial(checking.check_day, start=found, repair=repair, where=self._where))
+            report = TotalsReport(
+                report.checked + one.checked, report.wrong + one.wrong, report.repaired + one.repaired
+            )
+            day = (found // checking.DAY + 1) * checking.DAY
+        return report
+
+    async def fold_totals(self) -> None:
+        """Fold all calls that are in no total yet. It happens by itself and changes no answer."""
+        await self._write(partial(_fold_all, where=self._where))
+
+
+async def _fold_all(session: Session, where: str) -> None:
+    async with session.turn():
+        await totals.fold(session, await totals.open_lots(session))
+        await schema.check_writable(session, where)
+
+
+async def fold_due(session: Session, lot: totals.Lot, where: str) -> None:
+    """Fold the lot of a writer, and those of writers that are gone."""
+    own = [] if lot.number is None else [lot.number]
+    lots = own + await totals.idle_lots(session, lot.number)
+    lot.number = None
+    async with session.turn():
+        await totals.fold(session, lots)
+        await schema.check_writable(session, where)

@@ -1,0 +1,129 @@
+"""`llmbridge models prices`, `set-price` and `update`."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbridge import LLMDatabase, price_data
+
+Command = Callable[..., Any]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files and says nothing."""
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file that is published where the environment says."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    server = http.server.HTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("LLMBRIDGE_PRICES_URL", f"http://127.0.0.1:{server.server_port}/data.json")
+    yield folder / "data.json"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    price_data.path().unlink(missing_ok=True)
+    price_data.refresh(at_once=True)
+
+
+def cost_of_a_million(books: str, at: datetime) -> Decimal | None:
+    async def record() -> Decimal | None:
+        async with LLMDatabase(books) as db:
+            call = {"origin": "o", "provider": "acme", "model_name": "large-1", "called_at": at}
+            call_id = await db.record_api_call(**call, prompt_tokens=10**6, completion_tokens=0)
+            assert call_id is not None
+            row = await db.get_call_record(call_id)
+            assert row is not None
+            return row.estimated_cost
+
+    return asyncio.run(record())
+
+
+def test_a_price_is_in_force_from_its_time_until_the_next(cli: Command, books: str) -> None:
+    assert (
+        cli("models", "set-price", "acme:large-1", "--input", "0.5", "--output", "2", "--from", "2026-01-01").code == 0
+    )
+    changed = cli("models", "set-price", "acme:large-1", "--input", "0", "--output", "0", "--from", "2026-02-01T12:00Z")
+    assert "acme:large-1 from 2026-02-01T12:00:00Z: input 0, output 0 dollars per million tokens" in changed.out
+    costs = [cost_of_a_million(books, datetime(2026, 2, 1, hour, tzinfo=UTC)) for hour in (11, 12)]
+    assert costs == [Decimal("0.5"), 0]
+    assert cost_of_a_million(books, datetime(2025, 12, 31, tzinfo=UTC)) is None
+
+
+def test_without_a_time_it_is_in_force_from_now_on(cli: Command, books: str) -> None:
+    before = datetime.now(UTC)
+    rates = ("--input", "1", "--output", "2", "--cache-read", "0.1", "--cache-write", "1.25", "--cache-write-1h", "2")
+    document = cli("models", "set-price", "acme:m", *rates, "--json").document
+    assert before <= datetime.fromisoformat(document.pop("effective_from")) <= datetime.now(UTC)
+    assert document == {
+        "provider": "acme",
+        "model_name": "m",
+        "input": "1",
+        "output": "2",
+        "cache_read": "0.1",
+        "cache_write": "1.25",
+        "cache_write_1h": "2",
+    }
+
+
+def test_own_prices_are_listed_with_what_is_not_known(cli: Command, books: str) -> None:
+    cli("models", "set-price", "other:m", "--input", "3", "--output", "4")
+    cli("models", "set-price", "acme:m", "--input", "0.5", "--output", "2", "--cache-read", "0", "--from", "2026-01-01")
+    _, row, _ = cli("models", "prices").out.splitlines()
+    assert row.split() == ["acme:m", "2026-01-01T00:00:00Z", "0.5", "2", "0", "-", "-"]
+    [only] = cli("models", "prices", "--provider", "other", "--json").document["prices"]
+    assert (only["provider"], only["cache_read"]) == ("other", None)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["large-1", "--input", "1"], "VENDOR:NAME, such as openai:large-1"),
+        (["acme:", "--input", "1"], "VENDOR:NAME"),
+        (["acme:m"], "give --input and --output"),
+        (["acme:m", "--cache-read", "1"], "give --input and --output"),
+        (["acme:m", "--input", "cheap"], "--input: not an amount of dollars"),
+        (["acme:m", "--input", "-1"], "--input is negative"),
+        (["acme:m", "--input", "1", "--from", "yesterday"], "is no time"),
+        (["acme:m", "--input", "1", "--from", "all"], "--from needs a time"),
+    ],
+)
+def test_a_price_that_cannot_be_set_is_a_mistake(cli: Command, books: str, args: list[str], said: str) -> None:
+    result = cli("models", "set-price", *args)
+    assert result.code == 2
+    assert said in result.err
+    assert cli("models", "prices", "--json").document == {"prices": []}
+
+
+def test_update_fetches_newer_prices_and_names_them(cli: Command, books: str, published: Path) -> None:
+    model = {"id": "large-1", "match": {"equals": "large-1"}, "prices": {"input_mtok": 0.3, "output_mtok": 1}}
+    published.write_text(json.dumps([{"id": "acme", "name": "Acme", "api_pattern": "", "models": [model]}]))
+    document = cli("models", "update", "--json").document
+    assert (document["vendors"], document["models"], document["path"]) == (1, 1, str(price_data.path()))
+    assert cli("models", "update").out == f"{document['version']}: 1 models of 1 vendors\n"
+    assert cost_of_a_million(books, datetime(2026, 1, 1, tzinfo=UTC)) == Decimal("0.3")
+
+
+def test_an_update_that_fails_changes_nothing(cli: Command, published: Path) -> None:
+    result = cli("models", "update")
+    assert (result.code, result.out) == (1, "")
+    assert "answered 404" in result.err
+    assert not price_data.path().exists()

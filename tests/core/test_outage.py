@@ -1,0 +1,366 @@
+"""A store goes away and comes back: what callers are told, what waits in the spool, and what the log says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from llmbridge import LLMBridge, LLMDatabase, LLMRequest, Message
+from llmbridge.errors import (
+    RecordRejectedError,
+    SchemaOutdatedError,
+    StorageClosedError,
+    StorageError,
+    StorageRefusedError,
+    StorageUnavailableError,
+)
+from llmbridge.metrics import CloseReport
+from llmbridge.schemas import CallRecord
+from llmbridge.spool import Spool, SpoolCounts
+from llmbridge.storage import RecordResult
+from llmbridge.storage.memory import MemoryBackend
+from llmbridge.testing import make_call
+
+FIELDS: dict[str, Any] = {"origin": "app", "provider": "openai", "model_name": "gpt-4o-mini", "prompt_tokens": 1}
+ASK = LLMRequest(model="echo:x", messages=[Message(role="user", content="Hi")])
+
+
+class Store(MemoryBackend):
+    """A store with a name, which is away while `fault` is an error, and hangs while `open` is not set."""
+
+    def __init__(self, name: str, fault: Exception | None = None) -> None:
+        super().__init__(name)
+        self.target = f"memory:{name}"
+        self.fault = fault
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.poison: set[UUID] = set()
+        self.batches: list[Sequence[CallRecord]] = []
+
+    async def _work(self) -> None:
+        await self.answers.wait()
+        if self.fault is not None:
+            raise self.fault
+
+    async def connect(self) -> None:
+        await self._work()
+        await super().connect()
+
+    async def ping(self) -> None:
+        await self._work()
+        await super().ping()
+
+    async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
+        self.batches.append(calls)
+        await self._work()
+        if any(call.id in self.poison for call in calls):
+            raise RecordRejectedError("sk-live_12345678 is not taken")
+        return await super().record_calls(calls)
+
+    @property
+    def ids(self) -> set[UUID]:
+        return set(self._open.calls)
+
+
+AWAY = StorageUnavailableError("cannot reach postgresql://user:hunter2@db/shop")
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest) -> Store:
+    return Store(request.node.name)
+
+
+@pytest.fixture
+def spool(store: Store, tmp_path: Path) -> Spool:
+    assert store.target is not None
+    return Spool(store.target, tmp_path)
+
+
+def books(store: Store, folder: Path, **options: Any) -> LLMDatabase:
+    return LLMDatabase(backend=store, **{"record_timeout": 0.3, "spool_dir": folder, **options})
+
+
+async def replayed(spool: Spool) -> None:
+    while (await asyncio.to_thread(spool.counts)).waiting:
+        await asyncio.sleep(0.01)
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [(record.levelname, record.message) for record in caplog.records if record.name.startswith("llmbridge")]
+
+
+async def test_calls_of_an_outage_wait_and_go_onto_the_books_when_it_is_over(
+    store: Store, spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with books(store, tmp_path) as db:
+        before = await db.record_api_call(**FIELDS)
+        store.fault = AWAY
+        during = [await db.record_api_call(**FIELDS) for _ in range(5)]
+        assert store.ids == {before}
+        assert spool.counts() == SpoolCounts(waiting=5)
+        store.fault = None
+        await replayed(spool)
+        assert store.ids == {before, *during}
+        after = await db.record_api_call(**FIELDS)
+        assert store.ids == {before, *during, after}
+        counts = db.metrics()
+    (level, began), (level_after, ended) = lines(caplog)
+    assert (level, level_after) == ("WARNING", "WARNING")
+    assert str(spool.path) in began
+    assert "hunter2" not in began
+    assert "5 calls were spooled and 0 lost" in ended
+    assert counts == {
+        "calls_committed": 2,
+        "calls_spooled": 5,
+        "calls_lost": 0,
+        "calls_rejected": 0,
+        "calls_expired": 0,
+        "calls_duplicate": 1,
+        "calls_replayed": 5,
+        "calls_set_aside": 0,
+        "batches_committed": 2,
+        "batches_retried": counts["batches_retried"],
+        "outages": 1,
+        "calls_waiting": 0,
+    }
+
+
+async def test_only_the_first_callers_of_an_outage_wait_for_the_store(store: Store, tmp_path: Path) -> None:
+    async with books(store, tmp_path, record_timeout=0.5) as db:
+        store.answers.clear()
+        await db.record_api_call(**FIELDS)
+        tried = len(store.batches)
+        for _ in range(20):
+            await db.record_api_call(**FIELDS)
+        assert len(store.batches) == tried
+        store.answers.set()
+
+
+async def test_a_store_that_is_away_does_not_stop_a_service_from_starting(
+    store: Store, spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.fault = AWAY
+    async with LLMBridge("memory://unused", spool_dir=tmp_path) as bridge:
+        bridge._books = books(store, tmp_path)
+        await bridge._ensure_db_initialized()
+        assert (await bridge.chat(ASK)).record_status == "spooled"
+        assert [level for level, _ in lines(caplog)] == ["WARNING"]
+        store.fault = None
+        await replayed(spool)
+        assert (await bridge.chat(ASK)).record_status == "committed"
+        assert len(store.ids) == 2
+    assert [level for level, _ in lines(caplog)] == ["WARNING", "WARNING"]
+
+
+async def test_what_one_start_left_the_next_one_records(store: Store, spool: Spool, tmp_path: Path) -> None:
+    spool.put([make_call(number) for number in range(2500)])
+    async with books(store, tmp_path) as db:
+        await replayed(spool)
+        assert len(store.ids) == 2500
+        assert store.batches[0][0] == make_call(0)
+        assert db.metrics()["calls_replayed"] == 2500
+
+
+async def test_what_the_store_refuses_is_set_aside_and_blocks_nobody(
+    store: Store, spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = [make_call(number) for number in range(300)]
+    spool.put(calls)
+    store.poison = {calls[0].id, calls[77].id}
+    async with books(store, tmp_path) as db:
+        await replayed(spool)
+        assert store.ids == {call.id for call in calls} - store.poison
+        assert db.metrics()["calls_set_aside"] == 2
+        report = await db.health_check()
+    assert report["spool"] == {"path": str(spool.path), "waiting": 0, "set_aside": 2, "error": None}
+    assert [level for level, _ in lines(caplog)] == ["ERROR"]
+    assert b"12345678" not in spool.path.read_bytes()
+
+
+async def test_calls_of_purged_days_are_counted_and_told(
+    store: Store, spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = make_call(0), make_call(1, called_at=make_call(0).called_at.replace(year=2027))
+    spool.put([old, new])
+    async with store:
+        await store.apply_migrations()
+        await store.purge_calls(make_call(0).called_at.replace(year=2027, month=1, day=1))
+    async with books(store, tmp_path) as db:
+        await replayed(spool)
+        assert store.ids == {new.id}
+        assert (db.metrics()["calls_expired"], db.metrics()["calls_replayed"]) == (1, 1)
+    assert "1 calls that waited" in lines(caplog)[0][1]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        StorageRefusedError("the password is wrong now"),
+        SchemaOutdatedError("a table is gone"),
+        StorageError("something new"),
+        ZeroDivisionError("a bug"),
+    ],
+)
+async def test_calls_of_a_running_service_wait_whatever_the_store_says(
+    fault: Exception, store: Store, spool: Spool, tmp_path: Path
+) -> None:
+    async with books(store, tmp_path) as db:
+        store.fault = fault
+        call = await db.record_api_call(**FIELDS)
+        assert spool.counts().waiting == 1
+        store.fault = None
+        await replayed(spool)
+        assert store.ids == {call}
+
+
+async def test_a_store_that_will_not_mend_stops_a_service_from_starting(store: Store, tmp_path: Path) -> None:
+    store.fault = StorageRefusedError("not ours")
+    with pytest.raises(StorageRefusedError):
+        await books(store, tmp_path).open()
+
+
+@pytest.mark.parametrize("setting", ["log", "raise"])
+async def test_without_a_spool_calls_are_lost_and_said_to_be(
+    setting: Any, store: Store, spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    db = books(store, tmp_path, on_storage_error=setting)
+    await db.initialize()
+    store.fault = AWAY
+    record, status = await db.keep(FIELDS)
+    assert record is not None
+    assert status == "lost"
+    with pytest.raises(StorageUnavailableError):
+        await db.record_api_call(**FIELDS)
+    assert [level for level, _ in lines(caplog)] == ["WARNING", "ERROR"]
+    assert (await db.health_check())["spool"] is None
+    assert db.metrics()["calls_lost"] == 2
+    await db.close()
+    assert not spool.is_there()
+
+
+async def test_a_service_may_insist_on_its_store(store: Store, tmp_path: Path) -> None:
+    store.fault = AWAY
+    with pytest.raises(StorageUnavailableError):
+        await books(store, tmp_path, on_storage_error="raise").open()
+
+
+async def test_a_spool_that_cannot_be_written_is_told_at_the_start_and_calls_may_be_lost(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    async with books(store, tmp_path / "file" / "spool") as db:
+        assert [level for level, _ in lines(caplog)] == ["WARNING"]
+        report = await db.health_check()
+        assert report["status"] == "healthy"
+        assert "cannot wait" in report["spool"]["error"]
+        store.fault = AWAY
+        _, status = await db.keep(FIELDS)
+        assert status == "lost"
+        with pytest.raises(StorageUnavailableError, match="cannot wait"):
+            await db.record_api_call(**FIELDS)
+        store.fault = None
+        _, status = await db.keep(FIELDS)
+        assert status == "committed"
+
+
+async def test_health_tells_of_the_queue_the_spool_and_the_last_error(
+    store: Store, spool: Spool, tmp_path: Path
+) -> None:
+    async with books(store, tmp_path) as db:
+        assert await db.health_check() == {
+            "status": "healthy",
+            "target": store.target,
+            "queue": 0,
+            "spool": {"path": str(spool.path), "waiting": 0, "set_aside": 0, "error": None},
+            "last_error": None,
+        }
+        store.fault = AWAY
+        await db.record_api_call(**FIELDS)
+        report = await db.health_check()
+        assert (report["status"], report["spool"]["waiting"]) == ("unhealthy", 1)
+        assert "hunter2" not in report["last_error"]
+        assert report["last_error"].startswith("StorageUnavailableError: cannot reach")
+
+
+async def test_closing_reports_what_became_of_what_waited(store: Store, spool: Spool, tmp_path: Path) -> None:
+    db = books(store, tmp_path, record_timeout=60)
+    await db.initialize()
+    store.answers.clear()
+    recording = [asyncio.create_task(db.record_api_call(**FIELDS)) for _ in range(7)]
+    while not store.batches:
+        await asyncio.sleep(0)
+    assert await db.close(timeout=0.05) == CloseReport(spooled=7)
+    ids = set(await asyncio.gather(*recording))
+    assert {found.record.id for found in spool.oldest(10) if found.record} == ids
+    assert await db.close() == CloseReport()
+    with pytest.raises(StorageClosedError):
+        await db.record_api_call(**FIELDS)
+
+
+async def test_closing_writes_what_the_store_takes_in_time(store: Store, tmp_path: Path) -> None:
+    db = books(store, tmp_path, record_timeout=60)
+    await db.initialize()
+    store.answers.clear()
+    recording = [asyncio.create_task(db.record_api_call(**FIELDS)) for _ in range(7)]
+    while not store.batches:
+        await asyncio.sleep(0)
+    closing = asyncio.create_task(db.close(timeout=60))
+    await asyncio.sleep(0)
+    store.answers.set()
+    assert await closing == CloseReport(committed=7)
+    assert None not in await asyncio.gather(*recording)
+
+
+async def test_a_start_that_ends_after_the_closing_began_begins_nothing(
+    store: Store, spool: Spool, tmp_path: Path
+) -> None:
+    spool.put([make_call()])
+    store.answers.clear()
+    db = books(store, tmp_path)
+    db.start_soon()
+    closing = asyncio.create_task(db.close(timeout=60))
+    await asyncio.sleep(0.05)
+    store.answers.set()
+    await closing
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("llmbridge")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("llmbridge")]
+    assert spool.counts().waiting == 1
+
+
+async def test_a_caller_who_leaves_before_the_store_is_open_leaves_his_call(store: Store, tmp_path: Path) -> None:
+    store.answers.clear()
+    db = books(store, tmp_path, record_timeout=60)
+    call = make_call()
+    leaving = asyncio.create_task(db.record_api_call(call))
+    while not db.metrics()["calls_waiting"]:
+        await asyncio.sleep(0)
+        leaving.cancel()
+    store.answers.set()
+    while call.id not in (store._store.calls if store._store else ()):
+        await asyncio.sleep(0.01)
+    await db.close()
+
+
+def test_a_store_in_memory_has_no_spool(tmp_path: Path) -> None:
+    async def main() -> Any:
+        async with LLMDatabase("memory://", spool_dir=tmp_path) as db:
+            return (await db.health_check())["spool"]
+
+    assert asyncio.run(main()) is None
+
+
+async def test_the_log_is_silent_while_all_is_well(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="llmbridge"):
+        async with books(store, tmp_path) as db:
+            await db.record_api_call(**FIELDS)
+    assert lines(caplog) == []
+    assert list(tmp_path.iterdir()) == []

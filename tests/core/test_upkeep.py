@@ -1,0 +1,169 @@
+"""Purging, forgetting and checking: what is gone is gone, and no sum changes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from llmbridge import LLMDatabase
+from llmbridge.errors import PurgedDetailError, RecordRejectedError, UnsupportedOperationError
+from llmbridge.storage import TotalsReport
+from llmbridge.storage.memory import MemoryBackend
+from llmbridge.upkeep import Forgotten
+
+TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+DAY = timedelta(days=1)
+
+
+class Watched(MemoryBackend):
+    """Remembers what it was asked to delete."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.purges: list[datetime] = []
+        self.pages = 0
+
+    async def purge_calls(self, before: datetime) -> int:
+        self.purges.append(before)
+        return await super().purge_calls(before)
+
+    async def list_calls(self, query: Any) -> Any:
+        self.pages += 1
+        return await super().list_calls(query)
+
+
+@pytest.fixture
+def backend() -> Watched:
+    return Watched()
+
+
+@pytest.fixture
+async def db(backend: Watched) -> AsyncIterator[LLMDatabase]:
+    async with LLMDatabase(backend=backend) as opened:
+        yield opened
+
+
+async def record(db: LLMDatabase, at: datetime, **changes: Any) -> None:
+    known = {"origin": "shop", "provider": "p", "model_name": "m", "estimated_cost": "0.1", "called_at": at}
+    await db.record_api_call(**{**known, **changes})
+
+
+async def test_one_day_with_calls_is_deleted_at_a_time_oldest_first(db: LLMDatabase, backend: Watched) -> None:
+    ages = (400, 400, 399, 100, 30, 29, 0)
+    for age in ages:
+        await record(db, TODAY - age * DAY)
+    (before,) = await db.usage()
+    seen: list[tuple[date, int]] = []
+    purged = await db.purge(TODAY - 30 * DAY + timedelta(hours=5), on_day=lambda day, count: seen.append((day, count)))
+    assert purged == 4
+    assert seen == [((TODAY - age * DAY).date(), count) for age, count in ((400, 2), (399, 1), (100, 1))]
+    assert backend.purges == [TODAY - age * DAY for age in (399, 398, 99, 30)]
+    assert backend.pages < 100
+    assert [call.called_at for call in await db.list_recent_calls()] == [TODAY - age * DAY for age in (0, 29, 30)]
+    assert await db.usage() == [before]
+
+
+async def test_a_dry_run_counts_and_deletes_nothing(db: LLMDatabase, backend: Watched) -> None:
+    assert await db.purge(TODAY - 30 * DAY, dry_run=True) == 0
+    for age in (400, 100, 50, 30):
+        await record(db, TODAY - age * DAY)
+    assert await db.purge(TODAY - 30 * DAY, dry_run=True) == 3
+    assert backend.purges == []
+    await db.purge(TODAY - 60 * DAY)
+    assert await db.purge(TODAY - 30 * DAY, dry_run=True) == 1
+
+
+async def test_an_empty_store_is_purged_too_so_that_late_calls_are_refused(db: LLMDatabase, backend: Watched) -> None:
+    assert await db.purge(TODAY - 30 * DAY) == 0
+    assert backend.purges == [TODAY - 30 * DAY]
+    with pytest.raises(RecordRejectedError):
+        await record(db, TODAY - 31 * DAY)
+
+
+@pytest.mark.parametrize("before", [TODAY - 6 * DAY, TODAY + 400 * DAY, (TODAY - 6 * DAY).date()])
+async def test_a_week_is_kept_unless_it_is_forced(db: LLMDatabase, before: datetime | date) -> None:
+    await record(db, TODAY - 7 * DAY)
+    with pytest.raises(ValueError, match="less than 7 needs force"):
+        await db.purge(before)
+    assert await db.purge(TODAY - 7 * DAY) == 0
+    assert await db.purge(before, force=True) == 1
+
+
+async def test_the_first_and_the_last_days_of_all_time_are_found(db: LLMDatabase, backend: Watched) -> None:
+    for at in (datetime(1, 1, 1, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)):
+        await record(db, at)
+    assert await db.purge(datetime(9999, 12, 31, tzinfo=UTC), force=True) == 3
+    assert backend.pages < 250
+
+
+async def test_a_name_goes_and_the_sums_stay(db: LLMDatabase) -> None:
+    for age in (40, 39, 0):
+        await record(db, TODAY - age * DAY, id_at_origin="ann")
+    await record(db, TODAY, id_at_origin="ann", origin="back-office")
+    await record(db, TODAY, id_at_origin="bob")
+    await db.purge(TODAY - 30 * DAY)
+    (before,) = await db.usage()
+
+    assert await db.forget("ann", dry_run=True) == [Forgotten("back-office", 1, 0), Forgotten("shop", 3, 0)]
+    assert await db.forget("ann") == [Forgotten("back-office", 1, 1), Forgotten("shop", 3, 3)]
+    assert await db.forget("ann") == []
+    rows = await db.usage(group_by="id_at_origin")
+    assert [(row.key["id_at_origin"], row.cost) for row in rows] == [(None, Decimal("0.4")), ("bob", Decimal("0.1"))]
+    assert await db.usage() == [before]
+
+
+async def test_a_name_is_forgotten_at_one_origin(db: LLMDatabase) -> None:
+    for origin in ("shop", "back-office"):
+        await record(db, TODAY, id_at_origin="ann", origin=origin)
+    assert await db.forget("ann", "shop") == [Forgotten("shop", 1, 1)]
+    rows = await db.usage(group_by=("origin", "id_at_origin"))
+    assert [tuple(row.key.values()) for row in rows] == [("back-office", "ann"), ("shop", None)]
+
+
+async def test_nobody_cannot_be_forgotten(db: LLMDatabase) -> None:
+    with pytest.raises(RecordRejectedError, match="empty"):
+        await db.forget("")
+
+
+class Wrong(MemoryBackend):
+    """Keeps totals of which two are wrong."""
+
+    async def check_totals(self, repair: bool = False) -> TotalsReport:
+        return TotalsReport(checked=10, wrong=2, repaired=2 if repair else 0)
+
+
+async def test_totals_are_checked_and_repaired_by_the_store() -> None:
+    async with LLMDatabase(backend=Wrong()) as db:
+        assert await db.check_totals() == TotalsReport(10, 2, 0)
+        assert await db.check_totals(repair=True) == TotalsReport(10, 2, 2)
+
+
+class Unable(MemoryBackend):
+    """A store that can only record and read."""
+
+    async def purge_calls(self, before: datetime) -> int:
+        raise UnsupportedOperationError("Unable cannot purge calls")
+
+
+async def test_a_store_that_cannot_purge_says_so() -> None:
+    async with LLMDatabase(backend=Unable()) as db:
+        with pytest.raises(UnsupportedOperationError, match="cannot purge"):
+            await db.purge(TODAY - 30 * DAY)
+
+
+async def test_purged_detail_is_not_made_up(db: LLMDatabase) -> None:
+    await record(db, TODAY - 40 * DAY, metadata={"team": "search"})
+    await db.purge(TODAY - 30 * DAY)
+    with pytest.raises(PurgedDetailError):
+        await db.usage(tags={"team": "search"})
+
+
+async def test_without_books_there_is_nothing_to_do() -> None:
+    none = LLMDatabase()
+    assert await none.purge(TODAY - 30 * DAY) == 0
+    assert await none.forget("ann") == []
+    assert await none.check_totals() == TotalsReport()

@@ -1,0 +1,69 @@
+"""A disk that fails and one that loses its power, made of `shims/disk.c`."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).with_name("shims") / "disk.c"
+
+
+def built(folder: Path) -> Path:
+    """The shim, compiled."""
+    if shutil.which("gcc") is None:
+        pytest.fail("the tests of a failing disk need gcc")
+    library = folder / "disk.so"
+    subprocess.run(
+        ["gcc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"], check=True
+    )
+    return library
+
+
+@dataclass(frozen=True, eq=False)
+class _Change:
+    """What a change of `length` bytes replaced; beyond the end of the file there was nothing."""
+
+    path: Path
+    offset: int
+    length: int
+    replaced: bytes
+
+
+def lose_power(log: Path, dice: random.Random) -> int:
+    """Undo changes that were not synced, as a disk without power would: of each place any number of the last ones.
+    How many were undone."""
+    by_place: dict[tuple[Path, int], list[_Change]] = {}
+    chosen: set[_Change] = set()
+    changes = _unsynced(log)
+    for change in changes:
+        by_place.setdefault((change.path, change.offset), []).append(change)
+    for made in by_place.values():
+        kept = dice.choice((0, 0, dice.randrange(len(made) + 1)))
+        chosen.update(made[kept:])
+    undone = [change for change in reversed(changes) if change in chosen]
+    for change in undone:
+        if change.path.exists():
+            with change.path.open("r+b") as file:
+                file.seek(change.offset)
+                file.write(change.replaced.ljust(change.length, b"\0"))
+    return len(undone)
+
+
+def _unsynced(log: Path) -> list[_Change]:
+    """The changes after which their file was not synced, in their order."""
+    changes: list[_Change] = []
+    with log.open("rb") as lines:
+        while head := lines.readline():
+            kind, name, offset, kept, length = head.split()
+            path = Path(lines.read(int(name)).decode())
+            replaced = lines.read(int(kept))
+            if kind == b"S":
+                changes = [change for change in changes if change.path != path]
+            else:
+                changes.append(_Change(path, int(offset), int(length), replaced))
+    return changes

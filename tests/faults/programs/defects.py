@@ -1,0 +1,253 @@
+"""Defects that the harness must find, each as small as it would be in a careless change."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+from llmbridge import recorder, spool
+from llmbridge.errors import RecordRejectedError, StorageUnavailableError
+from llmbridge.plugins import create_backend
+from llmbridge.recorder import Entry, Recorder
+from llmbridge.replay import Replay
+from llmbridge.schemas import CallRecord, RecordStatus
+from llmbridge.storage import RecordResult, StorageBackend, UsageQuery, UsageRow
+from llmbridge_postgres import calls as postgres_calls
+from llmbridge_sqlite import SQLiteBackend
+from llmbridge_sqlite import backend as sqlite_backend
+from llmbridge_sqlite import connection as sqlite_connection
+
+PATCHES: dict[str, Callable[[], None]] = {}
+BACKENDS: dict[str, type[SQLiteBackend]] = {}
+
+_applied: list[str] = []
+
+
+def apply(name: str | None) -> None:
+    """Give this process a defect."""
+    if name is None:
+        return
+    _applied.append(name)
+    PATCHES.get(name, lambda: None)()
+
+
+@contextmanager
+def applied(name: str) -> Iterator[None]:
+    """Give this process a defect for a while."""
+    places: list[Any] = [Recorder, Replay, recorder, spool, sqlite_connection.Session, postgres_calls]
+    before = [dict(vars(place)) for place in places]
+    apply(name)
+    try:
+        yield
+    finally:
+        _applied.clear()
+        for place, was in zip(places, before, strict=True):
+            for attribute in vars(place).keys() - was.keys():
+                delattr(place, attribute)
+            for attribute, value in was.items():
+                if vars(place)[attribute] is not value:
+                    setattr(place, attribute, value)
+
+
+def backend(url: str) -> StorageBackend | None:
+    """The defective backend of this process; None where its backends are sound."""
+    kind = BACKENDS.get(_applied[-1]) if _applied else None
+    if kind is None:
+        return None
+    sound = create_backend(url)
+    assert sound is not None
+    made = kind(url.removeprefix("sqlite:///"))
+    made.target = sound.target
+    return made
+
+
+def patch(function: Callable[[], None]) -> Callable[[], None]:
+    PATCHES[function.__name__] = function
+    return function
+
+
+def store(kind: type[SQLiteBackend]) -> type[SQLiteBackend]:
+    BACKENDS[(kind.__doc__ or "").rstrip(".").lower().replace(" ", "_")] = kind
+    return kind
+
+
+@patch
+def acknowledge_before_commit() -> None:
+    leave = Recorder.leave
+
+    def at_once(self: Recorder, call: CallRecord, since: float | None = None) -> asyncio.Future[RecordStatus]:
+        leave(self, call, since)
+        told: asyncio.Future[RecordStatus] = asyncio.get_running_loop().create_future()
+        told.set_result("committed")
+        return told
+
+    Recorder.leave = at_once  # type: ignore[method-assign]
+
+
+class _Counting(SQLiteBackend):
+    """Keeps the number of calls in a table, and answers the ungrouped question from there."""
+
+    async def apply_migrations(self, path: Any = None) -> Any:
+        report = await super().apply_migrations(path)
+        await self.execute("CREATE TABLE IF NOT EXISTS seeded (calls INTEGER NOT NULL)")
+        await self.execute("INSERT INTO seeded SELECT 0 WHERE NOT EXISTS (SELECT * FROM seeded)")
+        return report
+
+    async def summarize_usage(self, query: UsageQuery) -> list[UsageRow]:
+        rows = await super().summarize_usage(query)
+        if query == UsageQuery():
+            counted = await self.fetch_value("SELECT calls FROM seeded")
+            rows = [replace(row, calls=counted) for row in rows]
+        return rows
+
+
+@store
+class TotalsOutsideTheTransaction(_Counting):
+    """Totals outside the transaction."""
+
+    async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
+        result = await super().record_calls(calls)
+        await self.execute("UPDATE seeded SET calls = calls + $1", result.inserted)
+        return result
+
+
+@store
+class DuplicateCounted(_Counting):
+    """Duplicate counted."""
+
+    async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
+        result = await super().record_calls(calls)
+        await self.execute("UPDATE seeded SET calls = calls + $1", len(calls))
+        return result
+
+
+@patch
+def deferred_begin() -> None:
+    execute = sqlite_connection.Session.execute
+
+    def deferred(self: Any, statement: Any, parameters: Any = (), /) -> Any:
+        if statement != "BEGIN IMMEDIATE":
+            return execute(self, statement, parameters)
+        begun = execute(self, "BEGIN")
+        execute(self, "SELECT COUNT(*) FROM llmbridge_calls").fetchall()
+        return begun
+
+    sqlite_connection.Session.execute = deferred  # type: ignore[method-assign]
+
+
+@patch
+def synchronous_off_called_full() -> None:
+    sqlite_backend._SYNCHRONOUS["full"] = "PRAGMA synchronous = OFF"
+
+
+@patch
+def spool_not_synced() -> None:
+    prepare = spool._prepare
+
+    def careless(file: sqlite3.Connection) -> None:
+        prepare(file)
+        file.execute("PRAGMA synchronous = OFF")
+
+    spool._prepare = careless
+
+
+@patch
+def unsorted_keys() -> None:
+    postgres_calls.sorted = lambda ids, key: list(ids)  # type: ignore[attr-defined]
+
+
+@patch
+def no_migration_lock() -> None:
+    from llmbridge_postgres import schema
+
+    schema._TRY_LOCK = schema._TRY_LOCK.replace("pg_try_advisory_lock", "num_nonnulls")
+    schema._UNLOCK = schema._UNLOCK.replace("pg_advisory_unlock", "num_nonnulls")
+
+
+@patch
+def dropped_future() -> None:
+    answer = recorder._answer
+
+    def all_but_one(entries: Sequence[Entry], outcome: RecordStatus) -> None:
+        answer(entries[:-1] if len(entries) > 3 else entries, outcome)
+
+    recorder._answer = all_but_one
+
+
+@patch
+def cancelled_caller_takes_others_along() -> None:
+    leave = Recorder.leave
+
+    def tied(self: Recorder, call: CallRecord, since: float | None = None) -> asyncio.Future[RecordStatus]:
+        def take_along(future: asyncio.Future[RecordStatus]) -> None:
+            if future.cancelled() and self._waiting:
+                self._waiting.pop()[1].set_result("committed")
+
+        settled = leave(self, call, since)
+        settled.add_done_callback(take_along)
+        return settled
+
+    Recorder.leave = tied  # type: ignore[method-assign]
+
+
+@patch
+def poison_takes_its_batch_along() -> None:
+    def all_of_it(self: Recorder, part: list[Entry], error: RecordRejectedError) -> list[list[Entry]]:
+        self._fail(part, error)
+        return []
+
+    Recorder._without = all_of_it  # type: ignore[method-assign]
+
+
+@patch
+def spool_not_replayed() -> None:
+    Replay.begin = lambda self: None  # type: ignore[method-assign]
+
+
+@patch
+def removed_before_the_commit() -> None:
+    move = Replay._move
+
+    async def hastily(self: Replay, found: Sequence[Any]) -> None:
+        await self._on_thread(self._spool.remove, [one.position for one in found])
+        await move(self, found)
+
+    Replay._move = hastily  # type: ignore[method-assign]
+
+
+@patch
+def sent_again_under_another_id() -> None:
+    commit = Recorder._commit
+
+    async def renamed(self: Recorder, part: list[Entry]) -> RecordResult:
+        write = self._write
+        tried = False
+
+        async def write_anew(calls: Sequence[CallRecord]) -> RecordResult:
+            nonlocal tried
+            if tried:
+                calls = [call.model_copy(update={"id": uuid4()}) for call in calls]
+            tried = True
+            return await write(calls)
+
+        self._write = write_anew
+        try:
+            return await commit(self, part)
+        finally:
+            self._write = write
+
+    Recorder._commit = renamed  # type: ignore[method-assign]
+
+
+@patch
+def left_in_memory_at_the_end() -> None:
+    def tell(self: Recorder, error: BaseException) -> None:
+        self._fail(self._unsettled(), StorageUnavailableError("the recorder was stopped"))
+
+    Recorder._stopped = tell  # type: ignore[method-assign]
+    recorder._save_what_is_left = lambda *_: None

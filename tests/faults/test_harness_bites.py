@@ -1,0 +1,246 @@
+"""Each defect that a careless change could make is found by the fault that is meant for it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from llmbridge.errors import StorageUnavailableError
+from llmbridge.recorder import Recorder
+from llmbridge.schemas import CallRecord
+from llmbridge.storage import RecordResult, StorageBackend
+
+from . import test_callers, test_kills, test_many_processes
+from .books import Books, SQLiteBooks, check
+from .conftest import MakeBooks
+from .disk import built
+from .processes import Zygote, acknowledged, zygote
+from .programs import defects
+from .programs.calls import numbered
+from .rounds import rounds
+from .test_disk import lose_power_once, lose_power_while_spooling
+
+LOST = "acknowledged calls are gone"
+WRONG_SUM = "calls is"
+
+
+async def find(fault: Callable[[], Awaitable[object]], told: str, attempts: int = 40) -> None:
+    """Inject the fault until it finds the defect, and tells what is `told`."""
+    for _ in range(attempts):
+        try:
+            await fault()
+        except AssertionError as error:
+            assert told in str(error)  # noqa: PT017
+            return
+    pytest.fail(f"{attempts} faults have not found the defect")
+
+
+class DefectiveBooks(SQLiteBooks):
+    """A store whose own sums have the defect."""
+
+    defect = ""
+
+    def backend(self) -> StorageBackend:
+        with defects.applied(self.defect):
+            made = defects.backend(self.url)
+        assert made is not None
+        return made
+
+
+@pytest.fixture
+def defective(tmp_path: Path, request: pytest.FixtureRequest) -> Books:
+    class Made(DefectiveBooks):
+        defect = request.param
+
+    return Made(tmp_path / "defective")
+
+
+@pytest.mark.parametrize("defective", ["totals_outside_the_transaction"], indirect=True)
+async def test_totals_outside_the_transaction(programs: Zygote, defective: DefectiveBooks, tmp_path: Path) -> None:
+    dice, used = next(rounds(1, 1)), 0
+
+    async def kill() -> None:
+        nonlocal used
+        used += 1
+        notes = tmp_path / "notes"
+        first = used * test_kills.CALLS
+        await test_kills.kill_one(programs, defective, notes, first, dice, defect=defective.defect)
+        await check(defective, acknowledged(notes))
+
+    await find(kill, WRONG_SUM)
+
+
+@pytest.mark.parametrize("defective", ["duplicate_counted"], indirect=True)
+async def test_a_duplicate_that_counts(programs: Zygote, defective: DefectiveBooks, tmp_path: Path) -> None:
+    for _ in range(2):
+        process = programs.start(
+            "record",
+            url=defective.url,
+            notes=str(tmp_path / "notes"),
+            numbers=(0, 50),
+            spool_dir=str(defective.spool_dir),
+            defect=defective.defect,
+        )
+        assert await asyncio.to_thread(process.wait) == 0
+    with pytest.raises(AssertionError, match=WRONG_SUM):
+        await check(defective, range(50), range(50))
+
+
+async def test_acknowledgement_before_the_commit(programs: Zygote, new_sqlite: MakeBooks, tmp_path: Path) -> None:
+    books, dice, used = new_sqlite(), next(rounds(1, 1)), 0
+
+    async def kill() -> None:
+        nonlocal used
+        used += 1
+        notes, first = tmp_path / f"notes-{used}", used * test_kills.CALLS
+        await test_kills.kill_one(programs, books, notes, first, dice, defect="acknowledge_before_commit")
+        await check(books, acknowledged(notes))
+
+    await find(kill, LOST)
+
+
+async def test_a_deferred_begin(programs: Zygote, new_sqlite: MakeBooks) -> None:
+    ended, _ = await test_many_processes.record_together(programs, new_sqlite(), 2, 4, defect="deferred_begin")
+    assert ended != [0] * 4
+
+
+async def test_unsorted_keys(new_postgres: MakeBooks) -> None:
+    with defects.applied("unsorted_keys"):
+        await find(lambda: test_many_processes.cross(new_postgres()), "deadlock", 5)
+
+
+async def test_migrations_without_a_lock(programs: Zygote, new_postgres: MakeBooks) -> None:
+    async def open_together() -> None:
+        ended, _ = await test_many_processes.record_together(programs, new_postgres(), 0, 8, defect="no_migration_lock")
+        assert ended == [0] * 8
+
+    await find(open_together, "", 10)
+
+
+@pytest.fixture(scope="module")
+def powerless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    folder = tmp_path_factory.mktemp("disk")
+    with zygote(folder / "log", LD_PRELOAD=str(built(folder))) as started:
+        yield started
+
+
+async def test_commits_that_are_not_synced(powerless: Zygote, new_sqlite: MakeBooks) -> None:
+    dice = next(rounds(1, 1))
+
+    async def lose_power() -> None:
+        try:
+            await lose_power_once(powerless, new_sqlite(), dice, defect="synchronous_off_called_full")
+        except Exception as error:  # a damaged file has many faces
+            raise AssertionError from error
+
+    await find(lose_power, "", 10)
+
+
+async def test_a_spool_that_is_not_synced(powerless: Zygote, tmp_path: Path) -> None:
+    dice, folders = next(rounds(1, 1)), count()
+
+    async def lose_power() -> None:
+        try:
+            folder = tmp_path / f"spool-{next(folders)}"
+            await lose_power_while_spooling(powerless, folder, dice, defect="spool_not_synced")
+        except Exception as error:  # a damaged file has many faces
+            raise AssertionError from error
+
+    await find(lose_power, "", 10)
+
+
+@pytest.mark.parametrize(
+    ("defect", "told"), [("dropped_future", "forgotten"), ("cancelled_caller_takes_others_along", LOST)]
+)
+async def test_callers_who_are_forgotten_or_taken_along(defect: str, told: str, new_sqlite: MakeBooks) -> None:
+    with defects.applied(defect):
+        await find(lambda: test_callers.cancel_rounds(new_sqlite(), 2, 2, patience=5), told, 10)
+
+
+async def test_poison_that_takes_its_batch_along(new_sqlite: MakeBooks) -> None:
+    with defects.applied("poison_takes_its_batch_along"), pytest.raises(AssertionError, match="Extra items"):
+        await test_callers.test_calls_that_no_store_holds_fail_alone(new_sqlite)
+
+
+async def test_a_spool_that_is_not_replayed(new_sqlite: MakeBooks) -> None:
+    books = new_sqlite()
+    books.spool.put([numbered(number) for number in range(10)])
+    with defects.applied("spool_not_replayed"), pytest.raises(TimeoutError):
+        await check(books, range(10), range(10), patience=1)
+
+
+async def test_calls_that_leave_the_spool_before_their_commit(new_sqlite: MakeBooks) -> None:
+    """The store is locked while they are moved, and closed before it is free."""
+    books = new_sqlite()
+    async with books.open():
+        pass
+
+    async def move(numbers: range) -> None:
+        books.spool.put([numbered(number) for number in numbers])
+        with closing(sqlite3.connect(books.home / "calls.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            db = books.open()
+            await db.initialize()
+            while "llmbridge-replay" not in {task.get_name() for task in asyncio.all_tasks()}:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.3)
+            closing_books = asyncio.create_task(db.close(timeout=0))
+            await asyncio.sleep(0.1)
+            other.execute("ROLLBACK")
+            await closing_books
+        await check(books, numbers, range(20))
+
+    await move(range(10))
+    with defects.applied("removed_before_the_commit"), pytest.raises(AssertionError, match=LOST):
+        await move(range(10, 20))
+
+
+async def test_a_batch_sent_again_under_other_ids(new_sqlite: MakeBooks) -> None:
+    books = new_sqlite()
+
+    async def send_again() -> None:
+        backend, unheard = books.backend(), 1
+
+        async def record(calls: Sequence[CallRecord]) -> RecordResult:
+            nonlocal unheard
+            result = await backend.record_calls(calls)
+            if unheard:
+                unheard -= 1
+                raise StorageUnavailableError("the connection was lost")
+            return result
+
+        async with backend:
+            await backend.apply_migrations()
+            recorder = Recorder(record, patience=60)
+            await asyncio.gather(*(recorder.record(numbered(number)) for number in range(20)))
+            await recorder.close()
+        await check(books, range(20), range(20))
+
+    await send_again()
+    with defects.applied("sent_again_under_another_id"), pytest.raises(AssertionError, match="item 0"):
+        await send_again()
+
+
+async def test_calls_left_in_memory_when_a_process_ends(programs: Zygote, new_sqlite: MakeBooks) -> None:
+    books = new_sqlite()
+    accepted, noted = books.home / "accepted", books.home / "acknowledged"
+
+    async def end() -> None:
+        process = programs.start(
+            "returns",
+            url=books.url,
+            spool_dir=str(books.spool_dir),
+            accepted=str(accepted),
+            acknowledged=str(noted),
+            defect="left_in_memory_at_the_end",
+        )
+        await asyncio.to_thread(process.wait)
+        await check(books, acknowledged(accepted))
+
+    await find(end, LOST, 5)

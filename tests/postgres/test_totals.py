@@ -1,0 +1,182 @@
+"""Totals in PostgreSQL: folded behind the writers, whoever they are, with no more rights than are needed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+
+import asyncpg
+import pytest
+
+from llmbridge.schemas import CallRecord
+from llmbridge.storage import CostChange, StorageBackend, StorageRefusedError, UsageQuery
+from llmbridge.storage.reference import summarize
+from llmbridge.testing import make_call, make_calls, make_totals
+from llmbridge.testing.comparison import assert_same
+from llmbridge.testing.records import EPOCH
+from llmbridge_postgres import PostgreSQLBackend
+
+from .server import Server
+
+Shell = Callable[..., list[dict[str, object]]]
+
+DAY = timedelta(days=1)
+DAYS = UsageQuery(group_by=("period", "status"), edges=tuple(EPOCH.replace(hour=0) + day * DAY for day in range(5)))
+USERS = UsageQuery(group_by=("id_at_origin", "origin"))
+FEW, MANY = 10, 80
+
+
+async def assert_exact(backend: StorageBackend, calls: list[CallRecord]) -> None:
+    for query in (UsageQuery(), DAYS, USERS):
+        assert_same(await backend.summarize_usage(query), summarize(calls, query))
+
+
+def waiting(shell: Shell) -> object:
+    return shell(
+        "SELECT count(*) AS n FROM llmbridge.llmbridge_calls AS calls JOIN llmbridge.llmbridge_lots AS lots "
+        "ON lots.number = lot WHERE NOT folded"
+    )[0]["n"]
+
+
+async def test_folding_changes_no_answer(backend: PostgreSQLBackend, shell: Shell) -> None:
+    calls = make_calls(400, seed=60)
+    await backend.record_calls(calls[:250])
+    await assert_exact(backend, calls[:250])
+    assert waiting(shell) == 250
+    await backend.fold_totals()
+    assert waiting(shell) == 0
+    await assert_exact(backend, calls[:250])
+    await backend.record_calls(calls[250:])
+    assert waiting(shell) == 150
+    await assert_exact(backend, calls)
+
+
+@pytest.mark.parametrize("size", [FEW, MANY])
+async def test_a_writer_whose_lot_another_one_closed_takes_a_new_one(
+    backend: PostgreSQLBackend, url: str, size: int
+) -> None:
+    calls = make_calls(4 * size, seed=61)
+    async with PostgreSQLBackend(url) as other:
+        for start in range(0, len(calls), size):
+            assert (await backend.record_calls(calls[start : start + size])).inserted == size
+            await other.fold_totals()
+        assert (await backend.record_calls(calls[:size])).duplicates == size
+    await assert_exact(backend, calls)
+    assert (await backend.check_totals()).wrong == 0
+
+
+@pytest.mark.parametrize("size", [FEW, MANY])
+async def test_a_writer_learns_what_another_one_purged(backend: PostgreSQLBackend, url: str, size: int) -> None:
+    midnight = EPOCH.replace(hour=0) + 2 * DAY
+    calls = make_calls(200, seed=62)
+    await backend.record_calls(calls)
+    async with PostgreSQLBackend(url) as other:
+        await other.purge_calls(midnight)
+    late = [make_call(n, called_at=midnight - timedelta(seconds=n + 1), id_at_origin="late") for n in range(size)]
+    new = [make_call(1000 + n, called_at=midnight + timedelta(seconds=n)) for n in range(size)]
+    result = await backend.record_calls([*late, *new])
+    assert (result.inserted, result.expired) == (size, tuple(call.id for call in late))
+    await assert_exact(backend, [*calls, *new])
+
+
+@pytest.mark.parametrize("size", [FEW, MANY])
+async def test_a_batch_that_meets_a_purge_is_stored_or_expired(
+    backend: PostgreSQLBackend, url: str, shell: Shell, size: int
+) -> None:
+    midnight = EPOCH.replace(hour=0) + DAY
+    batches = [[make_call(n * size + i) for i in range(size)] for n in range(20)]
+    async with PostgreSQLBackend(url) as other:
+        await backend.record_calls(batches[0])
+        purged, *results = await asyncio.gather(
+            other.purge_calls(midnight), *(backend.record_calls(batch) for batch in batches[1:])
+        )
+    before = [call for batch in batches for call in batch if call.called_at < midnight]
+    assert purged + sum(len(result.expired) for result in results) == len(before)
+    assert shell(f"SELECT count(*) AS n FROM llmbridge.llmbridge_calls WHERE called_at < '{midnight}'")[0]["n"] == 0
+    [row] = await backend.summarize_usage(UsageQuery())
+    assert row.calls == size * len(batches) - sum(len(result.expired) for result in results)
+    assert (await backend.check_totals()).wrong == 0
+
+
+async def test_a_transaction_that_stays_open_elsewhere_keeps_nothing_from_being_folded(
+    backend: PostgreSQLBackend, url: str, shell: Shell
+) -> None:
+    calls = make_calls(100, seed=63)
+    host = await asyncpg.connect(url)
+    try:
+        async with host.transaction():
+            await host.execute("CREATE TABLE theirs (n int)")
+            await backend.record_calls(calls)
+            await backend.fold_totals()
+            assert waiting(shell) == 0
+            await assert_exact(backend, calls)
+    finally:
+        await host.close()
+
+
+async def test_what_a_dead_process_left_is_folded_by_another(url: str, shell: Shell) -> None:
+    left = make_calls(1000, seed=64)
+    async with PostgreSQLBackend(url, fold_after=2**62) as dead:
+        await dead.apply_migrations()
+        await dead.record_calls(left[:500])
+        await dead.record_calls(left[500:])
+        # It ends without a word: its lot stays open, and grows old.
+        dead._lot.calls = 0
+    assert waiting(shell) == 1000
+    shell("UPDATE llmbridge.llmbridge_lots SET touched = now() - interval '1 hour'")
+    async with PostgreSQLBackend(url, fold_after=1) as other:
+        await other.record_calls([call := make_call(called_at=EPOCH + 3 * DAY)])
+    assert waiting(shell) == 0
+    async with PostgreSQLBackend(url) as reader:
+        await assert_exact(reader, [*left, call])
+
+
+async def test_only_purging_and_forgetting_need_the_right_to_delete(
+    server: Server, url: str, database: str, backend: PostgreSQLBackend
+) -> None:
+    midnight = EPOCH.replace(hour=0) + 2 * DAY
+    calls = make_calls(100, seed=65)
+    user = next(call for call in calls if call.id_at_origin is not None and call.called_at >= midnight)
+    with server.role([database]) as name:
+        server.run(
+            f"GRANT USAGE ON SCHEMA llmbridge TO {name}",
+            f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA llmbridge TO {name}",
+            database=database,
+        )
+        async with PostgreSQLBackend(server.database_url(database, user=name), fold_after=1) as plain:
+            await plain.record_calls(calls[:20])
+            await plain.record_calls(calls[20:])
+            await plain.fold_totals()
+            change = CostChange(calls[0].id, Decimal(1), "caller", None, None, EPOCH)
+            assert await plain.reprice_calls([change]) == 1
+            assert (await plain.check_totals(repair=True)).wrong == 0
+            await plain.write_totals(make_totals([make_call(called_at=EPOCH - 90 * DAY)]), EPOCH - 80 * DAY)
+            before = await plain.summarize_usage(UsageQuery())
+            for refused in (
+                lambda: plain.purge_calls(midnight),
+                lambda: plain.erase_user(user.origin, str(user.id_at_origin)),
+            ):
+                with pytest.raises(StorageRefusedError, match="right"):
+                    await refused()
+            assert_same(await plain.summarize_usage(UsageQuery()), before)
+            server.run(f"GRANT DELETE ON llmbridge.llmbridge_calls TO {name}", database=database)
+            assert await plain.purge_calls(midnight) > 0
+            server.run(f"GRANT DELETE ON llmbridge.llmbridge_user_totals TO {name}", database=database)
+            assert await plain.erase_user(user.origin, str(user.id_at_origin)) > 0
+            assert_same(await plain.summarize_usage(UsageQuery()), before)
+
+
+async def test_totals_that_are_wrong_are_found_and_mended(backend: PostgreSQLBackend, shell: Shell) -> None:
+    await backend.record_calls(make_calls(200, seed=66))
+    await backend.fold_totals()
+    shell(
+        "UPDATE llmbridge.llmbridge_totals SET sums = '[]', histograms = '[]' WHERE grain = 3600",
+        "DELETE FROM llmbridge.llmbridge_user_totals WHERE id_at_origin <> ''",
+    )
+    found = await backend.check_totals()
+    assert found.wrong > 0
+    assert found.repaired == 0
+    assert (await backend.check_totals(repair=True)).repaired == found.wrong
+    assert (await backend.check_totals()).wrong == 0

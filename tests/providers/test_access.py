@@ -1,0 +1,146 @@
+"""Where every vendor is called and with what: keys and addresses, from the environment and by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+import pytest
+
+from llmbridge import LLMBridge
+from llmbridge.errors import AuthenticationError, InvalidRequestError
+from llmbridge.plugins import create_provider
+from llmbridge.schemas import LLMRequest, Message
+
+from .conftest import KEY, OWN, VENDORS, Vendor
+from .fake_vendor import FakeVendor, Reply
+
+HI = LLMRequest(messages=[Message(role="user", content="hi")])
+
+
+def every(vendors: tuple[Vendor, ...] = OWN) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("which", vendors, ids=lambda vendor: vendor.name)
+
+
+def key_in(vendor: FakeVendor, which: Vendor) -> str:
+    [request] = vendor.requests
+    name = "x-goog-api-key" if which.name == "google" else "authorization"
+    return request.headers[name].removeprefix("Bearer ")
+
+
+async def call(name: str, **options: Any) -> None:
+    provider = create_provider(name, **options)
+    try:
+        await provider.complete(HI, "any-model", timeout=20.0)
+    finally:
+        await provider.close()
+
+
+@every(OWN[1:])  # OpenAI's address always has it
+@pytest.mark.parametrize("version", ["", "/v1", "/"])
+async def test_the_address_may_have_the_version_or_not(vendor: FakeVendor, which: Vendor, version: str) -> None:
+    if which.name == "google":
+        version = version.replace("/v1", "/v1beta")
+    await call(which.name, api_key=KEY, base_url=vendor.origin + version)
+    assert key_in(vendor, which) == KEY
+
+
+@pytest.mark.parametrize(
+    ("name", "variables", "expected"),
+    [
+        ("openai", {"OPENAI_API_KEY": "sk-1"}, "sk-1"),
+        ("anthropic", {"ANTHROPIC_API_KEY": "sk-1"}, "sk-1"),
+        ("google", {"GOOGLE_API_KEY": "sk-1", "GEMINI_API_KEY": "sk-2"}, "sk-1"),
+        ("google", {"GEMINI_API_KEY": "sk-2"}, "sk-2"),
+        ("ollama", {"OLLAMA_API_KEY": "sk-1"}, "sk-1"),
+        ("ollama", {}, "no-key"),
+    ],
+)
+async def test_the_environments_key_goes_to_the_environments_address(
+    vendor: FakeVendor, monkeypatch: pytest.MonkeyPatch, name: str, variables: dict[str, str], expected: str
+) -> None:
+    [which] = [known for known in OWN if known.name == name]
+    address = {"google": "GOOGLE_GEMINI_BASE_URL"}.get(name, f"{name.upper()}_BASE_URL")
+    monkeypatch.setenv(address, vendor.origin + which.suffix)
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    await call(name)
+    assert key_in(vendor, which) == expected
+
+
+@every((*OWN, *VENDORS[4:]))
+async def test_nothing_of_the_environment_goes_to_an_address_given_by_hand(
+    vendor: FakeVendor, which: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for prefix in ("OPENAI", "ANTHROPIC", "GOOGLE", "GEMINI", "OLLAMA", "GROQ", "VLLM"):
+        monkeypatch.setenv(f"{prefix}_API_KEY", "canary")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer canary\nX-Team: canary")
+    monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "X-Team: canary")
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "canary")
+    monkeypatch.setenv("OPENAI_ORG_ID", "canary")
+    await call(which.name, base_url=vendor.origin + which.suffix)
+    assert key_in(vendor, which) == "no-key"
+    assert "canary" not in repr(vendor.requests)
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("openai", "OPENAI_API_KEY"),
+        ("anthropic", "ANTHROPIC_API_KEY"),
+        ("google", "GOOGLE_API_KEY or GEMINI_API_KEY"),
+        ("groq", "GROQ_API_KEY"),
+        ("deepseek", "DEEPSEEK_API_KEY"),
+    ],
+)
+async def test_a_missing_key_is_named(name: str, variable: str) -> None:
+    with pytest.raises(AuthenticationError, match=variable) as caught:
+        await call(name)
+    assert caught.value.provider == name
+
+
+@every()
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://localhost", "http://"])
+async def test_an_address_that_is_none_is_refused(which: Vendor, url: str) -> None:
+    with pytest.raises(InvalidRequestError, match="base_url"):
+        await call(which.name, api_key=KEY, base_url=url)
+
+
+@every((*OWN, VENDORS[5]))
+async def test_a_client_of_ones_own_is_used_and_not_closed(vendor: FakeVendor, which: Vendor) -> None:
+    async with httpx2.AsyncClient(headers={"x-mine": "yes"}, timeout=30.0) as client:
+        for _ in range(2):
+            await call(which.name, api_key=KEY, base_url=vendor.origin + which.suffix, http_client=client)
+        assert not client.is_closed
+        assert client.event_hooks["response"] == []
+    assert [request.headers["x-mine"] for request in vendor.requests] == ["yes", "yes"]
+
+
+@every(VENDORS)
+async def test_a_redirect_is_not_followed(vendor: FakeVendor, which: Vendor) -> None:
+    vendor.reply = Reply(307, b"", {"Location": f"{vendor.origin}/elsewhere"})
+    with pytest.raises(Exception, match=r"redirect|broke|answered"):
+        await call(which.name, api_key=KEY, base_url=vendor.origin + which.suffix)
+    assert len(vendor.requests) == 1
+
+
+@every()
+async def test_every_kind_can_be_registered_under_another_name(vendor: FakeVendor, which: Vendor) -> None:
+    bridge = LLMBridge(max_retries=0)
+    bridge.register_provider("acme", kind=which.name, api_key=KEY, base_url=vendor.origin + which.suffix)
+    request = LLMRequest(model="acme:some-model", messages=HI.messages)
+    assert (await bridge.chat(request)).provider == "acme"
+    with pytest.raises(AuthenticationError, match="acme refused") as caught:
+        await bridge.chat(request.model_copy(update={"model": "acme:some-model--auth"}))
+    assert caught.value.provider == "acme"
+    await bridge.close()
+
+
+def test_only_openai_knows_organizations() -> None:
+    with pytest.raises(InvalidRequestError, match="organization"):
+        create_provider("anthropic", organization="org-1")
+
+
+async def test_an_option_that_a_vendor_does_not_have_is_named() -> None:
+    with pytest.raises(InvalidRequestError, match="deepseek takes no base_url"):
+        await call("deepseek", api_key=KEY, base_url="http://127.0.0.1:9")
