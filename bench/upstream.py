@@ -1,13 +1,14 @@
 """How fast calls are recorded beside llmbridge-py 0.2.3, and by two processes beside one.
 
 Every way is taken in turn, round after round, by `bench/worker.py` in a process of its own, on a new store each time;
-the medians are compared. The first argument is a Python that has llmbridge-py, whose migrations need a PostgreSQL with
-pgcrypto: LLMBRIDGE_TEST_POSTGRES_URL names one.
+the medians are compared. LLMBRIDGE_TEST_UPSTREAM_PYTHON names a Python that has llmbridge-py, whose migrations need a
+PostgreSQL with pgcrypto.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from statistics import median
 
-from tests.postgres.server import Server, running
+from tests.postgres.server import OwnServer, Server, running
 
 ROUNDS, SECONDS = 5, 5.0
 WORKER = Path(__file__).with_name("worker.py")
@@ -88,7 +89,9 @@ def compare(ways: Mapping[str, Way]) -> dict[str, Measured]:
 
 def main() -> None:
     with running() as server, tempfile.TemporaryDirectory() as folder:
-        workers = Workers(sys.argv[1], Path(folder), server)
+        if isinstance(server, OwnServer):
+            server.run("ALTER SYSTEM SET fsync = on", "SELECT pg_reload_conf()")
+        workers = Workers(os.environ["LLMBRIDGE_TEST_UPSTREAM_PYTHON"], Path(folder), server)
         pausing = ("--pause", "0.04")
         found = compare(
             {
