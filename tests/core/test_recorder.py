@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llmbridge import recorder as recorder_module
+from llmbridge import queue
 from llmbridge.errors import (
     RecordRejectedError,
     StorageClosedError,
@@ -155,7 +155,7 @@ async def test_a_foreign_exception_becomes_a_storage_error() -> None:
 
 
 async def test_callers_beyond_the_bound_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "MAX_PENDING", 5)
+    monkeypatch.setattr(queue, "MAX_PENDING", 5)
     store = Store()
     recorder = Recorder(store.write, patience=1)
     await asyncio.gather(*(recorder.record(call()) for _ in range(50)))
@@ -204,7 +204,7 @@ async def test_closing_ends_the_retries() -> None:
 
 
 async def test_closing_tells_callers_that_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "MAX_PENDING", 1)
+    monkeypatch.setattr(queue, "MAX_PENDING", 1)
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
@@ -394,7 +394,7 @@ async def test_a_call_left_by_its_caller_is_told_of_if_it_is_lost(caplog: pytest
 
 
 async def test_callers_beyond_the_bound_of_bytes_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "MAX_PENDING_BYTES", 30_000)
+    monkeypatch.setattr(queue, "MAX_PENDING_BYTES", 30_000)
     store = Store()
     recorder = Recorder(store.write, patience=5)
     large = [call().model_copy(update={"metadata": {"text": "x" * 8000}}) for _ in range(20)]
@@ -404,7 +404,7 @@ async def test_callers_beyond_the_bound_of_bytes_wait_for_room(monkeypatch: pyte
 
 
 async def test_a_caller_does_not_wait_for_room_longer_than_his_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "MAX_PENDING", 1)
+    monkeypatch.setattr(queue, "MAX_PENDING", 1)
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=0.05)
