@@ -114,15 +114,17 @@ async def test_a_fastapi_application_shares_one_bridge() -> None:
         client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app")
         async with client:
             answers = [await client.post("/ask", params={"text": text, "user": "user-1"}) for text in ("Hi", "Bye")]
+            told = await client.post("/tell", params={"text": "Hi", "user": "user-1"})
     assert [answer.json() for answer in answers] == [{"answer": "echo: Hi"}, {"answer": "echo: Bye"}]
+    assert told.text == "echo: Hi"
     async with LLMBridge("sqlite:///calls.db", origin="shop") as bridge:
         stats = await bridge.get_usage_stats("user-1")
     assert stats is not None
-    assert stats.total_calls == 2
+    assert stats.total_calls == 3
 
 
 async def test_an_answer_comes_in_pieces(capsys: pytest.CaptureFixture[str]) -> None:
-    await run(snippet("bridge.stream"))
+    await run(snippet("in bridge.stream"))
     assert capsys.readouterr().out == (
         "echo: Hi\n {'prompt_tokens': 1, 'completion_tokens': 2, 'total_tokens': 3} committed\n"
     )
