@@ -85,7 +85,7 @@ def test_a_broken_store_is_found_within_one_round(
         Arena.of(MemoryStore(), SQLiteStore(tmp_path, broken)) as arena,
         pytest.raises(AssertionError, match=f"{broken.__name__} and MemoryBackend disagree"),
     ):
-        play(machine, arena, 200, derandomize=True, database=None, phases=[Phase.generate])
+        play(machine, arena, 200, 1, derandomize=True, database=None, phases=[Phase.generate])
 
 
 def test_a_store_that_takes_what_it_cannot_keep_is_found_within_one_round() -> None:
@@ -93,4 +93,4 @@ def test_a_store_that_takes_what_it_cannot_keep_is_found_within_one_round() -> N
         Arena.of(MemoryStore(), MemoryStore(Indulgent)) as arena,
         pytest.raises(AssertionError, match="Indulgent took"),
     ):
-        play(CallsParity, arena, 200, derandomize=True, database=None, phases=[Phase.generate])
+        play(CallsParity, arena, 200, 1, derandomize=True, database=None, phases=[Phase.generate])

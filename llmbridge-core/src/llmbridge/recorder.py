@@ -29,6 +29,8 @@ from .storage.types import MAX_BATCH, RecordResult
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 64 * 1024 * 1024
 
+#: By how many seconds a timer may be late in an event loop that nobody holds up.
+_PUNCTUAL = 0.1
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 #: What a record takes at most, apart from its free texts.
@@ -87,6 +89,7 @@ class Recorder:
         self._wanting_room: deque[asyncio.Future[None]] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
+        self._is_forgiving = False
         self._closed = False
         self._trouble: StorageError | None = None
         self._sample: CallRecord | None = None
@@ -110,7 +113,7 @@ class Recorder:
         """Whether calls go to the fallback at once, because the store is away and the fallback is not."""
         return self._trouble is not None and self._fallback is not None and self._fallback.trouble is None
 
-    async def record(self, call: CallRecord, since: float | None = None) -> RecordStatus:
+    def record(self, call: CallRecord, since: float | None = None) -> Awaitable[RecordStatus]:
         """What became of `call`, once it is committed. A caller that is cancelled leaves its call in the queue.
 
         Its patience began at `since`, by the clock of the event loop (None: now).
@@ -119,10 +122,14 @@ class Recorder:
         :raises StorageError: the call is not known to be stored
         """
         if self._trouble is not None or self._is_full():
-            await self._room()
-            if self.yields and self._fallback is not None:
-                self._start_writer()
-                return await self._fallback.record(call)
+            return self._record_with_room(call, since)
+        return self.leave(call, since)
+
+    async def _record_with_room(self, call: CallRecord, since: float | None) -> RecordStatus:
+        await self._room()
+        if self.yields and self._fallback is not None:
+            self._start_writer()
+            return await self._fallback.record(call)
         return await self.leave(call, since)
 
     def leave(self, call: CallRecord, since: float | None = None) -> asyncio.Future[RecordStatus]:
@@ -299,6 +306,7 @@ class Recorder:
                 self._is_well()
 
     def _look_for_late_calls(self) -> None:
+        held_up = self._held_up()
         self._alarm = None
         oldest = min((part[0][2] for part in (*self._writing, self._waiting) if part), default=None)
         if oldest is None:
@@ -306,6 +314,9 @@ class Recorder:
         now = asyncio.get_running_loop().time()
         if oldest + self._patience > now:
             self._set_alarm(oldest + self._patience)
+            return
+        if held_up:
+            self._set_alarm(now + held_up)
             return
         late = StorageUnavailableError(
             f"the store did not confirm within {self._patience:g} s; the call may still be written"
@@ -316,6 +327,13 @@ class Recorder:
         self._note(late)
         self._fail([entry for entry in self._unsettled() if entry[2] + self._patience <= now], late)
         self._set_alarm(now + min(self._patience, _LONGEST_PAUSE))
+
+    def _held_up(self) -> float:
+        """For how many seconds somebody kept the event loop from being told what the store did; 0 the second time: no
+        call waits more than twice its patience."""
+        late = 0.0 if self._alarm is None else asyncio.get_running_loop().time() - self._alarm.when()
+        self._is_forgiving = late > _PUNCTUAL and not self._is_forgiving
+        return min(late, self._patience) if self._is_forgiving else 0.0
 
     def _lose(self, error: StorageError) -> None:
         """The store does not take the batch: nor does it take those behind it, where they can go elsewhere."""
