@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -93,6 +94,13 @@ async def test_tool_calls_come_in_openais_form(provider: BaseLLMProvider, which:
     assert streamed.tool_calls is not None
     assert json.loads(streamed.tool_calls[0]["function"]["arguments"]) == {"city": "Lima"}
     assert streamed.finish_reason == "tool_calls"
+
+
+@only("openai", "groq", "vllm")
+async def test_what_comes_without_text_is_a_step_too(provider: BaseLLMProvider, which: Vendor) -> None:
+    request = LLMRequest(messages=[HI], tools=[TOOL])
+    async with aclosing(provider.stream(request, f"{which.model}--stream_hang", timeout=10.0)) as deltas:  # type: ignore[type-var]
+        assert await anext(deltas) == Delta()
 
 
 @every()

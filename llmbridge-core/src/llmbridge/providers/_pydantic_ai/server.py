@@ -132,7 +132,7 @@ class Server(ABC):
             model_request_parameters=call.parameters,
             instrument=False,
         )
-        sent, known = "", None
+        sent, known, usage = "", None, None
         async with AsyncExitStack() as open_stream:
             async with asyncio.timeout(timeout):
                 answer = await open_stream.enter_async_context(opening)
@@ -140,9 +140,11 @@ class Server(ABC):
             # Only the waits are timed: what the consumer does with a piece takes as long as it takes.
             while (event := await _next(events, timeout)) is not None:
                 text, reported = _text(event), self.reported(call.heard, answer)
-                if text or reported != known:
-                    sent, known = sent + text, reported
-                    yield Delta(text, self._so_far(call.heard, reported))
+                if reported != known:
+                    known, usage = reported, self._so_far(call.heard, reported)
+                sent += text
+                # A piece without text is a sign of life: thoughts and the arguments of tools may take long.
+                yield Delta(text, usage)
             whole = answer.get()
             if not self.has_ended(call.heard, whole):
                 raise BrokenOffError
