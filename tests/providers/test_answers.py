@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from llmbridge.errors import AuthenticationError, ContentFilterError, InvalidRequestError
+from llmbridge.errors import AuthenticationError, InvalidRequestError
 from llmbridge.formats import sendable
 from llmbridge.plugins import create_provider
 from llmbridge.providers import BaseLLMProvider, Completion, Delta
@@ -351,15 +351,6 @@ async def test_what_google_did_not_measure_is_none(
     asked = Request(f"/v1beta/models/{which.model}:generateContent", {}, {"contents": [{"role": "user", "parts": []}]})
     vendor.reply = Reply(body={**GoogleWire().answer(asked), "usageMetadata": reported})
     assert (await provider.complete(LLMRequest(messages=[HI]), which.model, timeout=20.0)).usage == expected
-
-
-@only("google")
-async def test_a_prompt_that_google_blocks_is_refused(
-    provider: BaseLLMProvider, vendor: FakeVendor, which: Vendor
-) -> None:
-    vendor.reply = Reply(body={"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 5}})
-    with pytest.raises(ContentFilterError):
-        await provider.complete(LLMRequest(messages=[HI]), which.model, timeout=20.0)
 
 
 @only("openai", "anthropic", "google", "ollama")

@@ -21,6 +21,7 @@ from ..errors import (
     ProviderUnavailableError,
     RateLimitError,
 )
+from ..schemas import TokenUsage
 
 _CONTENT_CODES = frozenset(
     {
@@ -180,6 +181,14 @@ class Failure:
 
 class BrokenOffError(Exception):
     """A streamed answer ended before the vendor said that it was complete."""
+
+
+class CountedError(Exception):
+    """A call failed, by the exception that is the cause of this one, when the vendor had counted some of it."""
+
+    def __init__(self, usage: TokenUsage) -> None:
+        super().__init__()
+        self.usage = usage
 
 
 class VendorLibraryError(Exception):

@@ -65,7 +65,7 @@ def completion(answer: ModelResponse, model: str, usage: TokenUsage | None) -> C
     """
     details = answer.provider_details or {}
     if details.get("block_reason") is not None:
-        raise ContentFilterError(f"the safety system refused the messages for {model}", status_code=200)
+        raise ContentFilterError(f"the safety system refused the messages for {model}", status_code=200, usage=usage)
     refusal = details.get("refusal")
     content = "".join(part.content for part in answer.parts if isinstance(part, TextPart))
     if not content and isinstance(refusal, str):
