@@ -159,13 +159,22 @@ class VendorProvider(BaseLLMProvider):
             raise ProviderNotFoundError(
                 f'{self.name}: needs packages that are not installed: pip install "{self.requirement}"'
             ) from error
-        if self._server is None:
-            try:
-                self._server = library.open_server(self._access())
-            except ProviderError as error:
-                error.provider = self.name
-                raise
-        return self._server
+        if self._server is not None:
+            return self._server
+        try:
+            server: Server = library.open_server(self._access())
+        except ProviderError as error:
+            error.provider = self.name
+            raise
+        except Exception as error:
+            cause = stand_in(error)
+        else:
+            self._server = server
+            return server
+        raise AuthenticationError(
+            f"{self.name}: its library finds no credentials that it can use, or takes none of the options",
+            provider=self.name,
+        ) from cause
 
 
 def address(vendor: str, passed: str | None, variable: str) -> str | None:
