@@ -580,6 +580,16 @@ def test_times_that_are_no_times_are_refused() -> None:
             LLMBridge("memory://", **wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+async def test_a_call_has_time_for_an_answer(bridge: LLMBridge, timeout: float) -> None:
+    vendor = serve(bridge, answer())
+    with pytest.raises(InvalidRequestError, match="0 seconds"):
+        await bridge.chat(ask(timeout=timeout))
+    with pytest.raises(InvalidRequestError, match="0 seconds"):
+        bridge.stream(ask(timeout=timeout))
+    assert vendor.requests == []
+
+
 def test_a_call_that_was_refused_binds_no_loop() -> None:
     bridge = LLMBridge("memory://")
     for _ in range(2):
@@ -663,7 +673,8 @@ async def test_a_vendor_is_asked_for_its_models_and_none_of_them_is_refused() ->
     bridge.register_provider("broken", Listing(AuthenticationError("no key")))
     bridge.register_provider("slow", Listing(["hangs"]))
     found = await bridge.discover_models()
-    assert (found["acme"], found["broken"], found["slow"], found["echo"]) == (["one", "two"], [], [], [])
+    assert found["acme"] == ["one", "two"]
+    assert not {"broken", "slow", "echo", "groq"} & found.keys()
     assert "gpt-4o-mini" in found["openai"]
     assert bridge.get_available_models() == found
     assert bridge.get_model_info("acme:one")["supported"] is True
@@ -677,7 +688,7 @@ async def test_a_vendor_is_asked_for_its_models_and_none_of_them_is_refused() ->
     with pytest.raises(ProviderNotFoundError):
         await bridge.discover_models("nobody")
     bridge.register_provider("acme", Listing(ZeroDivisionError()))
-    assert bridge.get_available_models()["acme"] == []
+    assert "acme" not in bridge.get_available_models()
     with pytest.raises(ZeroDivisionError):
         await bridge.discover_models()
 
