@@ -18,7 +18,7 @@ from llmbridge.schemas import LLMRequest, Message, TokenUsage
 
 from .conftest import KEY, OWN, VENDORS, Vendor
 from .fake_vendor import FakeVendor, Reply
-from .wires import GoogleWire, Request
+from .wires import GoogleWire, Request, completion
 
 HI = Message(role="user", content="hi there")
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="
@@ -257,6 +257,7 @@ INLINE_PDF = {"type": "file", "file": {"file_data": PDF}}
             for name in ("openai", "anthropic", "google", "ollama", "groq")
         ),
         *((name, {"extra": {"stream": True}}, "streamed") for name in ("openai", "anthropic", "google", "groq")),
+        *((name, {"extra": {"model": "dearer"}}, "model") for name in ("openai", "anthropic", "google", "groq")),
         *((name, {"extra": {"x": {1, 2}}}, "JSON") for name in ("openai", "anthropic", "google", "groq")),
         *((name, {"messages": []}, "no messages") for name in ("openai", "anthropic", "google", "groq")),
     ],
@@ -329,6 +330,18 @@ async def test_the_parts_of_the_usage_are_subsets_of_the_whole(provider: BaseLLM
     whole, deltas = await answers(provider, LLMRequest(messages=[HI]), f"{which.model}--rich_usage")
     assert whole.usage == RICH[which.name]
     assert deltas[-1].usage == RICH[which.name]
+
+
+@only("openai")
+async def test_reasoning_that_is_counted_besides_the_output_is_part_of_it(
+    provider: BaseLLMProvider, vendor: FakeVendor, which: Vendor
+) -> None:
+    body = {"model": which.model, "messages": [{"role": "user", "content": "hi"}]}
+    details = {"completion_tokens_details": {"reasoning_tokens": 300}}
+    counts = {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 319}
+    vendor.reply = Reply(body={**completion(body), "usage": {**counts, **details}})
+    found = (await provider.complete(LLMRequest(messages=[HI]), which.model, timeout=20.0)).usage
+    assert found == TokenUsage(prompt_tokens=12, completion_tokens=307, reasoning_tokens=300)
 
 
 @only("google")
