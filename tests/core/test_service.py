@@ -717,3 +717,24 @@ async def test_a_caller_who_leaves_before_the_store_is_open_takes_nothing_along(
     await bridge.close()
     async with LLMBridge("memory://opening-late") as again:
         assert len(await again.list_recent_calls()) == 1
+
+
+async def test_a_call_that_is_left_while_the_books_close_is_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = asyncio.Event()
+
+    class Slow(Vendor):
+        async def complete(self, request: LLMRequest, model: str, *, timeout: float) -> Completion:
+            begun.set()
+            return await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr("llmbridge.journal.is_fresh", lambda: False)
+    monkeypatch.setattr("llmbridge.price_data.is_fresh", lambda: False)  # so that recording takes a while
+    bridge = await LLMBridge("memory://", origin="app").__aenter__()
+    bridge.register_provider("acme", Slow(answer()))
+    calling = asyncio.create_task(bridge.chat(ask()))
+    await begun.wait()
+    closing = asyncio.create_task(bridge.close(timeout=20))
+    await asyncio.sleep(0)
+    calling.cancel()
+    await closing
+    assert (bridge.metrics()["calls_committed"], bridge.metrics()["calls_lost"]) == (1, 0)

@@ -127,8 +127,9 @@ class LLMBridge:
         vendors; all of it within `timeout` seconds (None: `record_timeout`). Says what became of what waited.
         Idempotent; what comes after raises StorageClosedError."""
         until = time.monotonic() + (self._books.record_timeout if timeout is None else timeout)
-        if self._finishing:
-            await asyncio.wait(self._finishing, timeout=until - time.monotonic())
+        for _ in ("calls", "what they put on the books as they ended"):
+            if self._finishing:
+                await asyncio.wait(self._finishing, timeout=max(until - time.monotonic(), 0))
         report = CloseReport()
         async with AsyncExitStack() as closing:  # each is closed whatever the others raise
             for provider in self._roster.providers():
