@@ -64,10 +64,10 @@ async def test_the_next_batch_forms_while_one_is_committed() -> None:
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
-    first = asyncio.create_task(recorder.record(call()))
+    first = asyncio.ensure_future(recorder.record(call()))
     while not store.batches:
         await asyncio.sleep(0)
-    others = [asyncio.create_task(recorder.record(call())) for _ in range(20)]
+    others = [asyncio.ensure_future(recorder.record(call())) for _ in range(20)]
     await asyncio.sleep(0)
     store.gate.set()
     await asyncio.gather(first, *others)
@@ -78,7 +78,7 @@ async def test_no_caller_is_released_before_its_commit() -> None:
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
-    waiting = asyncio.create_task(recorder.record(call()))
+    waiting = asyncio.ensure_future(recorder.record(call()))
     done, _ = await asyncio.wait([waiting], timeout=0.05)
     assert not done
     store.gate.set()
@@ -97,7 +97,7 @@ async def test_a_cancelled_caller_leaves_its_call_and_the_others_alone() -> None
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
     calls = [call() for _ in range(3)]
-    tasks = [asyncio.create_task(recorder.record(c)) for c in calls]
+    tasks = [asyncio.ensure_future(recorder.record(c)) for c in calls]
     while not store.batches:
         await asyncio.sleep(0)
     tasks[1].cancel()
@@ -166,7 +166,7 @@ async def test_close_writes_what_waits_and_takes_no_more() -> None:
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
-    tasks = [asyncio.create_task(recorder.record(call())) for _ in range(10)]
+    tasks = [asyncio.ensure_future(recorder.record(call())) for _ in range(10)]
     while not store.batches:
         await asyncio.sleep(0)
     closing = asyncio.create_task(recorder.close())
@@ -182,7 +182,7 @@ async def test_a_stopped_writer_tells_everyone_who_waits() -> None:
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
-    tasks = [asyncio.create_task(recorder.record(call())) for _ in range(2)]
+    tasks = [asyncio.ensure_future(recorder.record(call())) for _ in range(2)]
     while not store.batches:
         await asyncio.sleep(0)
     (writer,) = [task for task in asyncio.all_tasks() if task.get_name() == "llmbridge-recorder"]
@@ -194,7 +194,7 @@ async def test_a_stopped_writer_tells_everyone_who_waits() -> None:
 async def test_closing_ends_the_retries() -> None:
     store = Store(failures=10**6)
     recorder = Recorder(store.write, patience=3600)
-    waiting = asyncio.create_task(recorder.record(call()))
+    waiting = asyncio.ensure_future(recorder.record(call()))
     while not store.batches:
         await asyncio.sleep(0)
     await recorder.close()
@@ -207,7 +207,7 @@ async def test_closing_tells_callers_that_wait_for_room(monkeypatch: pytest.Monk
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
-    tasks = [asyncio.create_task(recorder.record(call())) for _ in range(4)]
+    tasks = [asyncio.ensure_future(recorder.record(call())) for _ in range(4)]
     while not store.batches:
         await asyncio.sleep(0)
     closing = asyncio.create_task(recorder.close())
@@ -235,7 +235,7 @@ async def test_what_a_store_does_not_take_before_the_closing_is_given_up() -> No
     store.gate.clear()
     counters = Counters()
     recorder = Recorder(store.write, patience=60, counters=counters)
-    tasks = [asyncio.create_task(recorder.record(call())) for _ in range(3)]
+    tasks = [asyncio.ensure_future(recorder.record(call())) for _ in range(3)]
     while not store.batches:
         await asyncio.sleep(0)
     await recorder.close(timeout=0.01)
@@ -338,7 +338,7 @@ async def test_closing_leaves_what_a_hanging_store_has_in_hand_elsewhere() -> No
     store.gate.clear()
     recorder = shelf.recorder(store, patience=3600)
     calls = [call() for _ in range(5)]
-    tasks = [asyncio.create_task(recorder.record(c)) for c in calls]
+    tasks = [asyncio.ensure_future(recorder.record(c)) for c in calls]
     while not store.batches:
         await asyncio.sleep(0)
     await recorder.close(timeout=0.01)
@@ -351,7 +351,7 @@ async def test_a_stopped_writer_keeps_what_it_has_in_hand() -> None:
     store.gate.clear()
     recorder = shelf.recorder(store, patience=3600)
     calls = [call() for _ in range(5)]
-    tasks = [asyncio.create_task(recorder.record(c)) for c in calls]
+    tasks = [asyncio.ensure_future(recorder.record(c)) for c in calls]
     while not store.batches:
         await asyncio.sleep(0)
     (writer,) = [task for task in asyncio.all_tasks() if task.get_name() == "llmbridge-recorder"]
@@ -365,7 +365,7 @@ async def test_a_stopped_writer_keeps_what_it_has_in_hand() -> None:
 async def test_a_call_left_by_its_caller_is_told_of_if_it_is_lost(caplog: pytest.LogCaptureFixture) -> None:
     store, counters = Store(failures=10**6), Counters()
     recorder = Recorder(store.write, patience=60, counters=counters)
-    leaving = asyncio.create_task(recorder.record(call()))
+    leaving = asyncio.ensure_future(recorder.record(call()))
     while not store.batches:
         await asyncio.sleep(0)
     leaving.cancel()

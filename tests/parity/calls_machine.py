@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -21,15 +20,11 @@ from llmbridge.storage import (
     MAX_BATCH,
     CallQuery,
     CallRecord,
-    CostChange,
     StorageBackend,
-    TotalsRow,
     UsageQuery,
 )
 from llmbridge.storage.reference import field_value
 from llmbridge.testing import make_call, make_calls
-from llmbridge_postgres import PostgreSQLBackend
-from llmbridge_sqlite import SQLiteBackend
 
 from . import values
 from .contest import Contest, opened
@@ -40,8 +35,8 @@ Fields = dict[str, Any]
 
 
 #: Calls counted back from the last that was recorded, and moments of theirs or a microsecond beside.
-_WHICH = st.integers(0, 5)
-_MOMENT = st.tuples(_WHICH, st.sampled_from((0, 0, 1, -1)))
+WHICH = st.integers(0, 5)
+_MOMENT = st.tuples(WHICH, st.sampled_from((0, 0, 1, -1)))
 _FIELDS = st.lists(st.sampled_from((*FILTER_FIELDS, "tag:team")), max_size=2, unique=True)
 
 
@@ -154,12 +149,12 @@ class CallsParity(Contest):
             self.agree(lambda backend, query=query: backend.summarize_usage(query))
 
     @precondition(lambda self: self.recorded)
-    @rule(which=_WHICH, fields=_FIELDS, moments=st.lists(_MOMENT, max_size=2), limit=st.sampled_from((1000, 1, 2)))
+    @rule(which=WHICH, fields=_FIELDS, moments=st.lists(_MOMENT, max_size=2), limit=st.sampled_from((1000, 1, 2)))
     def list_calls_like(self, which: int, fields: list[str], moments: list[Any], limit: int) -> None:
         """Ask by what one of the calls has, from and to the moments of calls, or right beside them."""
         edges = self._edges(moments)
         since, until = (edges[0], edges[1]) if len(edges) > 1 else (None, *edges, None)[:2]
-        after = self._call(which) if limit == 2 else None
+        after = self.call(which) if limit == 2 else None
         query = CallQuery(
             self._filters(which, fields),
             since,
@@ -171,7 +166,7 @@ class CallsParity(Contest):
 
     @precondition(lambda self: self.recorded)
     @rule(
-        which=_WHICH,
+        which=WHICH,
         fields=_FIELDS,
         groupings=st.lists(values.groupings(), min_size=1, max_size=3),
         moments=st.lists(_MOMENT, max_size=3),
@@ -185,18 +180,18 @@ class CallsParity(Contest):
             query = UsageQuery(self._filters(which, fields), group_by, edges)
             self.agree(lambda backend, query=query: backend.summarize_usage(query))
 
-    def _call(self, which: int) -> CallRecord:
+    def call(self, which: int) -> CallRecord:
         return self.recorded[-1 - which % len(self.recorded)]
 
     def _filters(self, which: int, fields: list[str]) -> dict[str, tuple[str | None, ...]]:
-        call = self._call(which)
+        call = self.call(which)
         return {field: (field_value(call, field),) for field in fields}
 
     def _edges(self, moments: list[tuple[int, int]]) -> tuple[datetime, ...]:
         """Instants of recorded calls, or so many microseconds beside."""
         edges = set()
         for which, beside in moments:
-            at = self._call(which).called_at
+            at = self.call(which).called_at
             edges.add(at if at == EARLIEST else at + timedelta(microseconds=beside))
         return tuple(sorted(edges))
 
@@ -216,79 +211,22 @@ class CallsParity(Contest):
         query = UsageQuery(filters, ("period", *group_by), edges)
         self.agree(lambda backend: backend.summarize_usage(query))
 
-    @precondition(lambda self: self.recorded)
-    @rule(
-        whose=st.lists(st.tuples(_WHICH, values.or_none(values.money)), max_size=5),
-        unknown=st.booleans(),
-        reason=st.sampled_from(values.REASONS),
-        at=values.times,
-    )
-    def reprice(self, whose: list[tuple[int, Decimal | None]], unknown: bool, reason: str, at: datetime) -> None:
-        changes = [
-            CostChange(self._call(which).id, cost, "caller", None if cost is not None else reason, "2024-05", at)
-            for which, cost in whose
-        ]
-        changes += [CostChange(UUID(int=7), None, None, reason, None, at)] if unknown else []
-        self.agree(lambda backend: backend.reprice_calls(changes))
-
-    @precondition(lambda self: self.recorded)
-    @rule(which=_WHICH, origin=values.or_none(values.names))
-    def erase(self, which: int, origin: str | None) -> None:
-        """How many rows of totals that changes is each store's own affair."""
-        call = self._call(which)
-        whose = origin or call.origin, call.id_at_origin or "nobody"
-        self.agree(lambda backend: backend.erase_user(*whose), bool)
-
-    @precondition(lambda self: self.recorded)
-    @rule(which=_WHICH, days=st.integers(-1, 2))
-    def purge(self, which: int, days: int) -> None:
-        at = self._call(which).called_at
-        before = at if not 2 < at.year < 9998 else at + timedelta(days=days)
-        self.agree(lambda backend: backend.purge_calls(before))
-
-    @rule()
-    def fold(self) -> None:
-        self.agree(_folded)
-
-    @rule(repair=st.booleans())
-    def check_totals(self, repair: bool) -> None:
-        self.agree(lambda backend: backend.check_totals(repair), lambda report: (report.wrong, report.repaired))
-
-    @rule(written=st.booleans())
-    def read_totals(self, written: bool) -> None:
-        """Read the totals of purged days, and sometimes write them back, which changes nothing."""
-        rows, watermark = self.agree(_totals)
-        if written:
-            self.agree(lambda backend: backend.write_totals(rows, watermark))
-            self.agree(_totals)
-
     @rule(fields=values.calls())
     def reopen(self, fields: Fields) -> None:
         self.agree(lambda backend: backend.disconnect())
         self.agree(lambda backend: backend.record_calls([make_call(**fields)]))
         self.agree(opened, lambda status: (status.pending, status.writable))
 
+    def look_closer(self) -> None:
+        """What else must be the same at the end."""
+
     def teardown(self) -> None:
         try:
             if self.agreed:
                 self.agree(_everything)
+                self.look_closer()
         finally:
             self.arena.of_all(self.parties, lambda backend: backend.disconnect())
-
-
-async def _folded(backend: StorageBackend) -> None:
-    """Fold all totals now, where they are folded some time after the calls were recorded."""
-    if isinstance(backend, SQLiteBackend | PostgreSQLBackend):
-        await backend.fold_totals()
-
-
-async def _totals(backend: StorageBackend) -> tuple[list[TotalsRow], datetime | None]:
-    page = await backend.read_totals()
-    rows = page.rows
-    while page.next is not None:
-        page = await backend.read_totals(page.next)
-        rows += page.rows
-    return rows, page.watermark
 
 
 async def _everything(backend: StorageBackend) -> tuple[Any, ...]:
@@ -301,6 +239,4 @@ async def _everything(backend: StorageBackend) -> tuple[Any, ...]:
     return (
         await backend.list_calls(CallQuery(limit=1000)),
         *[await outcome(backend.summarize_usage(UsageQuery(group_by=group_by))) for group_by in groupings],
-        await _totals(backend),
-        (await backend.check_totals()).wrong,
     )

@@ -11,6 +11,7 @@ from .calls_machine import CallsParity
 from .contest import Contest, play
 from .models_machine import ModelsParity
 from .stores import Arena
+from .upkeep_machine import UpkeepParity
 
 #: The default run has two rounds, and so 200 sequences of operations on calls.
 ROUNDS = range(int(os.environ.get("LLMBRIDGE_TEST_PARITY_ROUNDS", "2")))
@@ -25,7 +26,9 @@ def short_shrinking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS", 60)
 
 
-@pytest.mark.parametrize(("machine", "sequences"), [(CallsParity, 100), (ModelsParity, 50), (BooksParity, 50)])
+@pytest.mark.parametrize(
+    ("machine", "sequences"), [(CallsParity, 100), (UpkeepParity, 100), (ModelsParity, 50), (BooksParity, 50)]
+)
 @pytest.mark.parametrize("number", ROUNDS)
 def test_backends_agree_on_every_sequence_of_operations(
     arena: Arena, machine: type[Contest], sequences: int, number: int

@@ -178,7 +178,7 @@ class LLMDatabase(ModelBooks, Upkeep):
             raise TypeError("record_api_call() takes a CallRecord or fields, not both")
         if self._journal is None:
             return None
-        record = await self._journal.record(call.model_dump(exclude_unset=True) if call is not None else fields)
+        record, _ = await self._journal.record(call.model_dump(exclude_unset=True) if call is not None else fields)
         return record.id
 
     async def keep(

@@ -47,14 +47,23 @@ class Journal:
         self._away_since = 0.0
         self._before_outage = Counters()
 
-    async def record(self, given: Mapping[str, Any]) -> CallRecord:
-        """The complete record of a call, once it is committed or spooled.
+    async def record(self, given: Mapping[str, Any], priced_as: str | None = None) -> tuple[CallRecord, RecordStatus]:
+        """The complete record of a call and what became of it, once it is committed or spooled.
 
         :raises RecordRejectedError: it can never be stored
         :raises StorageError: it is not known to be stored
         """
-        record, _ = await self._enter(given)
-        return record
+        if not is_fresh():
+            await load_prices()
+        since = None
+        if self._session.started:
+            self._session.check_owner()
+        else:
+            since = asyncio.get_running_loop().time()
+            await self._reach_store(given, priced_as)
+        record = self._completed(given, priced_as)
+        desk = self._desk or self._open_desk()
+        return record, await desk.recorder.record(record, since)
 
     async def keep(
         self, given: Mapping[str, Any], priced_as: str | None = None
@@ -64,7 +73,7 @@ class Journal:
         The record is None where it can never be stored.
         """
         try:
-            return await self._enter(given, priced_as)
+            return await self.record(given, priced_as)
         except StorageError as error:
             failure = error
         except Exception as error:  # whatever it is, the caller has paid for the answer and gets it
@@ -164,19 +173,6 @@ class Journal:
     @property
     def _store(self) -> str:
         return f"the store {self._session.backend.target}" if self._session.backend.target else "the store"
-
-    async def _enter(self, given: Mapping[str, Any], priced_as: str | None = None) -> tuple[CallRecord, RecordStatus]:
-        if not is_fresh():
-            await load_prices()
-        since = None
-        if self._session.started:
-            self._session.check_owner()
-        else:
-            since = asyncio.get_running_loop().time()
-            await self._reach_store(given, priced_as)
-        record = self._completed(given, priced_as)
-        desk = self._desk or self._open_desk()
-        return record, await desk.recorder.record(record, since)
 
     async def _reach_store(self, given: Mapping[str, Any], priced_as: str | None) -> None:
         """Open the store. If that fails, and calls can wait, it is away."""

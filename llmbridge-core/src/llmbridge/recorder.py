@@ -110,7 +110,7 @@ class Recorder:
         """Whether calls go to the fallback at once, because the store is away and the fallback is not."""
         return self._trouble is not None and self._fallback is not None and self._fallback.trouble is None
 
-    async def record(self, call: CallRecord, since: float | None = None) -> RecordStatus:
+    def record(self, call: CallRecord, since: float | None = None) -> Awaitable[RecordStatus]:
         """What became of `call`, once it is committed. A caller that is cancelled leaves its call in the queue.
 
         Its patience began at `since`, by the clock of the event loop (None: now).
@@ -119,10 +119,14 @@ class Recorder:
         :raises StorageError: the call is not known to be stored
         """
         if self._trouble is not None or self._is_full():
-            await self._room()
-            if self.yields and self._fallback is not None:
-                self._start_writer()
-                return await self._fallback.record(call)
+            return self._record_with_room(call, since)
+        return self.leave(call, since)
+
+    async def _record_with_room(self, call: CallRecord, since: float | None) -> RecordStatus:
+        await self._room()
+        if self.yields and self._fallback is not None:
+            self._start_writer()
+            return await self._fallback.record(call)
         return await self.leave(call, since)
 
     def leave(self, call: CallRecord, since: float | None = None) -> asyncio.Future[RecordStatus]:

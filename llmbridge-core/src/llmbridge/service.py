@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from . import attempts, formats, streams
 from .calls import Call, Kept, system_prompt_hash, tool_names
-from .db import LLMDatabase, OnStorageError
+from .db import LEAST_PATIENCE, LLMDatabase, OnStorageError
 from .errors import InvalidRequestError, ModelNotFoundError
 from .metrics import CloseReport
 from .models import Models
@@ -124,17 +124,19 @@ class LLMBridge:
 
     async def close(self, timeout: float | None = None) -> CloseReport:
         """Finish the calls in flight, write what waits, spool the rest, and close the books and the connections to
-        vendors; all of it within `timeout` seconds (None: `record_timeout`). Says what became of what waited.
-        Idempotent; what comes after raises StorageClosedError."""
-        until = time.monotonic() + (self._books.record_timeout if timeout is None else timeout)
-        for _ in ("calls", "what they put on the books as they ended"):
+        vendors; all of it within `timeout` seconds (None: `record_timeout`), and where the calls in flight take them
+        all, the store gets a second more. Says what became of what waited. Idempotent; what comes after raises
+        StorageClosedError."""
+        seconds = self._books.record_timeout if timeout is None else timeout
+        until = time.monotonic() + seconds
+        for _ in range(2):  # the calls, and then what those that were left meanwhile put on the books
             if self._finishing:
                 await asyncio.wait(self._finishing, timeout=max(until - time.monotonic(), 0))
         report = CloseReport()
         async with AsyncExitStack() as closing:  # each is closed whatever the others raise
             for provider in self._roster.providers():
                 closing.push_async_callback(provider.close)
-            report = await self._books.close(max(until - time.monotonic(), 0))
+            report = await self._books.close(max(until - time.monotonic(), min(seconds, LEAST_PATIENCE)))
         self._roster.forget_replaced()
         return report
 

@@ -13,7 +13,7 @@ from llmbridge.storage.coverage import EPOCH, Uses
 
 from .filters import Parameters, conditions, expression
 from .session import Session
-from .totals import AGGREGATES, OPEN, watermark
+from .totals import AGGREGATES, open_lots, watermark
 
 _USER_SHEETS = """
 SELECT 0, origin, id_at_origin, start, sums, histograms FROM {{tables.llmbridge_user_totals}}
@@ -24,6 +24,7 @@ SELECT totals.grain, origin, '', start, sums, histograms FROM {{tables.llmbridge
 JOIN unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS wanted (grain, first, last)
 ON totals.grain = wanted.grain AND start >= first AND start < last
 """
+_CALLS = "{{tables.llmbridge_calls}}"
 
 #: The grain of a sheet, and its first and last start.
 Range = tuple[int, int, int]
@@ -42,7 +43,8 @@ async def summarize(session: Session, query: UsageQuery) -> list[UsageRow]:
         wanted = [(grain, *starts) for grain, of_grain in uses.items() for starts in of_grain.ranges()]
         kept = await _sheets(session, plan, wanted) if wanted else []
         scanned = await _gaps(session, plan) if plan.coverage.gaps else []
-        scanned += await _tail(session, plan) if plan.coverage.parts else []
+        lots = await open_lots(session) if plan.coverage.parts else []
+        scanned += await _tail(session, plan, lots) if lots else []
 
     def answer() -> list[UsageRow]:
         for *_, sums, _ in cut:
@@ -77,24 +79,27 @@ async def _gaps(session: Session, plan: Plan) -> list[Any]:
     parameters = Parameters()
     if len(gaps) == 1:
         first, last = (parameters.add(_instant(bound), "timestamptz") for bound in gaps[0])
-        return await _scan(session, plan, parameters, "", [f"called_at >= {first}", f"called_at < {last}"])
+        return await _scan(session, plan, parameters, _CALLS, [f"called_at >= {first}", f"called_at < {last}"])
     firsts, lasts = (
         parameters.add([_instant(bound) for bound in column], "timestamptz[]") for column in zip(*gaps, strict=True)
     )
-    source = f"JOIN unnest({firsts}, {lasts}) AS gap (first, last) ON called_at >= first AND called_at < last"
+    gap = f"unnest({firsts}, {lasts}) AS gap (first, last)"
+    source = f"{_CALLS} JOIN {gap} ON called_at >= first AND called_at < last"
     return await _scan(session, plan, parameters, source, [])
 
 
-async def _tail(session: Session, plan: Plan) -> list[Any]:
-    """Sums of the calls of the question that are in no total, but those of its gaps."""
+async def _tail(session: Session, plan: Plan, lots: list[int]) -> list[Any]:
+    """Sums of the calls of the question that are in no total, but those of its gaps. `OFFSET 0` makes PostgreSQL begin
+    with the lots, which it cannot know to be the fewest."""
     parameters = Parameters()
     edges = plan.query.edges
     first, last = (parameters.add(edge, "timestamptz") for edge in (edges[0], edges[-1]))
-    wanted = [f"lot = ANY (ARRAY({OPEN}))", f"called_at >= {first}", f"called_at < {last}"]
+    wanted = [f"called_at >= {first}", f"called_at < {last}"]
     if plan.coverage.gaps:
         bounds = parameters.add([_instant(bound) for bound in plan.coverage.bounds], "timestamptz[]")
         wanted.append(f"width_bucket(called_at, {bounds}) % 2 = 0")
-    return await _scan(session, plan, parameters, "", wanted)
+    source = f"(SELECT * FROM {_CALLS} WHERE lot = ANY ({parameters.add(lots, 'bigint[]')}) OFFSET 0) AS tail"  # noqa: S608
+    return await _scan(session, plan, parameters, source, wanted)
 
 
 async def _scan(session: Session, plan: Plan, parameters: Parameters, source: str, wanted: Sequence[str]) -> list[Any]:
@@ -106,7 +111,7 @@ async def _scan(session: Session, plan: Plan, parameters: Parameters, source: st
         (
             "SELECT",
             ", ".join((*keys, "status", AGGREGATES)),
-            "FROM {{tables.llmbridge_calls}}",
+            "FROM",
             source,
             *(("WHERE", " AND ".join(where)) if where else ()),
             "GROUP BY",

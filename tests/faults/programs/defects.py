@@ -165,7 +165,8 @@ def unsorted_keys() -> None:
 def no_migration_lock() -> None:
     from llmbridge_postgres import schema
 
-    schema._TRY_LOCK = schema._UNLOCK = "SELECT true"
+    schema._TRY_LOCK = schema._TRY_LOCK.replace("pg_try_advisory_lock", "num_nonnulls")
+    schema._UNLOCK = schema._UNLOCK.replace("pg_advisory_unlock", "num_nonnulls")
 
 
 @patch

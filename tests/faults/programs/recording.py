@@ -63,10 +63,11 @@ def record(
     """Open the books, record a few calls at once, close, and again, up to the last number or for so many `seconds`.
     `each` is how many calls lie between an opening and the closing (None: all). With `crossing`, `up` or `down`, every
     other call is one that other processes record at the same time, in that order. The exit code is 1 where a call was
-    not acknowledged, and with `calm` 3 where the store made any trouble: a batch tried again, or a call spooled."""
+    not acknowledged, and with `calm` 3 where the store made any trouble: an outage, a batch tried again, or a call
+    spooled."""
     noted = Notes(notes)
     chosen = range(*numbers)
-    until = time.monotonic() + (seconds or 3600)
+    until = time.monotonic() + (3600 if seconds is None else seconds)
     failures: list[StorageError] = []
 
     async def caller(db: LLMDatabase, mine: Iterator[int]) -> None:
@@ -93,7 +94,7 @@ def record(
             await asyncio.gather(*(caller(db, mine) for _ in range(callers)))
             await db.close()
             counts = db.metrics()
-            troubles += counts["batches_retried"] + counts["calls_spooled"]
+            troubles += counts["batches_retried"] + counts["calls_spooled"] + counts["outages"]
 
     asyncio.run(main())
     for error in failures[:3]:
