@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from llmbridge import LLMBridge, LLMRequest, Message, ModelPrice
@@ -16,7 +17,7 @@ from llmbridge.errors import ContentFilterError, InvalidResponseError, LLMBridge
 
 from .conftest import KEY, OWN, Vendor
 from .fake_vendor import FakeVendor, Reply
-from .wires import sse
+from .wires import completion, sse
 
 PROMPT = "the canary of the lake"
 
@@ -181,6 +182,46 @@ async def test_a_whole_answer_that_breaks_off_leaves_what_was_counted(
     await bridge.close()
     [row] = rows(tmp_path / "calls.db")
     assert (row["prompt_tokens"], row["usage_source"]) == (12, "partial")
+
+
+@pytest.mark.parametrize(
+    ("told", "cost"),
+    [
+        ({"cost": 0.00123}, "0.00123"),
+        ({"cost": 0.00005, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.001}}, "0.00105"),
+    ],
+    ids=["credits", "own key"],
+)
+async def test_what_a_gateway_says_it_charged_is_what_the_call_cost(
+    vendor: FakeVendor, tmp_path: Path, told: dict[str, Any], cost: str
+) -> None:
+    body = {"model": "openai/gpt-4o", "messages": [{"role": "user", "content": PROMPT}]}
+    made = completion(body)
+    [choice] = made["choices"]
+    more = {"provider": "Acme", "choices": [{**choice, "native_finish_reason": "stop"}]}
+    vendor.reply = Reply(body={**made, **more, "usage": {**made["usage"], **told}})
+    async with (
+        httpx2.AsyncClient(transport=_Elsewhere(vendor.origin)) as client,
+        LLMBridge(f"sqlite:///{tmp_path}/calls.db") as opened,
+    ):
+        opened.register_provider("openrouter", api_key=KEY, http_client=client)
+        request = LLMRequest(model="openrouter:openai/gpt-4o", messages=[Message(role="user", content=PROMPT)])
+        assert (await opened.chat(request)).cost == Decimal(cost)
+    [row] = rows(tmp_path / "calls.db")
+    assert (row["cost_source"], Decimal(row["estimated_cost"])) == ("provider", Decimal(cost))
+
+
+class _Elsewhere(httpx2.AsyncHTTPTransport):
+    """Takes what is meant for a vendor that has one address to the stand-in."""
+
+    def __init__(self, origin: str) -> None:
+        super().__init__()
+        self._origin = httpx2.URL(origin)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        there = {"scheme": self._origin.scheme, "host": self._origin.host, "port": self._origin.port}
+        request.url = request.url.copy_with(**there)
+        return await super().handle_async_request(request)
 
 
 #: fault of a stream -> the exception (None: an answer), and the status of the row.
