@@ -123,35 +123,26 @@ def pgbouncer(session: nox.Session) -> None:
 
 @nox.session
 def upstream(session: nox.Session) -> None:
-    """Stores that llmbridge-py made, with its real wheel in an environment of its own: it owns our import name. Its
-    PostgreSQL needs the extension pgcrypto, which Debian's package has."""
-    install_from_debian(session, "postgresql-15", POSTGRES_15 / "postgres")
+    """Stores that llmbridge-py made, with its real wheel in an environment of its own: it owns our import name."""
     session.install(*SOURCES, *tools("test"))
-    theirs = Path(session.create_tmp()) / "llmbridge-py"
-    session.run("python", "-m", "venv", str(theirs))
-    python = str(theirs / ("Scripts" if os.name == "nt" else "bin") / "python")
-    session.run(python, "-m", "pip", "install", "-q", *tools("upstream"), external=True)
-    env = {"LLMBRIDGE_TEST_UPSTREAM_PYTHON": python, "LLMBRIDGE_TEST_POSTGRES_PROGRAMS": str(POSTGRES_15)}
-    session.run("pytest", *(session.posargs or ["tests/upstream"]), env=env)
+    session.run("pytest", *(session.posargs or ["tests/upstream"]), env=beside_upstream(session))
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """How fast calls are recorded, beside what each database and its driver do alone; how much of the event loop that
-    takes; how fast usage is answered as the books grow (`-- --large`: to 10 million calls); and what `chat` costs,
-    beside LiteLLM, which has an environment of its own."""
+    """How fast calls are recorded, beside what each database and its driver do alone, and beside llmbridge-py; how much
+    of the event loop that takes; how fast usage is answered as the books grow (`-- --large`: to 10 million calls); and
+    what `chat` costs, beside LiteLLM. `-- NAME` runs one of them."""
     session.install(*SOURCES, *tools("test"))
     options = [given for given in session.posargs if given.startswith("-")]
     names = [given for given in session.posargs if given not in options] or (["usage"] if options else [])
-    for name in names or ("loop", "sqlite", "recording", "usage"):
-        session.run("python", "-m", f"bench.{name}", *(options if name == "usage" else ()))
-    if session.posargs:
-        return
-    rival = Path(session.create_tmp()).resolve() / "litellm"
-    session.run("python", "-m", "venv", str(rival))
-    python = str(rival / ("Scripts" if os.name == "nt" else "bin") / "python")
-    session.run(python, "-m", "pip", "install", "-q", *tools("rival"), external=True)
-    session.run("python", "-m", "bench.chat", env={"LLMBRIDGE_BENCH_LITELLM": python})
+    beside = {
+        "upstream": beside_upstream,
+        "chat": lambda session: {"LLMBRIDGE_BENCH_LITELLM": environment(session, "rival")},
+    }
+    for name in names or ("loop", "sqlite", "recording", "upstream", "usage", "chat"):
+        env = beside[name](session) if name in beside else {}
+        session.run("python", "-m", f"bench.{name}", *(options if name == "usage" else ()), env=env)
 
 
 @nox.session
@@ -188,6 +179,23 @@ def isolation(session: nox.Session) -> None:
             session.run("python", "-m", "build", "--outdir", str(elsewhere / "dist"), name, silent=True)
         use_wheels(session, elsewhere)
         use_sources(session, elsewhere)
+
+
+def environment(session: nox.Session, group: str) -> str:
+    """The Python of an environment that has a dependency group of the root project and nothing of ours."""
+    folder = Path(session.create_tmp()).resolve() / group
+    session.run("python", "-m", "venv", str(folder))
+    python = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
+    session.run(python, "-m", "pip", "install", "-q", *tools(group), external=True)
+    return python
+
+
+def beside_upstream(session: nox.Session) -> dict[str, str]:
+    """What the environment says of llmbridge-py, and of a PostgreSQL with the extension pgcrypto, which its migrations
+    need and Debian's package has."""
+    install_from_debian(session, "postgresql-15", POSTGRES_15 / "postgres")
+    python = environment(session, "upstream")
+    return {"LLMBRIDGE_TEST_UPSTREAM_PYTHON": python, "LLMBRIDGE_TEST_POSTGRES_PROGRAMS": str(POSTGRES_15)}
 
 
 def test(session: nox.Session) -> None:

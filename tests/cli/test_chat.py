@@ -21,7 +21,7 @@ ECHO = ("--model", "echo:demo")
 def test_the_answer_is_all_that_stdout_has(cli: Command) -> None:
     result = cli("chat", "Hello there", *ECHO, "--db", "new.db")
     assert (result.code, result.out) == (0, "echo: Hello there\n")
-    assert "echo:demo, 2 tokens in, 3 out, cost unknown (synthetic); recorded as " in result.err
+    assert "echo:demo, 2 tokens in, 3 out, cost nothing (synthetic); recorded as " in result.err
 
 
 def test_what_was_given_is_on_the_record(cli: Command) -> None:
@@ -42,7 +42,7 @@ def test_a_dash_reads_stdin(cli: Command, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_without_books_nothing_is_opened(cli: Command, tmp_path: Path) -> None:
     result = cli("chat", "Hi", *ECHO, "--no-db")
-    assert result.err == "echo:demo, 1 token in, 2 out, cost unknown (synthetic); not recorded: no database\n"
+    assert result.err == "echo:demo, 1 token in, 2 out, cost nothing (synthetic); not recorded: no database\n"
     assert list(tmp_path.iterdir()) == []
 
 

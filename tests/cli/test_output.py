@@ -41,11 +41,12 @@ def test_no_line_is_wider_than_the_terminal(
     assert max(map(len, printed(monkeypatch, capsys, width))) <= width
 
 
-def test_first_names_give_way_then_empty_columns_then_the_table(
+def test_first_gaps_give_way_then_names_then_empty_columns_then_the_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert printed(monkeypatch, capsys, 80)[1].split() == ROWS[0]
-    assert printed(monkeypatch, capsys, 45)[1].split() == ["openai:a-model", *ROWS[0][1:]]
+    assert printed(monkeypatch, capsys, 80)[1] == "  ".join([*ROWS[0][:3], "   0"])
+    assert printed(monkeypatch, capsys, 60)[1] == " ".join([*ROWS[0][:3], "   0"])
+    assert printed(monkeypatch, capsys, 45)[1].split() == ["openai:a-model-wi", *ROWS[0][1:]]
     assert printed(monkeypatch, capsys, 38)[-1] == "0 everywhere: idle"
     assert printed(monkeypatch, capsys, 33)[:2] == [
         "openai:a-model-with-a-long-name  12:00:00",

@@ -79,7 +79,7 @@ def test_a_purge_deletes_old_calls_day_by_day_and_keeps_the_sums(cli: Command, s
     [
         ([], "--older-than 90d"),
         (["--older-than", "all"], "--older-than 0d --force"),
-        (["--older-than", "6d"], "less than 7 needs force"),
+        (["--older-than", "6d"], "fewer than 7 need force=True, in a shell --force"),
         (["--older-than", "ages"], "is no time"),
     ],
 )

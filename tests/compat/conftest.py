@@ -18,7 +18,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def vendor() -> Iterator[FakeVendor]:
-    """What `openai:` leads to."""
+    """What `openai:` and `anthropic:` lead to."""
     with running() as server:
         yield server
 
@@ -34,7 +34,13 @@ def run(tmp_path: Path, vendor: FakeVendor) -> Run:
             before = f"import asyncio\n{before}"
         script = tmp_path / "program.py"
         script.write_text(f"{before}\n{program}", encoding="utf-8")
-        own = {"OPENAI_API_KEY": "sk-reader", "OPENAI_BASE_URL": vendor.url, "HOME": str(tmp_path)}
+        own = {
+            "OPENAI_API_KEY": "sk-reader",
+            "OPENAI_BASE_URL": vendor.url,
+            "ANTHROPIC_API_KEY": "sk-ant-reader",
+            "ANTHROPIC_BASE_URL": vendor.origin,
+            "HOME": str(tmp_path),
+        }
         done = subprocess.run(
             [sys.executable, "-W", "ignore::DeprecationWarning", script.name],
             capture_output=True,

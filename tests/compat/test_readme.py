@@ -64,7 +64,7 @@ def test_no_database(run: Run) -> None:
 def test_with_sqlite(run: Run, tmp_path: Path) -> None:
     printed = run(block("2) With SQLite (local logging)"))
     assert re.fullmatch(r"Response: echo: Hello!\nCost: \$0\.0000 if tracked\n", printed)
-    assert calls(tmp_path / "my_app.db") == [("openai", "gpt-4o-mini", "success")]
+    assert calls(tmp_path / "my_app.db") == [("anthropic", "claude-haiku-4-5", "success")]
     assert not (tmp_path / "llmbridge.db").exists()
 
 
@@ -85,7 +85,10 @@ def test_model_registry(run: Run) -> None:
 
 def test_provider_selection(run: Run, tmp_path: Path) -> None:
     run(block("Provider selection"), before=BEFORE, coroutine=True)
-    assert calls(tmp_path / "calls.db") == [("openai", "gpt-4o-mini", "success"), ("openai", "gpt-4o", "success")]
+    assert calls(tmp_path / "calls.db") == [
+        ("anthropic", "claude-opus-4-8", "success"),
+        ("openai", "gpt-4o", "success"),
+    ]
 
 
 def test_files_and_images(run: Run, tmp_path: Path) -> None:

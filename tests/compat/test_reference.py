@@ -216,7 +216,7 @@ async def test_a_provider_is_registered_by_its_kind_and_found() -> None:
     assert isinstance(service.get_provider("openai"), BaseLLMProvider)
     with pytest.raises(ValueError, match="nobody"):
         service.get_provider("nobody")
-    assert {"openai", "echo"} <= set(service.get_available_models())
+    assert {"openai", "anthropic"} <= set(service.get_available_models())
     info = service.get_model_info("openai:gpt-4o")
     assert (info["provider"], info["model"], info["supported"]) == ("openai", "gpt-4o", True)
     await service.close()

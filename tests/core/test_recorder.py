@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from llmbridge import recorder as recorder_module
+from llmbridge import queue
 from llmbridge.errors import (
     RecordRejectedError,
     StorageClosedError,
@@ -154,7 +155,7 @@ async def test_a_foreign_exception_becomes_a_storage_error() -> None:
 
 
 async def test_callers_beyond_the_bound_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "MAX_PENDING", 5)
+    monkeypatch.setattr(queue, "MAX_PENDING", 5)
     store = Store()
     recorder = Recorder(store.write, patience=1)
     await asyncio.gather(*(recorder.record(call()) for _ in range(50)))
@@ -203,7 +204,7 @@ async def test_closing_ends_the_retries() -> None:
 
 
 async def test_closing_tells_callers_that_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "MAX_PENDING", 1)
+    monkeypatch.setattr(queue, "MAX_PENDING", 1)
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
@@ -254,6 +255,24 @@ async def test_a_store_that_hangs_gets_no_more_of_a_callers_time_than_his_patien
     store.gate.set()
     await recorder.record(call())
     assert late.id in store.stored
+
+
+async def test_the_time_that_somebody_holds_up_the_event_loop_is_not_the_stores() -> None:
+    store = Store()
+
+    async def write(calls: Sequence[CallRecord]) -> RecordResult:
+        result = await store.write(calls)
+        for _ in range(10):  # as many steps as from a thread to a caller
+            await asyncio.sleep(0)
+        return result
+
+    recorder = Recorder(write, patience=0.05)
+    waiting = [asyncio.ensure_future(recorder.record(call())) for _ in range(3)]
+    while not store.batches:
+        await asyncio.sleep(0)
+    time.sleep(0.3)
+    assert await asyncio.gather(*waiting) == ["committed"] * 3
+    await recorder.close()
 
 
 class Shelf:
@@ -375,7 +394,7 @@ async def test_a_call_left_by_its_caller_is_told_of_if_it_is_lost(caplog: pytest
 
 
 async def test_callers_beyond_the_bound_of_bytes_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "MAX_PENDING_BYTES", 30_000)
+    monkeypatch.setattr(queue, "MAX_PENDING_BYTES", 30_000)
     store = Store()
     recorder = Recorder(store.write, patience=5)
     large = [call().model_copy(update={"metadata": {"text": "x" * 8000}}) for _ in range(20)]
@@ -385,7 +404,7 @@ async def test_callers_beyond_the_bound_of_bytes_wait_for_room(monkeypatch: pyte
 
 
 async def test_a_caller_does_not_wait_for_room_longer_than_his_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "MAX_PENDING", 1)
+    monkeypatch.setattr(queue, "MAX_PENDING", 1)
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=0.05)

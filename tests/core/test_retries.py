@@ -135,6 +135,7 @@ PASSING = [
 ]
 LASTING = [
     RateLimitError("no credit", status_code=402),
+    RateLimitError("no credit", status_code=400),
     ProviderUnavailableError("redirected", status_code=302),
     AuthenticationError("no key", status_code=401),
     ContextLengthError("too long"),

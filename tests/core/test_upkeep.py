@@ -87,7 +87,7 @@ async def test_an_empty_store_is_purged_too_so_that_late_calls_are_refused(db: L
 @pytest.mark.parametrize("before", [TODAY - 6 * DAY, TODAY + 400 * DAY, (TODAY - 6 * DAY).date()])
 async def test_a_week_is_kept_unless_it_is_forced(db: LLMDatabase, before: datetime | date) -> None:
     await record(db, TODAY - 7 * DAY)
-    with pytest.raises(ValueError, match="less than 7 needs force"):
+    with pytest.raises(ValueError, match="fewer than 7 need force=True, in a shell --force"):
         await db.purge(before)
     assert await db.purge(TODAY - 7 * DAY) == 0
     assert await db.purge(before, force=True) == 1

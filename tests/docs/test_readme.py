@@ -1,14 +1,16 @@
-"""The README says nothing that does not run."""
+"""The README and the pages of `docs` say nothing that does not run."""
 
 from __future__ import annotations
 
 import ast
+import base64
 import inspect
 import re
 import shlex
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from collections.abc import AsyncIterator
 from contextlib import closing
 from decimal import Decimal
@@ -17,20 +19,33 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.main import get_command
 
 from llmbridge import LLMBridge
+from llmbridge.cli.app import app
 from llmbridge.storage import StoragePlugin
+from llmbridge.storage.hookspecs import GROUP
 from llmbridge.testing import StorageContract
 
 from ..providers.fake_vendor import FakeVendor, running
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-SHELL = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+README = ROOT / "README.md"
+#: The page on moving has tests of its own, beside upstream's README.
+MOVING = ROOT / "docs" / "moving-from-llmbridge-py.md"
+PAGES = [README, *sorted(set((ROOT / "docs").glob("*.md")) - {MOVING})]
 
 
-CONSOLE = re.findall(r"^```console\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, *pages: Path) -> list[str]:
+    """The code of that language in the pages, in order."""
+    fence = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    return [text for page in pages for text in fence.findall(page.read_text(encoding="utf-8"))]
+
+
+PYTHON = blocks("python", *PAGES)
+SHELL = blocks("sh", README)
+#: A pixel.
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
 def snippet(part: str) -> str:
@@ -99,15 +114,17 @@ async def test_a_fastapi_application_shares_one_bridge() -> None:
         client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app")
         async with client:
             answers = [await client.post("/ask", params={"text": text, "user": "user-1"}) for text in ("Hi", "Bye")]
+            told = await client.post("/tell", params={"text": "Hi", "user": "user-1"})
     assert [answer.json() for answer in answers] == [{"answer": "echo: Hi"}, {"answer": "echo: Bye"}]
+    assert told.text == "echo: Hi"
     async with LLMBridge("sqlite:///calls.db", origin="shop") as bridge:
         stats = await bridge.get_usage_stats("user-1")
     assert stats is not None
-    assert stats.total_calls == 2
+    assert stats.total_calls == 3
 
 
 async def test_an_answer_comes_in_pieces(capsys: pytest.CaptureFixture[str]) -> None:
-    await run(snippet("bridge.stream"))
+    await run(snippet("in bridge.stream"))
     assert capsys.readouterr().out == (
         "echo: Hi\n {'prompt_tokens': 1, 'completion_tokens': 2, 'total_tokens': 3} committed\n"
     )
@@ -116,6 +133,26 @@ async def test_an_answer_comes_in_pieces(capsys: pytest.CaptureFixture[str]) -> 
 async def test_an_answer_is_data(capsys: pytest.CaptureFixture[str]) -> None:
     await run(snippet("response_format"))
     assert capsys.readouterr().out == "Hi None\n"
+
+
+async def test_a_tool_is_called_and_its_result_answered(vendor: FakeVendor, capsys: pytest.CaptureFixture[str]) -> None:
+    await run(snippet("tools=[weather]"))
+    called, answer = capsys.readouterr().out.splitlines()
+    assert called == 'weather {"city": "Lima"}'
+    assert answer == "echo: How is the weather in Lima?"
+    assert [message["role"] for message in vendor.requests[-1].body["messages"]] == ["user", "assistant", "tool"]
+
+
+async def test_an_image_is_sent_with_its_question(
+    vendor: FakeVendor, new_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (new_folder / "chart.png").write_bytes(base64.b64decode(PNG))
+    await run(snippet("analyze_image"))
+    [message] = vendor.requests[0].body["messages"]
+    assert [part["image_url"]["url"] for part in message["content"] if part["type"] == "image_url"] == [
+        f"data:image/png;base64,{PNG}"
+    ]
+    assert capsys.readouterr().out.startswith("echo: What does it show?")
 
 
 async def test_usage_is_read_by_day_and_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,11 +206,11 @@ async def test_the_spool_and_the_closing_are_told(capsys: pytest.CaptureFixture[
     assert closed == "CloseReport(committed=0, spooled=0, lost=0)"
 
 
-async def test_the_sql_of_the_readme_reads_the_view() -> None:
+async def test_the_sql_reads_the_view() -> None:
     async with LLMBridge("sqlite:///calls.db") as bridge:
         assert bridge.db is not None
         await bridge.db.record_api_call(origin="shop", provider="p", model_name="m", estimated_cost="0.1")
-    [query] = re.findall(r"^```sql\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    [query] = blocks("sql", *PAGES)
     with closing(sqlite3.connect("calls.db")) as plain:
         [row] = plain.execute(query).fetchall()
     assert row[1:] == ("m", 1, None, "0.1")
@@ -184,6 +221,8 @@ async def test_a_plugin_describes_its_backend() -> None:
     plugin = names["llmbridge_storage"]()
     assert isinstance(plugin, StoragePlugin)
     assert plugin.schemes == ("mystore",)
+    [entry_point] = blocks("toml", *PAGES)
+    assert list(tomllib.loads(entry_point)["project"]["entry-points"][GROUP]) == list(plugin.schemes)
 
 
 async def test_a_backend_is_proven_by_a_subclass() -> None:
@@ -194,7 +233,7 @@ async def test_a_backend_is_proven_by_a_subclass() -> None:
 def test_the_command_line_prints_what_is_shown(vendor: FakeVendor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMBRIDGE_DATABASE_URL", "sqlite:///calls.db")
     monkeypatch.setenv("COLUMNS", "120")
-    [session] = CONSOLE
+    [session] = blocks("console", *PAGES)
     commands = re.findall(r"^\$ llmbridge (.*)\n((?:[^$].*\n)+)", session, re.MULTILINE)
     assert len(commands) == session.count("$ llmbridge")
     for command, shown in commands:
@@ -202,6 +241,12 @@ def test_the_command_line_prints_what_is_shown(vendor: FakeVendor, monkeypatch: 
         done = subprocess.run(command_line, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert [shape(line) for line in done.stdout.splitlines()] == [shape(line) for line in shown.splitlines()]
+
+
+def test_every_command_is_told_of_and_no_other() -> None:
+    rows = re.findall(r"^\| (`llmbridge .*?) \|", (ROOT / "docs" / "operating.md").read_text("utf-8"), re.MULTILINE)
+    told = {word for row in rows for word in re.findall(r"(?:`llmbridge |, `)([a-z-]+)", row)}
+    assert told == set(get_command(app).commands)
 
 
 def test_the_command_of_the_tests_is_the_one_that_runs_on_every_change() -> None:
@@ -214,6 +259,16 @@ def test_the_commands_of_the_set_up_come_first() -> None:
     assert "nox" in SHELL[1]
 
 
-def test_every_file_that_is_linked_is_there() -> None:
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", README)
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", [*PAGES, MOVING], ids=lambda page: page.name)
+def test_every_place_that_is_linked_is_there(page: Path) -> None:
+    for file, _, heading in re.findall(r"\]\((?!https?:)([^)#]*)(#([^)]+))?\)", page.read_text(encoding="utf-8")):
+        there = page.parent / file if file else page
+        assert there.exists(), f"{page.name} links {file}"
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in [title.lower().replace(" ", "-") for title in titles]
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    readme = README.read_text(encoding="utf-8")
+    assert [page.name for page in (*PAGES[1:], MOVING) if f"](docs/{page.name})" not in readme] == []

@@ -137,6 +137,31 @@ async def test_by_create_backend_and_with_a_url_as_well(url: str) -> None:
         PostgreSQLBackend()
 
 
+@pytest.mark.parametrize("schema", [None, "books"])
+async def test_a_manager_leads_to_the_same_store_as_its_url(url: str, shared: asyncpg.Pool, schema: str | None) -> None:
+    managers = (AsyncDatabaseManager(config(url, schema=schema)), AsyncDatabaseManager(pool=shared, schema=schema))
+    target = create_backend(url, schema=schema).target
+    for manager in managers:
+        assert create_backend(db_manager=manager, schema=schema or "llmbridge").target == target
+
+
+@pytest.mark.parametrize(
+    ("changes", "target"),
+    [
+        ({"host": "DB", "port": 5433, "database": "books"}, "postgresql://db:5433/books"),
+        ({"connection_string": "postgresql://me:hunter2@db/books"}, "postgresql://db/books"),
+        ({"connection_string": "host=db dbname=books"}, None),
+    ],
+)
+def test_what_the_configuration_of_a_manager_says_names_its_store(changes: dict[str, Any], target: str | None) -> None:
+    assert PostgreSQLBackend(db_manager=AsyncDatabaseManager(DatabaseConfig(**changes))).target == target
+
+
+async def test_a_pool_that_was_made_elsewhere_names_no_store(url: str) -> None:
+    async with asyncpg.create_pool(url, min_size=1, max_size=1) as pool:
+        assert PostgreSQLBackend(db_manager=AsyncDatabaseManager(pool=pool)).target is None
+
+
 async def test_a_mixed_case_schema_of_the_manager_is_told_how_to_mend(url: str) -> None:
     manager = AsyncDatabaseManager(config(url, schema="MyHost"))
     with pytest.raises(InvalidStorageURLError, match="schema="):

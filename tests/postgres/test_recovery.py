@@ -7,12 +7,14 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from pgdbm import AsyncDatabaseManager, DatabaseConfig
 
+from llmbridge import LLMBridge, LLMRequest, Message
 from llmbridge.errors import RecordRejectedError, StorageUnavailableError
 from llmbridge.recorder import Recorder
 from llmbridge.schemas import CallRecord
@@ -129,6 +131,27 @@ async def test_a_failover_under_load_loses_and_doubles_nothing() -> None:
             acknowledged = await record_while(backend, trouble)
             await assert_recorded(backend, acknowledged)
         assert standby.run("SELECT count(*) FROM llmbridge.llmbridge_calls")[0][0] == len(acknowledged)
+
+
+async def test_calls_of_a_host_application_wait_in_the_spool_while_its_pool_reaches_nobody(
+    own_server: OwnServer, tmp_path: Path
+) -> None:
+    request = LLMRequest(model="echo:parrot", messages=[Message(role="user", content="Hi")])
+    with own_server.database("ENCODING 'UTF8'") as database:
+        url = own_server.database_url(database)
+        manager = AsyncDatabaseManager(DatabaseConfig(connection_string=url, min_connections=1, retry_attempts=1))
+        async with LLMBridge(db_manager=manager, schema="books", spool_dir=tmp_path) as bridge:
+            assert (await bridge.chat(request)).record_status == "committed"
+            await asyncio.to_thread(own_server.stop)
+            try:
+                assert (await bridge.chat(request)).record_status == "spooled"
+                await bridge.close()
+            finally:
+                await asyncio.to_thread(own_server.start)
+        async with LLMBridge(url, schema="books", spool_dir=tmp_path) as bridge:
+            while (await bridge.usage())[0].calls < 2:
+                await asyncio.sleep(0.01)
+        await manager.disconnect()
 
 
 @pytest.fixture(params=["own pool", "pool of the host"])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from pydantic_ai.providers import infer_provider_class
 
 from llmbridge import LLMBridge
 from llmbridge.errors import AuthenticationError, InvalidRequestError
 from llmbridge.plugins import create_provider
+from llmbridge.providers import others
 from llmbridge.schemas import LLMRequest, Message
 
 from .conftest import KEY, OWN, VENDORS, Vendor
@@ -34,6 +37,34 @@ async def call(name: str, **options: Any) -> None:
         await provider.complete(HI, "any-model", timeout=20.0)
     finally:
         await provider.close()
+
+
+async def test_credentials_that_a_library_does_not_find_are_an_error_of_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "nothing.json"))
+    monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
+    with pytest.raises(AuthenticationError, match=r"google-cloud: .* no credentials") as caught:
+        await call("google-cloud")
+    assert (caught.value.provider, caught.value.__context__) == ("google-cloud", None)
+
+
+async def test_what_is_meant_for_a_gateway_goes_to_the_gateway(vendor: FakeVendor) -> None:
+    with pytest.raises(InvalidRequestError, match=r"litellm: .* base_url"):
+        await call("litellm", api_key=KEY)
+    await call("litellm", api_key=KEY, base_url=vendor.url)
+    [request] = vendor.requests
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_no_other_vendor_stands_at_openais_address() -> None:
+    for kind in others.EXTRAS.keys() - others.WITHOUT_ADDRESS:
+        try:
+            found = infer_provider_class(kind)
+        except ImportError:  # its packages are not here
+            continue
+        if others.EXTRAS[kind] == "openai" and kind not in ("azure", "vllm"):  # which raise without an address
+            assert "api.openai.com" not in found(api_key=KEY).base_url
 
 
 @every(OWN[1:])  # OpenAI's address always has it

@@ -9,13 +9,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from llmbridge import LLMBridge, LLMRequest, Message, ModelPrice
-from llmbridge.errors import LLMBridgeError
+from llmbridge.errors import ContentFilterError, InvalidResponseError, LLMBridgeError, ProviderUnavailableError
 
 from .conftest import KEY, OWN, Vendor
-from .fake_vendor import FakeVendor
+from .fake_vendor import FakeVendor, Reply
+from .wires import completion, sse
 
 PROMPT = "the canary of the lake"
 
@@ -128,6 +130,98 @@ async def test_every_ending_is_the_right_exception_and_the_right_row(
         WRITTEN[which.name][1],
     )
     assert b"canary" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("which", [vendor for vendor in OWN if vendor.name == "google"], ids=["google"])
+async def test_a_prompt_that_is_blocked_costs_what_the_vendor_counted_of_it(
+    bridge: LLMBridge, vendor: FakeVendor, which: Vendor, tmp_path: Path, streamed: bool
+) -> None:
+    body = {
+        "promptFeedback": {"blockReason": "SAFETY"},
+        "usageMetadata": {"promptTokenCount": 12, "totalTokenCount": 12},
+    }
+    vendor.events = sse(body)
+    vendor.reply = None if streamed else Reply(body=body)
+    request = LLMRequest(model=f"{which.name}:{which.model}", messages=[Message(role="user", content=PROMPT)])
+    asked = anext(bridge.stream(request)) if streamed else bridge.chat(request)
+    with pytest.raises(ContentFilterError):
+        await asked
+    await bridge.close()
+    [row] = rows(tmp_path / "calls.db")
+    assert (row["status"], row["prompt_tokens"], row["completion_tokens"]) == ("error", 12, 0)
+    assert (row["usage_source"], Decimal(row["estimated_cost"])) == ("provider", 12 * Decimal("0.3") / 1_000_000)
+
+
+@pytest.mark.parametrize("which", [vendor for vendor in OWN if vendor.name == "openai"], ids=["openai"])
+async def test_an_answer_of_no_use_costs_what_the_vendor_counted_of_it(
+    bridge: LLMBridge, vendor: FakeVendor, which: Vendor, tmp_path: Path
+) -> None:
+    vendor.fault = "no_choices"
+    request = LLMRequest(model=f"{which.name}:{which.model}", messages=[Message(role="user", content=PROMPT)])
+    with pytest.raises(InvalidResponseError) as caught:
+        await bridge.chat(request)
+    await bridge.close()
+    assert caught.value.usage is not None
+    [row] = rows(tmp_path / "calls.db")
+    assert (row["status"], row["error_type"], row["usage_source"]) == ("error", "InvalidResponseError", "provider")
+    assert Decimal(row["estimated_cost"]) == by_hand(which, "")
+
+
+@pytest.mark.parametrize("which", [vendor for vendor in OWN if vendor.name == "anthropic"], ids=["anthropic"])
+async def test_a_whole_answer_that_breaks_off_leaves_what_was_counted(
+    bridge: LLMBridge, vendor: FakeVendor, which: Vendor, tmp_path: Path
+) -> None:
+    vendor.fault = "stream_cut"
+    long = {"thinking": {"type": "enabled", "budget_tokens": 30_000}}  # which the library streams
+    request = LLMRequest(
+        model=f"{which.name}:{which.model}", messages=[Message(role="user", content=PROMPT)], extra=long
+    )
+    with pytest.raises(ProviderUnavailableError):
+        await bridge.chat(request)
+    await bridge.close()
+    [row] = rows(tmp_path / "calls.db")
+    assert (row["prompt_tokens"], row["usage_source"]) == (12, "partial")
+
+
+@pytest.mark.parametrize(
+    ("told", "cost"),
+    [
+        ({"cost": 0.00123}, "0.00123"),
+        ({"cost": 0.00005, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.001}}, "0.00105"),
+    ],
+    ids=["credits", "own key"],
+)
+async def test_what_a_gateway_says_it_charged_is_what_the_call_cost(
+    vendor: FakeVendor, tmp_path: Path, told: dict[str, Any], cost: str
+) -> None:
+    body = {"model": "openai/gpt-4o", "messages": [{"role": "user", "content": PROMPT}]}
+    made = completion(body)
+    [choice] = made["choices"]
+    more = {"provider": "Acme", "choices": [{**choice, "native_finish_reason": "stop"}]}
+    vendor.reply = Reply(body={**made, **more, "usage": {**made["usage"], **told}})
+    async with (
+        httpx2.AsyncClient(transport=_Elsewhere(vendor.origin)) as client,
+        LLMBridge(f"sqlite:///{tmp_path}/calls.db") as opened,
+    ):
+        opened.register_provider("openrouter", api_key=KEY, http_client=client)
+        request = LLMRequest(model="openrouter:openai/gpt-4o", messages=[Message(role="user", content=PROMPT)])
+        assert (await opened.chat(request)).cost == Decimal(cost)
+    [row] = rows(tmp_path / "calls.db")
+    assert (row["cost_source"], Decimal(row["estimated_cost"])) == ("provider", Decimal(cost))
+
+
+class _Elsewhere(httpx2.AsyncHTTPTransport):
+    """Takes what is meant for a vendor that has one address to the stand-in."""
+
+    def __init__(self, origin: str) -> None:
+        super().__init__()
+        self._origin = httpx2.URL(origin)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        there = {"scheme": self._origin.scheme, "host": self._origin.host, "port": self._origin.port}
+        request.url = request.url.copy_with(**there)
+        return await super().handle_async_request(request)
 
 
 #: fault of a stream -> the exception (None: an answer), and the status of the row.

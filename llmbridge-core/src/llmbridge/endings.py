@@ -44,7 +44,8 @@ def success(completion: Completion) -> dict[str, Any]:
 def failure(error: BaseException, usage: TokenUsage | None = None, *, begun: bool = False) -> dict[str, Any]:
     """The fields of a call that raised. The text of a foreign exception may quote the prompt: it is left out.
 
-    `usage` is what the vendor had reported of an answer that broke off, and `begun` says that there was one.
+    `usage` is what the vendor had reported of an answer that broke off, and `begun` says that there was one. What the
+    error itself brings of it goes first.
     """
     fields: dict[str, Any] = {"status": "cancelled"}
     if not isinstance(error, asyncio.CancelledError | GeneratorExit):
@@ -53,10 +54,11 @@ def failure(error: BaseException, usage: TokenUsage | None = None, *, begun: boo
             "error_type": type(error).__name__,
             "error_message": str(error) if isinstance(error, LLMBridgeError) else None,
         }
-    if usage is not None:
-        fields |= _counted(usage)
-        if usage.source != "synthetic":
-            fields["usage_source"] = "partial"
+    counted = error.usage if isinstance(error, ProviderError) else None
+    if counted is None and usage is not None:
+        counted = usage if usage.source == "synthetic" else usage.model_copy(update={"source": "partial"})
+    if counted is not None:
+        fields |= _counted(counted)
         if fields["prompt_tokens"] is not None or fields["completion_tokens"] is not None:
             return fields
     fields["cost_reason"] = "not_billed" if not begun and _is_unbilled(error) else "unmeasured_usage"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from .schemas import TokenUsage
 
 
 class LLMBridgeError(Exception):
@@ -14,7 +18,8 @@ class ProviderError(LLMBridgeError):
     """A vendor refused or failed a call.
 
     `provider` and `model` name whom we called, `status_code` is the HTTP status (None: there was no answer),
-    `retry_after` the wait in seconds that the vendor asked for (None: it did not say).
+    `retry_after` the wait in seconds that the vendor asked for (None: it did not say). `usage` is what the vendor
+    counted of an answer that is of no use (None: nothing).
     """
 
     #: What the failed attempt is recorded as.
@@ -28,12 +33,14 @@ class ProviderError(LLMBridgeError):
         model: str | None = None,
         status_code: int | None = None,
         retry_after: float | None = None,
+        usage: TokenUsage | None = None,
     ) -> None:
         super().__init__(message)
         self.provider = provider
         self.model = model
         self.status_code = status_code
         self.retry_after = retry_after
+        self.usage = usage
 
 
 class AuthenticationError(ProviderError):

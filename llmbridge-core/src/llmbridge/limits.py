@@ -10,3 +10,15 @@ MAX_ERROR_MESSAGE = 2000
 MAX_METADATA_BYTES = 8 * 1024
 #: Integers are smaller than this, and not smaller than its negative.
 INT64 = 2**63
+#: The fields of a call that are counts, from 0 on.
+NATURALS = (
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "reasoning_tokens",
+    "response_time_ms",
+    "time_to_first_token_ms",
+)

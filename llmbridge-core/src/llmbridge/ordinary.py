@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple, get_args
 from uuid import UUID
 
-from .limits import INT64, MAX_METADATA_BYTES, MAX_NAME
+from .limits import INT64, MAX_METADATA_BYTES, MAX_NAME, NATURALS
 from .schemas import CallRecord, CallStatus, CostReason, CostSource, UsageSource
 from .storage.types import LATEST
 
@@ -124,19 +124,7 @@ _TEXTS = (
     "system_prompt_hash",
     "error_type",
 )
-_COUNTS = (
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "cache_write_1h_tokens",
-    "reasoning_tokens",
-    "response_time_ms",
-    "time_to_first_token_ms",
-    "max_tokens",
-    "attempt",
-)
+_COUNTS = (*NATURALS, "max_tokens", "attempt")
 _CHOICES = {"status": CallStatus, "usage_source": UsageSource, "cost_source": CostSource, "cost_reason": CostReason}
 
 #: The one type that a field has on the short way, if it is not None; money takes the long way.

@@ -7,7 +7,6 @@ import logging
 import os
 import random
 import weakref
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 from uuid import UUID
@@ -20,26 +19,20 @@ from .errors import (
     StorageUnavailableError,
     WrongLoopError,
 )
-from .limits import MAX_METADATA_BYTES
 from .metrics import Counters
+from .queue import Entry, Queue, size
 from .schemas import CallRecord, RecordStatus
 from .storage.types import MAX_BATCH, RecordResult
 
-#: Most records that wait for the writer, and most bytes that they take; further callers wait for room.
-MAX_PENDING = 10_000
-MAX_PENDING_BYTES = 64 * 1024 * 1024
-
+#: By how many seconds a timer may be late in an event loop that nobody holds up.
+_PUNCTUAL = 0.1
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
-#: What a record takes at most, apart from its free texts.
-_RECORD_BYTES = 2048
 
 logger = logging.getLogger("llmbridge.recorder")
 
 Write = Callable[[Sequence[CallRecord]], Awaitable[RecordResult]]
 Rescue = Callable[[Sequence[CallRecord]], None]
-#: A call, its caller's future, when it came by the clock of the event loop, and the most bytes that it takes.
-Entry = tuple[CallRecord, "asyncio.Future[RecordStatus]", float, int]
 
 
 class Watcher(Protocol):
@@ -81,12 +74,11 @@ class Recorder:
         self._fallback = fallback
         self._rescue = rescue
         self._watcher = watcher
-        self._waiting: deque[Entry] = deque()
+        self._waiting = Queue()
         self._writing: list[list[Entry]] = []
-        self._bytes = 0
-        self._wanting_room: deque[asyncio.Future[None]] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
+        self._is_forgiving = False
         self._closed = False
         self._trouble: StorageError | None = None
         self._sample: CallRecord | None = None
@@ -118,7 +110,7 @@ class Recorder:
         :raises RecordRejectedError: the store can never hold this call
         :raises StorageError: the call is not known to be stored
         """
-        if self._trouble is not None or self._is_full():
+        if self._trouble is not None or self._waiting.is_full:
             return self._record_with_room(call, since)
         return self.leave(call, since)
 
@@ -135,14 +127,14 @@ class Recorder:
             raise StorageClosedError("the books are closed")
         loop = asyncio.get_running_loop()
         settled: asyncio.Future[RecordStatus] = loop.create_future()
-        self._add((call, settled, since or loop.time(), _size(call)))
+        self._add((call, settled, since or loop.time(), size(call)))
         return settled
 
     def adopt(self, entries: Iterable[Entry]) -> None:
         """Take over calls that another recorder has given up."""
         now = asyncio.get_running_loop().time()
-        for call, settled, _, size in entries:
-            self._add((call, settled, now, size))
+        for call, settled, _, bytes_taken in entries:
+            self._add((call, settled, now, bytes_taken))
 
     def give_up(self, error: StorageError) -> None:
         """Take the store to be away, and write nothing that waits."""
@@ -152,8 +144,6 @@ class Recorder:
         self._note(error)
         self._writing.clear()
         self._waiting.clear()
-        self._bytes = 0
-        self._free_room()
         if self._fallback is not None:
             self._fallback.adopt(entries)
         else:
@@ -163,7 +153,7 @@ class Recorder:
         """Take no more calls, write what waits for at most `timeout` seconds (None: as long as it takes), and give up
         the rest."""
         self._closed = True
-        self._free_room()
+        self._waiting.look_again()
         if self._writer is not None and self.pending:
             await asyncio.wait([self._writer], timeout=timeout)
         if self.pending:
@@ -175,8 +165,7 @@ class Recorder:
         self._forgotten.detach()
 
     def _add(self, entry: Entry) -> None:
-        self._waiting.append(entry)
-        self._bytes += entry[3]
+        self._waiting.add(entry)
         self._start_writer()
         if self._alarm is None or entry[2] + self._patience < self._alarm.when():
             self._set_alarm(entry[2] + self._patience)
@@ -193,27 +182,15 @@ class Recorder:
     def _unsettled(self) -> list[Entry]:
         return [*(entry for part in self._writing for entry in part), *self._waiting]
 
-    def _is_full(self) -> bool:
-        return len(self._waiting) >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES
-
     async def _room(self) -> None:
         try:
             async with asyncio.timeout(self._patience):
-                while self._is_full() and not self._closed and not self.yields:
-                    freed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                    self._wanting_room.append(freed)
-                    await freed
+                await self._waiting.room(lambda: self._closed or self.yields)
         except TimeoutError:
             self._counters.calls_lost += 1
             raise StorageUnavailableError(
                 f"the store did not take the calls before this one within {self._patience:g} s"
             ) from None
-
-    def _free_room(self) -> None:
-        while self._wanting_room:
-            freed = self._wanting_room.popleft()
-            if not freed.done():
-                freed.set_result(None)
 
     async def _run(self) -> None:
         try:
@@ -221,7 +198,7 @@ class Recorder:
                 if not self._waiting:
                     await self._look_for_the_store()
                     continue
-                self._writing.append(self._next_batch())
+                self._writing.append(self._waiting.take(MAX_BATCH))
                 while self._writing:
                     await self._settle(self._writing[-1])
         except BaseException as error:
@@ -232,12 +209,6 @@ class Recorder:
 
     def _is_away(self) -> bool:
         return self._trouble is not None and self._fallback is not None and not self._closed
-
-    def _next_batch(self) -> list[Entry]:
-        batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
-        self._bytes -= sum(entry[3] for entry in batch)
-        self._free_room()
-        return batch
 
     async def _settle(self, part: list[Entry]) -> None:
         """Commit a part of a batch; where the store rejects it, only the callers of the rejected calls fail: those
@@ -303,13 +274,17 @@ class Recorder:
                 self._is_well()
 
     def _look_for_late_calls(self) -> None:
+        held_up = self._held_up()
         self._alarm = None
-        oldest = min((part[0][2] for part in (*self._writing, self._waiting) if part), default=None)
+        oldest = min((entry[2] for entry in self._unsettled()), default=None)
         if oldest is None:
             return
         now = asyncio.get_running_loop().time()
         if oldest + self._patience > now:
             self._set_alarm(oldest + self._patience)
+            return
+        if held_up:
+            self._set_alarm(now + held_up)
             return
         late = StorageUnavailableError(
             f"the store did not confirm within {self._patience:g} s; the call may still be written"
@@ -320,6 +295,13 @@ class Recorder:
         self._note(late)
         self._fail([entry for entry in self._unsettled() if entry[2] + self._patience <= now], late)
         self._set_alarm(now + min(self._patience, _LONGEST_PAUSE))
+
+    def _held_up(self) -> float:
+        """For how many seconds somebody kept the event loop from being told what the store did; 0 the second time: no
+        call waits more than twice its patience."""
+        late = 0.0 if self._alarm is None else asyncio.get_running_loop().time() - self._alarm.when()
+        self._is_forgiving = late > _PUNCTUAL and not self._is_forgiving
+        return min(late, self._patience) if self._is_forgiving else 0.0
 
     def _lose(self, error: StorageError) -> None:
         """The store does not take the batch: nor does it take those behind it, where they can go elsewhere."""
@@ -343,7 +325,7 @@ class Recorder:
         self._sample = None
         if self._trouble is not None:
             self._trouble = None
-            self._free_room()
+            self._waiting.look_again()
             if self._watcher is not None:
                 self._watcher.back()
 
@@ -352,8 +334,6 @@ class Recorder:
         entries = self._unsettled()
         self._writing.clear()
         self._waiting.clear()
-        self._bytes = 0
-        self._free_room()
         if not entries or self._process != os.getpid():
             return
         try:
@@ -416,18 +396,6 @@ def _answer(entries: Sequence[Entry], outcome: RecordStatus) -> None:
     for _, settled, _, _ in entries:
         if not settled.done():
             settled.set_result(outcome)
-
-
-def _size(call: CallRecord) -> int:
-    """What a record takes at most in bytes."""
-    size = _RECORD_BYTES
-    if call.metadata is not None:
-        size += MAX_METADATA_BYTES
-    if call.error_message is not None:
-        size += len(call.error_message)
-    if call.tools_used is not None:
-        size += sum(map(len, call.tools_used))
-    return size
 
 
 def _save_what_is_left(

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from . import money
 from .errors import RecordRejectedError
-from .limits import INT64, MAX_ERROR_MESSAGE, MAX_METADATA_BYTES, MAX_NAME
+from .limits import INT64, MAX_ERROR_MESSAGE, MAX_METADATA_BYTES, MAX_NAME, NATURALS
 from .ordinary import in_full
 from .schemas import CallRecord, LLMModel
 from .storage.types import LATEST, ModelPrice
@@ -27,17 +27,6 @@ from .storage.types import LATEST, ModelPrice
 _IDS_AT_ONCE = 128
 _NAMES = ("origin", "provider", "model_name")
 _SHORT_TEXTS = ("requested_model", "price_version", "finish_reason", "response_id", "system_prompt_hash", "error_type")
-_NATURALS = (
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "cache_write_1h_tokens",
-    "reasoning_tokens",
-    "response_time_ms",
-    "time_to_first_token_ms",
-)
 _AMOUNTS = (
     "estimated_cost",
     "dollars_per_million_tokens_input_used",
@@ -45,7 +34,7 @@ _AMOUNTS = (
     "previous_cost",
 )
 _get_texts = attrgetter(*_NAMES, "id_at_origin", *_SHORT_TEXTS)
-_get_naturals = attrgetter(*_NATURALS)
+_get_naturals = attrgetter(*NATURALS)
 _get_amounts = attrgetter(*_AMOUNTS)
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _SECRETS = re.compile(
@@ -278,7 +267,7 @@ def _changes(call: CallRecord) -> dict[str, Any]:
         changes["id_at_origin"] = check_user(call.id_at_origin)
         for name in _SHORT_TEXTS:
             changes[name] = _text(getattr(call, name), MAX_NAME)
-    for name, number in zip(_NATURALS, _get_naturals(call), strict=True):
+    for name, number in zip(NATURALS, _get_naturals(call), strict=True):
         if number is not None and not 0 <= number < INT64:
             _check_integer(name, number, least=0)
     _check_integer("attempt", call.attempt, least=1)

@@ -109,7 +109,7 @@ def passes(error: BaseException) -> bool:
     pass."""
     match error:
         case RateLimitError():
-            return error.status_code != 402
+            return error.status_code in (None, 429)
         case ProviderUnavailableError():
             return error.status_code is None or error.status_code >= 500
         case ProviderTimeoutError() | InvalidRequestError(status_code=409):

@@ -82,11 +82,13 @@ class Roster:
         return self._priced_as.get(vendor)
 
     def models(self) -> dict[str, list[str]]:
-        """The names of models by vendor: as vendors listed them when they were asked, else as the catalog has them."""
+        """The names of models by vendor: as vendors listed them when they were asked, else as the catalog has them. A
+        vendor of whose models nothing is known is left out."""
         named: dict[str, list[str]] = {vendor: [] for vendor in sorted(self._vendors())}
         for model in catalog.models():
             named.get(model.provider, []).append(model.model_name)
-        return {**named, **{vendor: list(models) for vendor, models in self._discovered.items()}}
+        told = {vendor: list(models) for vendor, models in self._discovered.items()}
+        return {vendor: models for vendor, models in {**named, **told}.items() if models}
 
     def model_info(self, requested: str) -> dict[str, Any]:
         """What is known of the model that a model string leads to."""

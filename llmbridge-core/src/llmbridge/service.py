@@ -14,7 +14,7 @@ from typing import Any, Self
 from . import attempts, formats, streams
 from .calls import Call, Kept, system_prompt_hash, tool_names
 from .db import LEAST_PATIENCE, LLMDatabase, OnStorageError
-from .errors import ModelNotFoundError
+from .errors import InvalidRequestError, ModelNotFoundError
 from .metrics import CloseReport
 from .models import Models
 from .plugins import foreign_distribution_warning
@@ -129,8 +129,9 @@ class LLMBridge:
         StorageClosedError."""
         seconds = self._books.record_timeout if timeout is None else timeout
         until = time.monotonic() + seconds
-        if self._finishing:
-            await asyncio.wait(self._finishing, timeout=seconds)
+        for _ in range(2):  # the calls, and then what those that were left meanwhile put on the books
+            if self._finishing:
+                await asyncio.wait(self._finishing, timeout=max(until - time.monotonic(), 0))
         report = CloseReport()
         async with AsyncExitStack() as closing:  # each is closed whatever the others raise
             for provider in self._roster.providers():
@@ -151,6 +152,7 @@ class LLMBridge:
 
         :raises RecordRejectedError: `id_at_origin` or the request's metadata cannot be recorded; nothing was sent
         :raises ModelNotFoundError, ProviderNotFoundError: a model leads to no vendor; nothing was sent
+        :raises InvalidRequestError: the request cannot be served as it is
         :raises ProviderError: the vendor refused or failed, in the last attempt
         """
         call = self._call(request, id_at_origin)
@@ -292,6 +294,9 @@ class LLMBridge:
         targets = tuple(map(self._roster.target, request.model if isinstance(request.model, list) else [request.model]))
         if not targets:
             raise ModelNotFoundError("the list of models is empty")
+        timeout = self.timeout if request.timeout is None else request.timeout
+        if not timeout > 0:
+            raise InvalidRequestError(f"timeout is {timeout}; it must be more than 0 seconds")
         known = {
             "origin": self.origin,
             "id_at_origin": check_user(user),
@@ -305,7 +310,6 @@ class LLMBridge:
         if request.cache is not None:
             _warn_of_cache()
         self._books.start_soon()
-        timeout = self.timeout if request.timeout is None else request.timeout
         return Call(request, sent, targets, known, self._keep, timeout)
 
     def _keep(self, vendor: str, fields: Mapping[str, Any]) -> Kept:

@@ -108,7 +108,10 @@ class Upkeep:
         end = _midnight(periods.to_utc(before, _UTC))
         kept = (_midnight(datetime.now(UTC)) - end).days
         if kept < LEAST_DAYS_KEPT and not force:
-            raise ValueError(f"this would keep {max(kept, 0)} days of calls; less than {LEAST_DAYS_KEPT} needs force")
+            raise ValueError(
+                f"calls would be kept for {max(kept, 0)} days; fewer than {LEAST_DAYS_KEPT} need force=True, "
+                "in a shell --force"
+            )
         if self._session is None:
             return 0
         await self._session.start()

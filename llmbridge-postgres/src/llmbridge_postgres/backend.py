@@ -47,7 +47,7 @@ from .jobs import Commit, Jobs
 from .libpq import check_files, connect_arguments, place
 from .monitoring import Monitor
 from .session import Session
-from .settings import SCHEMA, Settings, check_schema
+from .settings import SCHEMA, Settings, check_schema, target_of
 from .totals import Lot
 from .upkeep import Upkeep, fold_due
 
@@ -104,6 +104,7 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
             self._where = "of the host application"
             self._readers = _READERS_OF_A_BORROWED_POOL
             self._source = BorrowedPool(manager, self._monitor)
+            self.target = target_of(manager.config, self._schema)
         else:
             self._where = place(settings.address, settings.keywords)
             arguments = connect_arguments(settings.address, settings.keywords)

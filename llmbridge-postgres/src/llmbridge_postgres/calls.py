@@ -71,8 +71,8 @@ async def insert(session: Session, calls: Sequence[CallRecord], where: str, lot:
 
 
 async def _store(session: Session, calls: Sequence[CallRecord], lot: Lot) -> int:
-    firsts = {call.id: call for call in reversed(calls)}
-    rows = [encode_call(firsts[id_]) for id_ in sorted(firsts, key=lambda id_: id_.int)]
+    firsts = {call.id.int: call for call in reversed(calls)}
+    rows = [encode_call(firsts[number]) for number in sorted(firsts)]
     if len(rows) >= _COPY_FROM and await _copy(session, rows, lot):
         return len(rows)
     guards = (len(rows), lot.number, schema.HEAD_NUMBER, lot.watermark)

@@ -10,7 +10,8 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from operator import attrgetter
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -63,8 +64,11 @@ _CONVERTED = {
     "tools_used": "json",
     "metadata": "json",
 }
-_get_plain = attrgetter(*_PLAIN)
-_get_converted = attrgetter(*_CONVERTED)
+_get_plain = itemgetter(*_PLAIN)
+_get_converted = itemgetter(*_CONVERTED)
+
+#: A model's rates come with each of its calls.
+_rate_units = lru_cache(maxsize=4096)(to_units)
 
 #: What is read back of a call, and what is written with its types: the same and its buckets.
 CALL_FIELDS = (*_CONVERTED, *_PLAIN)
@@ -101,19 +105,20 @@ PRICE_COLUMNS = {
 
 def encode_call(call: CallRecord) -> tuple[Any, ...]:
     """The row of a call, in the order of CALL_COLUMNS."""
-    id_, group, cost, input_rate, output_rate, previous, tools, metadata = _get_converted(call)
+    values = vars(call)
+    id_, group, cost, input_rate, output_rate, previous, tools, metadata = _get_converted(values)
     succeeded = call.status == "success"
     response, first_token = call.response_time_ms, call.time_to_first_token_ms
     return (
         id_,
         group,
         None if cost is None else to_units(cost),
-        None if input_rate is None else to_units(input_rate),
-        None if output_rate is None else to_units(output_rate),
+        None if input_rate is None else _rate_units(input_rate),
+        None if output_rate is None else _rate_units(output_rate),
         None if previous is None else to_units(previous),
         None if tools is None else _encode_json(tools),
         None if metadata is None else _encode_json(metadata),
-        *_get_plain(call),
+        *_get_plain(values),
         bucket(response) if succeeded and response is not None else None,
         bucket(first_token) if succeeded and first_token is not None else None,
     )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from llmbridge.storage import InvalidStorageURLError, StorageURL, check_options
-from llmbridge.storage.url import parse
+from llmbridge.storage.url import parse, target
 
 from .libpq import KEYWORDS
+
+if TYPE_CHECKING:
+    from pgdbm import DatabaseConfig
 
 SCHEMES = ("postgresql", "postgres")
 SCHEMA = "llmbridge"
@@ -60,6 +63,26 @@ class Settings:
             raise InvalidStorageURLError("max_connections must be at least 1")
         keywords = {name: given.pop(name) for name in KEYWORDS.keys() & given.keys()}
         return cls(address, keywords=keywords, **given)
+
+
+def target_of(config: DatabaseConfig | None, schema: str) -> str | None:
+    """Which store a manager with that configuration leads to, as `StorageBackend.target`; None if it does not say."""
+    if config is None:
+        return None
+    address = StorageURL(SCHEMES[0], host=config.host, port=config.port, database=config.database)
+    given: Mapping[str, Any] = {}
+    if config.connection_string:
+        try:
+            address, given = parse(config.connection_string)
+        except InvalidStorageURLError:  # the driver may understand it all the same
+            return None
+    joined = StorageURL(
+        SCHEMES[0],
+        host=given.get("host", address.host),
+        port=given.get("port", address.port),
+        database=given.get("dbname", address.database),
+    )
+    return target(joined, None if schema == SCHEMA else schema)
 
 
 def check_schema(name: str) -> str:

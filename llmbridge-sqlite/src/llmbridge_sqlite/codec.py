@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from operator import attrgetter
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -64,8 +65,11 @@ _CONVERTED = (
     "tools_used",
     "metadata",
 )
-_get_plain = attrgetter(*_PLAIN)
-_get_converted = attrgetter(*_CONVERTED)
+_get_plain = itemgetter(*_PLAIN)
+_get_converted = itemgetter(*_CONVERTED)
+
+#: A model's rates come with each of its calls.
+_rate_units = lru_cache(maxsize=4096)(to_units)
 
 #: What is read back of a call, and what is written: the same and its buckets.
 CALL_FIELDS = (*_CONVERTED, *_PLAIN)
@@ -109,8 +113,9 @@ def from_micros(micros: int) -> datetime:
 
 def encode_call(call: CallRecord) -> tuple[Any, ...]:
     """The row of a call, in the order of CALL_COLUMNS."""
+    values = vars(call)
     id_, called_at, cost, input_rate, output_rate, previous, repriced_at, stream, group, tools, metadata = (
-        _get_converted(call)
+        _get_converted(values)
     )
     succeeded = call.status == "success"
     response, first_token = call.response_time_ms, call.time_to_first_token_ms
@@ -118,15 +123,15 @@ def encode_call(call: CallRecord) -> tuple[Any, ...]:
         id_.bytes,
         to_micros(called_at),
         None if cost is None else to_units(cost),
-        None if input_rate is None else to_units(input_rate),
-        None if output_rate is None else to_units(output_rate),
+        None if input_rate is None else _rate_units(input_rate),
+        None if output_rate is None else _rate_units(output_rate),
         None if previous is None else to_units(previous),
         None if repriced_at is None else to_micros(repriced_at),
         int(stream),
         None if group is None else group.bytes,
         None if tools is None else _encode_json(tools),
         None if metadata is None else _encode_json(metadata),
-        *_get_plain(call),
+        *_get_plain(values),
         bucket(response) if succeeded and response is not None else None,
         bucket(first_token) if succeeded and first_token is not None else None,
     )

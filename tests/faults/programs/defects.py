@@ -186,7 +186,7 @@ def cancelled_caller_takes_others_along() -> None:
     def tied(self: Recorder, call: CallRecord, since: float | None = None) -> asyncio.Future[RecordStatus]:
         def take_along(future: asyncio.Future[RecordStatus]) -> None:
             if future.cancelled() and self._waiting:
-                self._waiting.pop()[1].set_result("committed")
+                self._waiting.take(1)[0][1].set_result("committed")
 
         settled = leave(self, call, since)
         settled.add_done_callback(take_along)

@@ -120,9 +120,13 @@ def _from_stdin() -> str:
 
 def _record_line(response: LLMResponse) -> str:
     from ..money import text
+    from ..storage.reference import NEVER_PRICED
 
     usage = response.usage or {}
-    cost = f"${text(response.cost)}" if response.cost is not None else f"unknown ({response.cost_reason})"
+    if response.cost is not None:
+        cost = f"${text(response.cost)}"
+    else:
+        cost = f"{'nothing' if response.cost_reason in NEVER_PRICED else 'unknown'} ({response.cost_reason})"
     kept = {
         None: "not recorded: no database",
         "committed": f"recorded as {response.call_id}",

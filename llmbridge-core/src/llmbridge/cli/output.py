@@ -51,8 +51,9 @@ class Column:
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], total: Sequence[str] | None = None) -> None:
     """Print rows of text; `total` is the last one, set apart.
 
-    Where the terminal is too narrow, names are folded, then headers, then columns of nothing but zeros left out (and
-    named), then each row becomes a list of its own. What is not a terminal has any width.
+    Where the terminal is too narrow, columns move together, then names are folded, then headers, then
+    columns of nothing but zeros left out (and named), then each row becomes a list of its own. What is not a terminal
+    has any width.
     """
     from rich.console import Console
 
@@ -60,12 +61,18 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], total: Seque
     lines = [[clean(cell) for cell in row] for row in (*rows, *([total] if total is not None else []))]
     every = range(len(columns))
     busy = [i for i in every if columns[i].kind != "figure" or any(row[i] != "0" for row in lines)]
-    for chosen, gap, tall in ((every, 2, False), (every, 1, False), (every, 1, True), (busy, 1, True)):
+    for chosen, gap, tall, folded in (
+        (every, 2, False, False),
+        (every, 1, False, False),
+        (every, 1, False, True),
+        (every, 1, True, True),
+        (busy, 1, True, True),
+    ):
         shown = [columns[i] for i in chosen]
         titles = [column.tall_title if tall else column.title for column in shown]
         cells = [[row[i] for i in chosen] for row in lines]
         room = terminal.width - gap * (len(shown) - 1) if terminal.is_terminal else None
-        widths = _widths(shown, [titles, *cells], room)
+        widths = _widths(shown, [titles, *cells], room, folded=folded)
         if widths is None:
             continue
         _print_table(terminal, shown, titles, cells, widths, gap=gap, with_total=total is not None)
@@ -173,13 +180,17 @@ def _jsonable(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
-def _widths(columns: Sequence[Column], lines: Sequence[Sequence[str]], room: int | None) -> list[int] | None:
+def _widths(
+    columns: Sequence[Column], lines: Sequence[Sequence[str]], room: int | None, *, folded: bool
+) -> list[int] | None:
     """A width for each column; None when they do not fit in `room`, of which there is any where it is None."""
     from rich.cells import cell_len
 
     widths = [max(cell_len(text) for row in lines for text in row[i].split("\n")) for i in range(len(columns))]
     while room is not None and sum(widths) > room:
-        foldable = [i for i, column in enumerate(columns) if column.kind == "name" and widths[i] > _NARROWEST]
+        foldable = [
+            i for i, column in enumerate(columns) if folded and column.kind == "name" and widths[i] > _NARROWEST
+        ]
         if not foldable:
             return None
         widths[max(foldable, key=lambda i: widths[i])] -= 1

@@ -206,13 +206,15 @@ def answer_form(request: LLMRequest) -> Literal["text", "json"] | AnswerSchema |
 def additions(request: LLMRequest) -> dict[str, Any]:
     """What the caller adds to the request's body.
 
-    :raises InvalidRequestError: it is no JSON, or asks for a stream
+    :raises InvalidRequestError: it is no JSON, asks for a stream, or names another model than the one that is charged
     """
     added: Any = request.extra or {}
     if not isinstance(added, dict):
         raise InvalidRequestError("extra is a dict that goes into the request body")
     if "stream" in added:
         raise InvalidRequestError("extra cannot decide whether the answer is streamed; call chat() or stream()")
+    if "model" in added:
+        raise InvalidRequestError("extra cannot decide which model answers; name it in LLMRequest.model")
     try:
         json.dumps([added, request.response_format if isinstance(request.response_format, dict) else None])
     except (TypeError, ValueError, RecursionError) as error:

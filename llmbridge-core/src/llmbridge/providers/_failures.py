@@ -21,6 +21,7 @@ from ..errors import (
     ProviderUnavailableError,
     RateLimitError,
 )
+from ..schemas import TokenUsage
 
 _CONTENT_CODES = frozenset(
     {
@@ -143,14 +144,15 @@ _PARAMETERS = frozenset(
     }
 )
 
-Kind = Literal["http", "timeout", "unreachable", "broken_off", "response", "request"]
+Kind = Literal["http", "credentials", "timeout", "unreachable", "broken_off", "response", "request"]
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What is known of a call that failed.
 
-    `kind` is how far it came: the vendor refused it (`http`, with the status), the time was up, the vendor could not
+    `kind` is how far it came: the vendor refused it (`http`, with the status), its library has nothing to show the
+    vendor (`credentials`), the time was up, the vendor could not
     be reached, it stopped in the middle of its answer (`broken_off`), its answer is none (`response`), or nothing could
     be sent (`request`). `status` None at `http`: it was said inside an answer that began well. `codes` are the vendor's
     own words for its error, the most telling first, `message` its sentence for people, `parameter` what it points at:
@@ -180,6 +182,14 @@ class Failure:
 
 class BrokenOffError(Exception):
     """A streamed answer ended before the vendor said that it was complete."""
+
+
+class CountedError(Exception):
+    """A call failed, by the exception that is the cause of this one, when the vendor had counted some of it."""
+
+    def __init__(self, usage: TokenUsage) -> None:
+        super().__init__()
+        self.usage = usage
 
 
 class VendorLibraryError(Exception):
@@ -214,6 +224,10 @@ def to_error(
         case "unreachable":
             return ProviderUnavailableError(
                 f"{provider} at {server} cannot be reached or broke the connection", **where
+            )
+        case "credentials":
+            return AuthenticationError(
+                f"{provider}: its library finds no credentials in the environment, or none that can be used", **where
             )
         case "broken_off":
             return ProviderUnavailableError(f"{provider} at {server} broke off its answer from {model}", **where)

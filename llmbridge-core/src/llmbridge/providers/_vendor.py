@@ -20,7 +20,7 @@ from ..errors import (
 )
 from ..schemas import LLMRequest
 from ._access import Access
-from ._failures import BrokenOffError, Failure, stand_in, to_error
+from ._failures import BrokenOffError, CountedError, Failure, VendorLibraryError, stand_in, to_error
 from .base import BaseLLMProvider, Completion, Delta
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class VendorProvider(BaseLLMProvider):
             error.provider, error.model = self.name, model
             raise
         except Exception as error:
-            failed, cause = self._failed(server, error, model, timeout), stand_in(error)
+            failed, cause = self._failed(server, error, model, timeout)
         # Out of the handler, so that the library's exception, which may quote anything, is not the context of ours.
         raise failed from cause
 
@@ -102,7 +102,7 @@ class VendorProvider(BaseLLMProvider):
             error.provider, error.model = self.name, model
             raise
         except Exception as error:
-            failed, cause = self._failed(server, error, model, timeout), stand_in(error)
+            failed, cause = self._failed(server, error, model, timeout)
         if begun and isinstance(failed, ProviderError):
             failed.status_code = None
         raise failed from cause
@@ -118,7 +118,7 @@ class VendorProvider(BaseLLMProvider):
                 names = await server.list_models()
             return None if names is None else sorted(names)
         except Exception as error:
-            failed, cause = self._failed(server, error, "its list of models", _LISTING), stand_in(error)
+            failed, cause = self._failed(server, error, "its list of models", _LISTING)
         if isinstance(failed, ProviderError):
             failed.model = None
         raise failed from cause
@@ -129,10 +129,16 @@ class VendorProvider(BaseLLMProvider):
         if server is not None:
             await server.close()
 
-    def _failed(self, server: Server, error: Exception, model: str, timeout: float) -> LLMBridgeError:
+    def _failed(
+        self, server: Server, error: BaseException, model: str, timeout: float
+    ) -> tuple[LLMBridgeError, VendorLibraryError]:
+        """What to raise for an exception of the library, and from what."""
         from ._pydantic_ai.failures import failure
 
-        return to_error(
+        usage = None
+        if isinstance(error, CountedError):
+            usage, error = error.usage, error.__cause__ or error
+        failed = to_error(
             Failure("broken_off") if isinstance(error, BrokenOffError) else failure(error),
             provider=self.name,
             model=model,
@@ -140,6 +146,9 @@ class VendorProvider(BaseLLMProvider):
             timeout=timeout,
             has_key=server.access.has_key,
         )
+        if isinstance(failed, ProviderError):
+            failed.usage = usage
+        return failed, stand_in(error)
 
     async def _open(self) -> Server:
         try:
@@ -150,13 +159,22 @@ class VendorProvider(BaseLLMProvider):
             raise ProviderNotFoundError(
                 f'{self.name}: needs packages that are not installed: pip install "{self.requirement}"'
             ) from error
-        if self._server is None:
-            try:
-                self._server = library.open_server(self._access())
-            except ProviderError as error:
-                error.provider = self.name
-                raise
-        return self._server
+        if self._server is not None:
+            return self._server
+        try:
+            server: Server = library.open_server(self._access())
+        except ProviderError as error:
+            error.provider = self.name
+            raise
+        except Exception as error:
+            cause = stand_in(error)
+        else:
+            self._server = server
+            return server
+        raise AuthenticationError(
+            f"{self.name}: its library finds no credentials that it can use, or takes none of the options",
+            provider=self.name,
+        ) from cause
 
 
 def address(vendor: str, passed: str | None, variable: str) -> str | None:

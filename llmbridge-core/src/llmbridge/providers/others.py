@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import InvalidRequestError
 from . import _vendor
 from ._access import Access
 from ._vendor import VendorProvider
@@ -18,9 +19,9 @@ EXTRAS = {
     "bedrock": "bedrock",
     "cerebras": "openai",
     "cohere": "cohere",
+    "crusoe": "openai",
     "deepseek": "openai",
     "fireworks": "openai",
-    "github": "openai",
     "google-cloud": "google",
     "groq": "groq",
     "heroku": "openai",
@@ -41,6 +42,10 @@ EXTRAS = {
 }
 
 
+#: Gateways that everyone runs himself; their libraries would go to OpenAI with what is meant for the gateway.
+WITHOUT_ADDRESS = frozenset({"litellm"})
+
+
 class OtherProvider(VendorProvider):
     """A vendor as pydantic-ai reaches it: its key and address come from the variables that pydantic-ai reads for it,
     where none is passed."""
@@ -52,6 +57,8 @@ class OtherProvider(VendorProvider):
 
     def _access(self) -> Access:
         base_url = _vendor.address(self.name, self.base_url, "")
+        if base_url is None and self.kind in WITHOUT_ADDRESS:
+            raise InvalidRequestError(f"{self.name}: has no address of its own; pass base_url=", provider=self.name)
         return Access(
             self.kind,
             _vendor.key(self.name, self.api_key),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
@@ -65,7 +66,7 @@ def completion(answer: ModelResponse, model: str, usage: TokenUsage | None) -> C
     """
     details = answer.provider_details or {}
     if details.get("block_reason") is not None:
-        raise ContentFilterError(f"the safety system refused the messages for {model}", status_code=200)
+        raise ContentFilterError(f"the safety system refused the messages for {model}", status_code=200, usage=usage)
     refusal = details.get("refusal")
     content = "".join(part.content for part in answer.parts if isinstance(part, TextPart))
     if not content and isinstance(refusal, str):
@@ -81,7 +82,16 @@ def completion(answer: ModelResponse, model: str, usage: TokenUsage | None) -> C
         finish_reason="tool_calls" if calls and finish_reason == "stop" else finish_reason,
         usage=usage,
         response_id=answer.provider_response_id,
+        cost=_cost(details),
     )
+
+
+def _cost(details: Mapping[str, Any]) -> Any:
+    """The dollars that a gateway says it charged, with what the caller's own account upstream was charged beside it."""
+    charged, upstream = details.get("cost"), details.get("upstream_inference_cost")
+    if charged is None or not details.get("is_byok"):
+        return charged
+    return None if upstream is None else Decimal(repr(charged)) + Decimal(repr(upstream))
 
 
 def _tool_call(part: ToolCallPart) -> dict[str, Any]:

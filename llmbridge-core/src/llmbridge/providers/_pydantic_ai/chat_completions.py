@@ -17,7 +17,7 @@ from pydantic_ai.tools import ToolDefinition
 from ...schemas import LLMRequest, TokenUsage
 from .. import _conversation as conversation
 from .._access import Access
-from .answers import Heard, Overheard, count, measured, plain
+from .answers import Heard, Overheard, count, measured, plain, total
 from .server import Call, Server, with_settings
 
 #: Models that refuse `max_tokens`; all others understand it, on every server that speaks the protocol.
@@ -66,17 +66,26 @@ class ChatCompletions(Server):
         )
 
     def usage(self, reported: Any) -> TokenUsage | None:
-        """OpenAI's counts: input includes what was cached, output includes reasoning, the details are subsets."""
+        """OpenAI's counts: input includes what was cached, output includes reasoning, the details are subsets.
+
+        Others that speak the protocol count reasoning besides the output, as their total shows.
+        """
         if not isinstance(reported, Mapping):
             return None
         inputs, outputs = reported.get("prompt_tokens_details"), reported.get("completion_tokens_details")
+        prompt, completion = count(reported, "prompt_tokens"), count(reported, "completion_tokens")
+        reasoning = count(outputs, "reasoning_tokens")
+        if None not in (prompt, completion) and reasoning:
+            with_reasoning = total(completion, reasoning)
+            if count(reported, "total_tokens") == total(prompt, with_reasoning):
+                completion = with_reasoning
         return measured(
             TokenUsage(
-                prompt_tokens=count(reported, "prompt_tokens"),
-                completion_tokens=count(reported, "completion_tokens"),
+                prompt_tokens=prompt,
+                completion_tokens=completion,
                 cache_read_tokens=count(inputs, "cached_tokens"),
                 cache_write_tokens=count(inputs, "cache_write_tokens"),
-                reasoning_tokens=count(outputs, "reasoning_tokens"),
+                reasoning_tokens=reasoning,
             )
         )
 

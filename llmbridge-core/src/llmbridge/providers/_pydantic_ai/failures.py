@@ -10,10 +10,26 @@ from pydantic_ai import exceptions
 
 from .._failures import Failure
 
+#: What the libraries of Google and Amazon raise where they find no credentials, or none that can be used.
+_NO_CREDENTIALS = frozenset(
+    {
+        "DefaultCredentialsError",
+        "RefreshError",
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "CredentialRetrievalError",
+        "NoAuthTokenError",
+        "TokenRetrievalError",
+        "SSOError",
+    }
+)
+
 
 def failure(error: BaseException) -> Failure:
     """What an exception says of the call. Whatever is not known is an answer that is none: JSON that is broken, a
     field of the wrong type, an assertion of the library."""
+    if (_kinds(error) | _kinds(error.__cause__)) & _NO_CREDENTIALS:
+        return Failure("credentials")
     match error:
         case (
             TimeoutError()

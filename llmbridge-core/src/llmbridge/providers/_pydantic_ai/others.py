@@ -23,6 +23,9 @@ from . import forms
 from .answers import Heard, measured
 from .server import Call, Server, with_settings
 
+#: What pydantic-ai calls the address, where it is not `base_url`.
+_ADDRESSES = {"azure": "azure_endpoint", "litellm": "api_base"}
+
 _VARIABLE = re.compile(r"`([A-Z][A-Z0-9_]{2,})`")
 
 
@@ -138,14 +141,18 @@ def open_server(access: Access) -> Other:
     given = {"api_key": access.api_key, "base_url": access.base_url, "http_client": access.http_client}
     if not access.from_environment:
         given["api_key"] = access.key
-    options = {name: value for name, value in given.items() if value is not None}
-    for name in options:
-        if name not in inspect.signature(kind.__init__).parameters:
+    options = {}
+    for name, value in given.items():
+        called = _ADDRESSES.get(access.kind, name) if name == "base_url" else name
+        if value is None:
+            continue
+        if called not in inspect.signature(kind.__init__).parameters:
             raise InvalidRequestError(f"{access.kind} takes no {name}")
+        options[called] = value
     try:
         provider = kind(**options)
+        _tame(provider.client)
     except UserError as error:
         variables = ", ".join(dict.fromkeys(_VARIABLE.findall(str(error)))) or "its variables"
         raise AuthenticationError(f"{access.kind}: no key or address; set {variables}") from None
-    _tame(provider.client)
     return Other(access, provider)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -23,11 +23,11 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.settings import ModelSettings
 
-from ...errors import InvalidRequestError
+from ...errors import InvalidRequestError, ProviderError
 from ...schemas import LLMRequest, TokenUsage
 from .. import _conversation as conversation
 from .._access import Access
-from .._failures import BrokenOffError
+from .._failures import BrokenOffError, CountedError
 from .._media import Media
 from ..base import Completion, Delta
 from . import answers, forms
@@ -107,16 +107,17 @@ class Server(ABC):
     async def complete(self, request: LLMRequest, model: str, *, timeout: float) -> Completion:
         """One request, once. Raises our own errors before it is sent, and the library's own afterwards."""
         call = self._call(request, model, timeout)
-        async with asyncio.timeout(timeout):
-            answer = await model_request(
-                call.model,
-                call.messages,
-                model_settings=call.settings,
-                model_request_parameters=call.parameters,
-                instrument=False,
-            )
-        if call.heard.ended is False:  # the library streams what it expects to take long
-            raise BrokenOffError
+        with self._counting(call.heard, streamed=False):
+            async with asyncio.timeout(timeout):
+                answer = await model_request(
+                    call.model,
+                    call.messages,
+                    model_settings=call.settings,
+                    model_request_parameters=call.parameters,
+                    instrument=False,
+                )
+            if call.heard.ended is False:  # the library streams what it expects to take long
+                raise BrokenOffError
         return answers.completion(answer, model, self.usage(self.reported(call.heard, answer)))
 
     async def stream(self, request: LLMRequest, model: str, *, timeout: float) -> AsyncGenerator[Delta, None]:
@@ -132,23 +133,42 @@ class Server(ABC):
             model_request_parameters=call.parameters,
             instrument=False,
         )
-        sent, known = "", None
-        async with AsyncExitStack() as open_stream:
-            async with asyncio.timeout(timeout):
-                answer = await open_stream.enter_async_context(opening)
-            events = aiter(answer)
-            # Only the waits are timed: what the consumer does with a piece takes as long as it takes.
-            while (event := await _next(events, timeout)) is not None:
-                text, reported = _text(event), self.reported(call.heard, answer)
-                if text or reported != known:
-                    sent, known = sent + text, reported
-                    yield Delta(text, self._so_far(call.heard, reported))
-            whole = answer.get()
-            if not self.has_ended(call.heard, whole):
-                raise BrokenOffError
-            last = answers.completion(whole, model, self.usage(self.reported(call.heard, whole)))
+        sent, known, usage = "", None, None
+        with self._counting(call.heard, streamed=True):
+            async with AsyncExitStack() as open_stream:
+                async with asyncio.timeout(timeout):
+                    answer = await open_stream.enter_async_context(opening)
+                events = aiter(answer)
+                # Only the waits are timed: what the consumer does with a piece takes as long as it takes.
+                while (event := await _next(events, timeout)) is not None:
+                    text, reported = _text(event), self.reported(call.heard, answer)
+                    if reported != known:
+                        known, usage = reported, self._so_far(call.heard, reported)
+                    sent += text
+                    # A piece without text is a sign of life: thoughts and the arguments of tools may take long.
+                    yield Delta(text, usage)
+                whole = answer.get()
+                if not self.has_ended(call.heard, whole):
+                    raise BrokenOffError
+                last = answers.completion(whole, model, self.usage(self.reported(call.heard, whole)))
         rest = last.content[len(sent) :] if last.content.startswith(sent) else ""
         yield Delta(rest, last.usage, last)
+
+    @contextmanager
+    def _counting(self, heard: Heard, *, streamed: bool) -> Iterator[None]:
+        """Keep what the vendor had counted when its library gives up on the answer."""
+        try:
+            yield
+        except ProviderError:
+            raise
+        except Exception as error:
+            if heard.usage is None:
+                raise
+            is_whole = not streamed and heard.ended is None
+            usage = self.usage(heard.usage) if is_whole else self._so_far(heard, heard.usage)
+            if usage is None:
+                raise
+            raise CountedError(usage) from error
 
     def _so_far(self, heard: Heard, reported: Any) -> TokenUsage | None:
         usage = self.usage(reported)
