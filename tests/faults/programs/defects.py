@@ -158,7 +158,7 @@ def spool_not_synced() -> None:
 
 @patch
 def unsorted_keys() -> None:
-    postgres_calls.sorted = lambda ids, key: list(ids)  # type: ignore[attr-defined]
+    postgres_calls.sorted = list  # type: ignore[attr-defined]
 
 
 @patch
