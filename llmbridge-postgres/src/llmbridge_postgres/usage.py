@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from llmbridge.storage import UsageQuery, UsageRow
+from llmbridge.storage import LATEST, UsageQuery, UsageRow
 from llmbridge.storage.answers import Plan
-from llmbridge.storage.coverage import EPOCH, Uses
+from llmbridge.storage.coverage import EPOCH, Uses, micros
 
 from .filters import Parameters, conditions, expression
 from .session import Session
@@ -128,4 +128,5 @@ def _key(field: str, query: UsageQuery, parameters: Parameters) -> str:
 
 
 def _instant(bound: int) -> datetime:
-    return EPOCH + timedelta(microseconds=bound)
+    """The UTC time of microseconds since 1970; where the last cell ends, beyond all times, the last one."""
+    return EPOCH + timedelta(microseconds=bound) if bound < micros(LATEST) else LATEST

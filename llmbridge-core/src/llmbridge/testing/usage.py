@@ -56,6 +56,12 @@ class UsageContract(Harness):
         ):
             assert_same(await backend.summarize_usage(query), [UsageRow()])
 
+    async def test_the_first_and_the_last_instants_of_time_can_be_asked_for(self, backend: StorageBackend) -> None:
+        calls = [make_call(1, called_at=EARLIEST), make_call(2, called_at=LATEST - TICK)]
+        await backend.record_calls(calls)
+        for edges in ((EARLIEST, EARLIEST + TICK), (LATEST - 2 * TICK, LATEST - TICK), (LATEST - TICK, LATEST)):
+            await assert_lawful(backend, calls, UsageQuery(edges=edges))
+
     async def test_grouped_there_is_no_row_without_calls(self, backend: StorageBackend) -> None:
         assert await backend.summarize_usage(UsageQuery(group_by=("origin",))) == []
         await backend.record_calls([make_call()])
