@@ -61,6 +61,7 @@ class FloatSums(MemoryBackend):
     "any_grouping_sums_to_the_ungrouped_total",
     "kept_totals_agree_with_the_calls",
     "a_year_of_days_may_be_asked_for_at_once",
+    "the_first_and_the_last_instants_of_time_can_be_asked_for",
 )
 class FloatAnswers(MemoryBackend):
     """Sums are handed out as floats."""
@@ -83,6 +84,7 @@ class NoneFilterMatchesNothing(MemoryBackend):
     "grouped_there_is_no_row_without_calls",
     "sums_pass_64_bits",
     "a_call_on_an_edge_belongs_to_the_interval_that_begins_there",
+    "the_first_and_the_last_instants_of_time_can_be_asked_for",
     "every_grouping_keeps_the_law",
 )
 class EdgesShifted(MemoryBackend):
@@ -181,6 +183,7 @@ class WrappedSums(MemoryBackend):
     UsageContract,
     "without_calls_there_is_one_row_of_zeros",
     "without_matching_calls_there_is_one_row_of_zeros",
+    "the_first_and_the_last_instants_of_time_can_be_asked_for",
     "none_in_a_filter_means_calls_without_one",
     "every_filter_keeps_the_law",
 )
