@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from llmbridge.schemas import CallRecord
-from llmbridge.storage import CostChange, StorageBackend, StorageRefusedError, UsageQuery
+from llmbridge.storage import EARLIEST, LATEST, CostChange, StorageBackend, StorageRefusedError, UsageQuery
 from llmbridge.storage.reference import summarize
 from llmbridge.testing import make_call, make_calls, make_totals
 from llmbridge.testing.comparison import assert_same
@@ -51,6 +51,17 @@ async def test_folding_changes_no_answer(backend: PostgreSQLBackend, shell: Shel
     await backend.record_calls(calls[250:])
     assert waiting(shell) == 150
     await assert_exact(backend, calls)
+
+
+async def test_the_first_and_the_last_instants_of_time_are_folded(backend: PostgreSQLBackend, shell: Shell) -> None:
+    calls = [make_call(1, called_at=EARLIEST), make_call(2, called_at=LATEST - timedelta(microseconds=1))]
+    await backend.record_calls(calls)
+    await backend.fold_totals()
+    assert waiting(shell) == 0
+    await assert_exact(backend, calls)
+    report = await backend.check_totals()
+    assert report.checked
+    assert not report.wrong
 
 
 @pytest.mark.parametrize("size", [FEW, MANY])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmbridge.schemas import CallRecord
-from llmbridge.storage import StorageBackend, UsageQuery
+from llmbridge.storage import EARLIEST, LATEST, StorageBackend, UsageQuery
 from llmbridge.storage.reference import summarize
 from llmbridge.testing import make_call, make_calls
 from llmbridge.testing.comparison import assert_same
@@ -49,6 +49,17 @@ async def test_folding_changes_no_answer(backend, shell):
     await backend.record_calls(calls[300:])
     assert waiting(shell) == 200
     await assert_exact(backend, calls)
+
+
+async def test_the_first_and_the_last_instants_of_time_are_folded(backend, shell):
+    calls = [make_call(1, called_at=EARLIEST), make_call(2, called_at=LATEST - timedelta(microseconds=1))]
+    await backend.record_calls(calls)
+    await backend.fold_totals()
+    assert waiting(shell) == 0
+    await assert_exact(backend, calls)
+    report = await backend.check_totals()
+    assert report.checked
+    assert not report.wrong
 
 
 async def test_calls_are_folded_once_enough_of_them_wait_and_when_the_store_is_closed(path, shell):

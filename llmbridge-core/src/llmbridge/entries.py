@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
-from functools import lru_cache
 from typing import Any
 
-from .money import MAX_DOLLARS
+from .limits import INT64
+from .money import MAX_DOLLARS, MIN_DOLLARS
 from .ordinary import in_full
 from .pricing import PriceBook
 from .records import check_amount, check_count, convert, hash_prompt, new_id
@@ -37,19 +36,19 @@ def complete(given: Mapping[str, Any], prices: PriceBook, priced_as: str | None 
     :raises TypeError: a field that neither CallRecord nor upstream's `record_api_call` has
     :raises RecordRejectedError: it can never be stored
     """
-    fields = given if _FIELDS.issuperset(given) else _own_fields(dict(given))
-    values = in_full(fields)
+    values = in_full(given)
     if values is None:
-        values = convert({"id": new_id(), "called_at": datetime.now(UTC), **fields})
+        given = _own_fields(dict(given))
+        values = in_full(given) or convert({"id": new_id(), "called_at": datetime.now(UTC), **given})
     if values["id"] is None:
         values["id"] = new_id()
     if values["called_at"] is None:
         values["called_at"] = datetime.now(UTC)
-    _count(values, fields)
+    _count(values, given)
     record = CallRecord.from_values(values)
-    if record.estimated_cost is not None:
-        values["cost_source"], values["cost_reason"] = record.cost_source or "caller", None
-    elif record.cost_reason is None:
+    if values["estimated_cost"] is not None:
+        values["cost_source"], values["cost_reason"] = values["cost_source"] or "caller", None
+    elif values["cost_reason"] is None:
         _charge(values, record, prices, priced_as)
     return record
 
@@ -78,31 +77,26 @@ def _count(values: dict[str, Any], given: Mapping[str, Any]) -> None:
     if "usage_source" not in given:
         values["usage_source"] = "none" if prompt is None and completion is None else "provider"
     if values["total_tokens"] is None and prompt is not None and completion is not None:
-        values["total_tokens"] = check_count("total_tokens", prompt + completion)
+        total = prompt + completion
+        values["total_tokens"] = total if total < INT64 else check_count("total_tokens", total)
 
 
 def _charge(values: dict[str, Any], call: CallRecord, prices: PriceBook, priced_as: str | None) -> None:
     """Price a call, of which these are the values."""
-    measured = call.prompt_tokens is not None or call.completion_tokens is not None
-    if call.usage_source == "synthetic":
+    if values["usage_source"] == "synthetic":
         values["cost_reason"] = "synthetic"
         return
-    if not measured and call.status in _REFUSED:
+    if values["status"] in _REFUSED and values["prompt_tokens"] is None and values["completion_tokens"] is None:
         values["cost_reason"] = "not_billed"
         return
-    price = prices.price(call.provider, call.model_name, call, call.called_at, priced_as=priced_as)
-    values["estimated_cost"] = _checked("estimated_cost", price.cost)
-    values["cost_source"] = price.source
-    values["cost_reason"] = price.reason
-    values["dollars_per_million_tokens_input_used"] = _checked_rate("input rate", price.input_rate)
-    values["dollars_per_million_tokens_output_used"] = _checked_rate("output rate", price.output_rate)
-    values["price_version"] = price.version
-
-
-def _checked(field: str, cost: Decimal | None) -> Decimal | None:
-    """A cost that pricing made, and so is rounded already."""
-    return cost if cost is None or -MAX_DOLLARS < cost < MAX_DOLLARS else check_amount(field, cost)
-
-
-#: A model's rates come with each of its calls.
-_checked_rate = lru_cache(maxsize=4096)(check_amount)
+    cost, source, reason, input_rate, output_rate, version = prices.price(
+        values["provider"], values["model_name"], call, values["called_at"], priced_as=priced_as
+    )
+    if cost is not None and not MIN_DOLLARS < cost < MAX_DOLLARS:
+        check_amount("estimated_cost", cost)
+    values["estimated_cost"] = cost
+    values["cost_source"] = source
+    values["cost_reason"] = reason
+    values["dollars_per_million_tokens_input_used"] = input_rate
+    values["dollars_per_million_tokens_output_used"] = output_rate
+    values["price_version"] = version

@@ -10,11 +10,13 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 #: Units in one dollar.
 UNITS_PER_DOLLAR = 10**12
 
-#: One amount, a call's cost or a rate, is smaller than this in absolute value, so its units fit 64 bits.
-MAX_DOLLARS = Decimal(9_000_000)
+#: One amount, a call's cost or a rate, lies between these, so its units fit 64 bits.
+MIN_DOLLARS, MAX_DOLLARS = Decimal(-9_000_000), Decimal(9_000_000)
 
 #: Of our own, so that a caller's `decimal.setcontext()` changes no cost.
 CONTEXT = Context(prec=60, rounding=ROUND_HALF_EVEN)
+
+_scaled = CONTEXT.scaleb
 
 _UNIT = Decimal("1E-12")
 _ZERO = Decimal("0E-12")
@@ -34,7 +36,7 @@ def parse(value: Decimal | int | float | str) -> Decimal:
         rounded = amount.quantize(_UNIT, context=CONTEXT)
     except (InvalidOperation, TypeError) as error:
         raise ValueError("not an amount of dollars") from error
-    if abs(rounded) >= MAX_DOLLARS:
+    if not MIN_DOLLARS < rounded < MAX_DOLLARS:
         raise ValueError(f"an amount of dollars is below {MAX_DOLLARS:,}")
     return rounded or _ZERO  # units have no negative zero
 
@@ -48,7 +50,7 @@ def to_units(dollars: Decimal) -> int:
 
 def from_units(units: int) -> Decimal:
     """The dollars of a number of units, always with 12 decimal places."""
-    return Decimal(units).scaleb(-12, CONTEXT)
+    return _scaled(units, -12)
 
 
 def text(dollars: Decimal) -> str:

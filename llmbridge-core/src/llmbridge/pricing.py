@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
+from operator import mul
 from typing import NamedTuple, Protocol
 
 from . import price_data
@@ -36,7 +37,8 @@ class Tokens(Protocol):
 class Price(NamedTuple):
     """What a call costs, in dollars rounded half-even to 1e-12, or None with the `reason`.
 
-    The rates are the dollars per million tokens that were used for uncached input and for output. `version` is
+    The rates are the dollars per million tokens that were used for uncached input and for output, exact to 1e-12 (None
+    with a cost: not below 9,000,000). `version` is
     the edition of the price data, with the vendor whose list applied where that is another than the one called, or
     for an own price the time from which it is in force.
     """
@@ -98,22 +100,21 @@ class PriceBook:
         written_1h = usage.cache_write_1h_tokens or 0
         written = (usage.cache_write_tokens or 0) - written_1h
         reasoning = usage.reasoning_tokens or 0
-        fresh = prompt - read - written - written_1h
-        answer = completion - reasoning
-        if fresh < 0 or answer < 0 or read < 0 or written < 0 or written_1h < 0 or reasoning < 0:
+        counts = (prompt - read - written - written_1h, completion - reasoning, read, written, written_1h, reasoning)
+        if min(counts) < 0:
             return _UNMEASURED
 
         card = self.rates(provider, model_name, at, priced_as=priced_as)
         if card is None:
             return _UNKNOWN
         rates = card.rates(prompt)
-        cost = _cost(rates, (fresh, answer, read, written, written_1h, reasoning))
+        cost = _cost(rates, counts)
         if cost is None:
             return _MISSING
         version = card.version
         if priced_as is not None and priced_as != provider and card.source == "prices":
             version += f"{_LIST_OF}{priced_as}"
-        return Price(cost, card.source, None, rates.input, rates.output, version)
+        return Price(cost, card.source, None, *rates.recorded, version)
 
     def rates(self, provider: str, model_name: str, at: datetime, *, priced_as: str | None = None) -> RateCard | None:
         """The rate card in force at `at` (an aware time); None when the model is unknown."""
@@ -121,7 +122,7 @@ class PriceBook:
             if at.utcoffset() is None:
                 raise ValueError(f"{at!r} has no time zone")
             at = at.astimezone(UTC)
-        own = self._own.get((provider, model_name))
+        own = self._own.get((provider, model_name)) if self._own else None
         card = own.card(at) if own is not None else None
         if card is not None:
             return card
@@ -171,12 +172,10 @@ def _cost(rates: Rates, counts: tuple[int, int, int, int, int, int]) -> Decimal 
     """
     if rates.input is None and rates.output is None:
         return None
-    shares = rates.request_shares
-    for tokens, shares_of_one in zip(counts, rates.shares, strict=True):
-        if tokens:
-            if shares_of_one is None:
-                return None
-            shares += tokens * shares_of_one
+    for kind in rates.unknown:
+        if counts[kind]:
+            return None
+    shares = sum(map(mul, counts, rates.shares), rates.request_shares)
     return from_units(shares if rates.shares_per_unit == 1 else _divide(shares, rates.shares_per_unit))
 
 

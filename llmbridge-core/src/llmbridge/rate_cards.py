@@ -10,7 +10,7 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from .money import CONTEXT
+from .money import CONTEXT, parse
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, Provider, TieredPrices
@@ -43,6 +43,7 @@ VENDOR_IDS = {
 _MOST_MODELS = 4096
 
 _FREE = Decimal(0)
+_ALWAYS = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,10 @@ class Rates:
 
     `cache_write_1h` is for what a cache keeps for an hour, `cache_write` for all else that is written to one.
 
-    `shares` are the same rates as whole numbers, in the order input, output, cache_read, cache_write,
-    cache_write_1h, reasoning: each
-    is how many shares of a unit (1e-12 dollar) one token costs, where a unit has `shares_per_unit` of them.
+    `shares` are the same rates as whole numbers, in the order input, output, cache_read, cache_write, cache_write_1h,
+    reasoning: each is how many shares of a unit (1e-12 dollar) one token costs, where a unit has `shares_per_unit` of
+    them; `unknown` are the indices of those without a rate. `recorded` is what a call keeps of them: input and output,
+    exact to 1e-12, None for what no column holds.
     """
 
     input: Decimal | None = None
@@ -63,18 +65,22 @@ class Rates:
     cache_write_1h: Decimal | None = None
     reasoning: Decimal | None = None
     request: Decimal = _FREE
-    shares: tuple[int | None, ...] = field(init=False, repr=False, compare=False)
+    shares: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    unknown: tuple[int, ...] = field(init=False, repr=False, compare=False)
     request_shares: int = field(init=False, repr=False, compare=False)
     shares_per_unit: int = field(init=False, repr=False, compare=False)
+    recorded: tuple[Decimal | None, Decimal | None] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         rates = (self.input, self.output, self.cache_read, self.cache_write, self.cache_write_1h, self.reasoning)
         # A dollar per million tokens is 10**6 units per token.
         finest = max(0, *(_decimals(rate) - 6 for rate in rates if rate is not None), _decimals(self.request) - 12)
-        shares = tuple(None if rate is None else int(rate.scaleb(6 + finest, CONTEXT)) for rate in rates)
+        shares = tuple(0 if rate is None else int(rate.scaleb(6 + finest, CONTEXT)) for rate in rates)
         object.__setattr__(self, "shares", shares)
+        object.__setattr__(self, "unknown", tuple(kind for kind, rate in enumerate(rates) if rate is None))
         object.__setattr__(self, "request_shares", int(self.request.scaleb(12 + finest, CONTEXT)))
         object.__setattr__(self, "shares_per_unit", 10**finest)
+        object.__setattr__(self, "recorded", (_recorded(self.input), _recorded(self.output)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +167,9 @@ class _PricedModel:
             return _card(self._model.get_prices(at), self._version)
         dates, times = self._dates, self._times
         period = (
-            bisect_right(dates, at.date()) if dates else 0,
-            bisect_right(times, at.time()) if times else 0,
+            (bisect_right(dates, at.date()) if dates else 0, bisect_right(times, at.time()) if times else 0)
+            if dates or times
+            else _ALWAYS
         )
         card = self._cards.get(period)
         if card is None:
@@ -185,6 +192,13 @@ def _utc(at: time) -> time:
     if at.tzinfo is None:
         return at
     return datetime.combine(date(1970, 1, 1), at).astimezone(UTC).time()
+
+
+def _recorded(rate: Decimal | None) -> Decimal | None:
+    try:
+        return None if rate is None else parse(rate)
+    except ValueError:
+        return None
 
 
 def _decimals(rate: Decimal) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from operator import attrgetter
+from struct import Struct
 from typing import Any
 from uuid import UUID, SafeUUID
 
@@ -24,7 +25,8 @@ from .ordinary import in_full
 from .schemas import CallRecord, LLMModel
 from .storage.types import LATEST, ModelPrice
 
-_IDS_AT_ONCE = 128
+#: Bits for the fields `rand_a` and `rand_b` of so many ids.
+_PARTS = Struct("<" + "HQ" * 128)
 _NAMES = ("origin", "provider", "model_name")
 _SHORT_TEXTS = ("requested_model", "price_version", "finish_reason", "response_id", "system_prompt_hash", "error_type")
 _AMOUNTS = (
@@ -60,18 +62,16 @@ def new_id() -> UUID:
         noise = _noise.pop()
     except IndexError:
         noise = _more_noise()
-    return uuid_of(time.time_ns() // 1_000_000 << 80 | noise)
-
-
-def uuid_of(number: int) -> UUID:
-    """The UUID of a number of 128 bits, without the checks that take most of the time of making one."""
-    made = UUID.__new__(UUID)
-    _put(made, "int", number)
-    _put(made, "is_safe", SafeUUID.unknown)
+    # Without the checks that take most of the time of making one.
+    made = _unmade(UUID)
+    _put_number(made, time.time_ns() // 1_000_000 << 80 | noise)
+    _put_safety(made, _UNKNOWN)
     return made
 
 
-_put = object.__setattr__
+_unmade = UUID.__new__
+_put_number, _put_safety = vars(UUID)["int"].__set__, vars(UUID)["is_safe"].__set__
+_UNKNOWN = SafeUUID.unknown
 
 #: Random bits for ids to come, in their places beside the version and the variant: asking the system for those of many
 #: ids at once is cheaper. A forked child must not draw those of its parent.
@@ -81,9 +81,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def _more_noise() -> int:
-    bits = os.urandom(10 * _IDS_AT_ONCE)
-    numbers = [int.from_bytes(bits[start : start + 10]) for start in range(0, len(bits), 10)]
-    first, *others = (0x7 << 76 | (bits >> 6 & 0xFFF) << 64 | 0x2 << 62 | bits >> 18 for bits in numbers)
+    parts = _PARTS.unpack(os.urandom(_PARTS.size))
+    first, *others = [
+        0x7 << 76 | (before >> 4) << 64 | 0x2 << 62 | behind >> 2
+        for before, behind in zip(parts[::2], parts[1::2], strict=True)
+    ]
     _noise.extend(others)
     return first
 

@@ -224,14 +224,17 @@ class CallRecord(BaseModel):
         what was recorded: nothing is checked, which takes longer than the rest, and `values` becomes the record's own.
         """
         record = cls.__new__(cls)
-        put = object.__setattr__
-        put(record, "__dict__", values)
-        put(record, "__pydantic_fields_set__", _EVERY_FIELD)
-        put(record, "__pydantic_extra__", None)
-        put(record, "__pydantic_private__", None)
+        _put_values(record, values)
+        _put_names(record, _EVERY_FIELD)
+        _put_extra(record, None)
+        _put_private(record, None)
         return record
 
 
+_put_values, _put_names, _put_extra, _put_private = (
+    vars(PydanticModel)[slot].__set__
+    for slot in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+)
 #: Shared by records that are frozen; pydantic copies it where it makes another record of one.
 _EVERY_FIELD = set(CallRecord.model_fields)
 

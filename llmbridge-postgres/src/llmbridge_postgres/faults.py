@@ -63,7 +63,6 @@ _UNAVAILABLE = {
     "55": "what is needed is locked or not ready; try again",
     "57": "it is starting, stopping or stopped the statement; try again",
     "58": "its system failed; look into its log",
-    "0A000": "its tables changed meanwhile; try again",
 }
 _REJECTED = {
     "22": "it cannot hold the value",
@@ -90,6 +89,8 @@ def translate(error: BaseException, where: str) -> StorageError | LLMBridgeError
         return StorageUnavailableError(f"{what}: {_first_line(error)}")
     if (alert := _refused_certificate(error)) is not None:
         return StorageRefusedError(f"{what}: it does not trust our certificate ({alert}); {_TLS_FILES}")
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
+        return StorageUnavailableError(f"{what}: its tables changed meanwhile; try again")
     if isinstance(error, asyncpg.PostgresError):
         return _translate_sqlstate(error, what)
     if isinstance(error, asyncpg.ClientConfigurationError):

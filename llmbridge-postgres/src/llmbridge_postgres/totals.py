@@ -59,8 +59,8 @@ _CLOSE_LOTS = """
 UPDATE {{tables.llmbridge_lots}} SET folded = true WHERE number = ANY ($1::bigint[]) AND NOT folded RETURNING number
 """
 _OF_LOTS = "{{tables.llmbridge_calls}} WHERE lot = ANY ($1::bigint[])"
-#: The start in seconds of a call's cell.
-_START = "floor(extract(epoch FROM called_at) / {grain})::bigint * {grain}"
+#: The start in seconds of a call's cell. asyncpg writes the first instant of year 1 as -infinity.
+_START = "extract(epoch FROM date_bin('{grain} s', greatest(called_at, '0001-01-01Z'), '0001-01-01Z'))::bigint"
 #: Sums as `sheets.fold` takes them, but the numbers in one text: a numeric would come as a Decimal, at many times the
 #: cost.
 _OF_USERS, _OF_TIMES = (
