@@ -25,7 +25,7 @@ async def test_batches_and_reads_are_counted(url: str) -> None:
         every = await backend.get_slow_queries(0)
         assert any("INSERT INTO" in one["query"] and "llmbridge_calls" in one["query"] for one in every)
         await backend.record_calls([make_call(number) for number in range(1, 200)])
-        assert (await backend.get_slow_queries(0))[-1]["query"] in ("COPY llmbridge.llmbridge_calls", "COMMIT;")
+        assert len(await backend.get_slow_queries(0)) == len(every) + 1
         assert "not to be shown" not in str(every)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -19,6 +18,7 @@ from uuid import UUID, SafeUUID
 from pydantic import ValidationError
 
 from . import money
+from .compact import encode_json
 from .errors import RecordRejectedError
 from .limits import INT64, MAX_ERROR_MESSAGE, MAX_METADATA_BYTES, MAX_NAME, NATURALS
 from .ordinary import in_full
@@ -82,6 +82,7 @@ if hasattr(os, "register_at_fork"):
 
 def _more_noise() -> int:
     parts = _PARTS.unpack(os.urandom(_PARTS.size))
+    first: int
     first, *others = [
         0x7 << 76 | (before >> 4) << 64 | 0x2 << 62 | behind >> 2
         for before, behind in zip(parts[::2], parts[1::2], strict=True)
@@ -201,7 +202,7 @@ def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
         raise RecordRejectedError(f"metadata must be a dict, not {type(metadata).__name__}")
     try:
         clean: dict[str, Any] = _json_value(metadata)
-        size = len(json.dumps(clean, ensure_ascii=False, separators=(",", ":")).encode())
+        size = len(encode_json(clean).encode())
     except RecursionError:
         raise RecordRejectedError("metadata is nested too deeply") from None
     if size > MAX_METADATA_BYTES:

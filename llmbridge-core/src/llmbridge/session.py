@@ -37,7 +37,7 @@ class Session:
         self._started = False
         self._closed = False
         self._starting: asyncio.Task[None] | None = None
-        self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._owner: tuple[object, asyncio.AbstractEventLoop] | None = None
         self._left: asyncio.Future[None] | None = None
 
     @property
@@ -120,7 +120,7 @@ class Session:
         if self._owner is None:
             if self._closed:
                 raise StorageClosedError("these books are closed; open them again with `async with` or initialize()")
-        elif self._owner[0] != os.getpid():
+        elif self._owner[0] is not _process:
             raise _wrong("process")  # told first: a forked child of a running loop has no loop to ask for
         elif self._owner[1] is not asyncio.get_running_loop():
             raise _wrong("event loop")
@@ -154,7 +154,7 @@ class Session:
             raise
 
     def _bind(self) -> None:
-        self._owner = (os.getpid(), asyncio.get_running_loop())
+        self._owner = (_process, asyncio.get_running_loop())
 
     async def _start(self) -> None:
         async with self.guard():
@@ -184,6 +184,19 @@ class Session:
         self._starting = None
         if starting.cancelled() or starting.exception() is not None:
             self._owner = None
+
+
+#: Another one in a forked child. Asking for the process's number would be a system call for every call.
+_process = object()
+
+
+def _is_forked() -> None:
+    global _process  # noqa: PLW0603
+    _process = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_is_forked)
 
 
 def _tell_failure(closing: asyncio.Future[None]) -> None:

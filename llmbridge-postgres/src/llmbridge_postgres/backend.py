@@ -209,7 +209,7 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
             await turn.acquire()
         try:
             async with self._source.acquire() as connection:
-                yield Session(connection, self._schema, self._expand, pooled=self._pooled, monitor=self._monitor)
+                yield Session(connection, self._expand, pooled=self._pooled)
         finally:
             turn.release()
 

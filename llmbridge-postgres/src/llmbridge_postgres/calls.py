@@ -3,50 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import asyncpg
 
 from llmbridge.storage import EARLIEST, CallPage, CallQuery, CallRecord, RecordRejectedError, RecordResult
 
 from . import schema
-from .codec import CALL_COLUMNS, CALL_FIELDS, by_column, decode_call, encode_call
+from .codec import CALL_COLUMNS, CALL_FIELDS, JSON_COLUMNS, decode_call, encode_call
 from .filters import Parameters, conditions
 from .session import Session
 from .totals import Lot, open_lot
 
-_COLUMNS = (*CALL_COLUMNS, "lot")
-_WIDTH = len(CALL_COLUMNS)
-
 #: Every batch touches its lot, which tells that it may be stored: that nobody has closed the lot, that no newer release
 #: says that this one may not write, and that no more was purged than the writer knows of.
-_TOUCH = """
-UPDATE {{{{tables.llmbridge_lots}}}} SET calls = calls + ${calls}, touched = now()
-WHERE number = ${lot} AND NOT folded AND ({writable_from}) <= ${head}
-    AND (SELECT watermark FROM {{{{tables.llmbridge_state}}}}) IS NOT DISTINCT FROM ${watermark}::timestamptz
-RETURNING number
-"""
-_TOUCH_LOT = _TOUCH.format(calls=1, lot=2, head=3, watermark=4, writable_from=schema.WRITABLE_FROM)
-#: One statement for any number of calls, and so by itself a transaction.
+_TOUCH = " ".join(
+    (
+        "UPDATE {{tables.llmbridge_lots}} SET calls = calls + $1, touched = now()",
+        "WHERE number = $2 AND NOT folded AND (",
+        schema.WRITABLE_FROM,
+        ") <= $3 AND (SELECT watermark FROM {{tables.llmbridge_state}}) IS NOT DISTINCT FROM $4::timestamptz",
+        "RETURNING number",
+    )
+)
+#: One statement and one argument for any number of calls: one round trip, and by itself a transaction.
 _INSERT = " ".join(
     (
         "WITH mine AS (",
-        _TOUCH.format(
-            calls=_WIDTH + 1,
-            lot=_WIDTH + 2,
-            head=_WIDTH + 3,
-            watermark=_WIDTH + 4,
-            writable_from=schema.WRITABLE_FROM,
-        ),
+        _TOUCH,
         ") INSERT INTO {{tables.llmbridge_calls}} (",
-        ", ".join(_COLUMNS),
-        ") SELECT incoming.*, mine.number FROM mine CROSS JOIN ( SELECT",
-        ", ".join(f"unnest(${number}::{kind}[])" for number, kind in enumerate(CALL_COLUMNS.values(), start=1)),
-        ") AS incoming ON CONFLICT (id) DO NOTHING",
+        ", ".join(CALL_COLUMNS),
+        ", lot) SELECT",
+        ", ".join(f"{name}::json" if name in JSON_COLUMNS else name for name in CALL_COLUMNS),
+        ", number FROM mine CROSS JOIN unnest($5::{{tables.llmbridge_incoming}}[]) ON CONFLICT (id) DO NOTHING",
     )
 )
-#: A batch of so many calls is copied, which takes about a third less time, and a few round trips more.
-_COPY_FROM = 50
 _SELECT = " ".join(("SELECT", ", ".join(CALL_FIELDS), "FROM {{tables.llmbridge_calls}}"))
 
 
@@ -63,7 +51,7 @@ async def insert(session: Session, calls: Sequence[CallRecord], where: str, lot:
             inserted = await _store(session, in_time, lot)
         except (ArithmeticError, TypeError, UnicodeError) as error:
             raise RecordRejectedError(f"the PostgreSQL database {where} cannot hold a value: {error}") from error
-        if inserted or await _touch(session, 0, lot):
+        if inserted or await _may_write(session, lot):
             lot.calls += inserted
             return RecordResult(inserted, len(in_time) - inserted, late)
         await schema.check_writable(session, where)
@@ -73,31 +61,13 @@ async def insert(session: Session, calls: Sequence[CallRecord], where: str, lot:
 async def _store(session: Session, calls: Sequence[CallRecord], lot: Lot) -> int:
     firsts = {call.id.int: call for call in reversed(calls)}
     rows = [encode_call(firsts[number]) for number in sorted(firsts)]
-    if len(rows) >= _COPY_FROM and await _copy(session, rows, lot):
-        return len(rows)
     guards = (len(rows), lot.number, schema.HEAD_NUMBER, lot.watermark)
-    return await session.execute(_INSERT, *by_column(rows, _WIDTH), *guards) if rows else 0
+    return await session.execute(_INSERT, *guards, rows) if rows else 0
 
 
-async def _copy(session: Session, rows: Sequence[tuple[Any, ...]], lot: Lot) -> bool:
-    """Store all rows, or none because one is there already, which is rare: a batch is only sent again after its
-    answer was lost."""
-    try:
-        async with session.transaction():
-            await session.copy("llmbridge_calls", _COLUMNS, [(*row, lot.number) for row in rows])
-            if not await _touch(session, len(rows), lot):
-                raise _ClosedError
-    except (asyncpg.UniqueViolationError, _ClosedError):
-        return False
-    return True
-
-
-async def _touch(session: Session, calls: int, lot: Lot) -> bool:
-    return await session.fetch_value(_TOUCH_LOT, calls, lot.number, schema.HEAD_NUMBER, lot.watermark) is not None
-
-
-class _ClosedError(Exception):
-    """The lot takes no more calls; they go into another one."""
+async def _may_write(session: Session, lot: Lot) -> bool:
+    """Whether the lot takes calls."""
+    return await session.fetch_value(_TOUCH, 0, lot.number, schema.HEAD_NUMBER, lot.watermark) is not None
 
 
 async def select(session: Session, query: CallQuery) -> CallPage:

@@ -15,64 +15,65 @@ from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
-from llmbridge.storage import CallRecord, LLMModel, ModelPrice, from_units, to_units
+from llmbridge.storage import CallRecord, LLMModel, ModelPrice, encode_json, from_units, to_units
 from llmbridge.storage.histogram import bucket
 
-_encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-#: Fields of a call that are stored as they are, with their PostgreSQL types.
-_PLAIN = {
-    "called_at": "timestamptz",
-    "origin": "text",
-    "id_at_origin": "text",
-    "provider": "text",
-    "model_name": "text",
-    "status": "text",
-    "attempt": "bigint",
-    "prompt_tokens": "bigint",
-    "completion_tokens": "bigint",
-    "total_tokens": "bigint",
-    "cache_read_tokens": "bigint",
-    "cache_write_tokens": "bigint",
-    "cache_write_1h_tokens": "bigint",
-    "reasoning_tokens": "bigint",
-    "cost_reason": "text",
-    "response_time_ms": "bigint",
-    "time_to_first_token_ms": "bigint",
-    "error_type": "text",
-    "requested_model": "text",
-    "usage_source": "text",
-    "cost_source": "text",
-    "price_version": "text",
-    "previous_cost_reason": "text",
-    "repriced_at": "timestamptz",
-    "stream": "boolean",
-    "finish_reason": "text",
-    "response_id": "text",
-    "temperature": "double precision",
-    "max_tokens": "bigint",
-    "system_prompt_hash": "text",
-    "error_message": "text",
-}
-_CONVERTED = {
-    "id": "uuid",
-    "group_id": "uuid",
-    "estimated_cost": "bigint",
-    "dollars_per_million_tokens_input_used": "bigint",
-    "dollars_per_million_tokens_output_used": "bigint",
-    "previous_cost": "bigint",
-    "tools_used": "json",
-    "metadata": "json",
-}
+#: Fields of a call that are stored as they are.
+_PLAIN = (
+    "called_at",
+    "origin",
+    "id_at_origin",
+    "provider",
+    "model_name",
+    "status",
+    "attempt",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "reasoning_tokens",
+    "cost_reason",
+    "response_time_ms",
+    "time_to_first_token_ms",
+    "error_type",
+    "requested_model",
+    "usage_source",
+    "cost_source",
+    "price_version",
+    "previous_cost_reason",
+    "repriced_at",
+    "stream",
+    "finish_reason",
+    "response_id",
+    "temperature",
+    "max_tokens",
+    "system_prompt_hash",
+    "error_message",
+)
+_CONVERTED = (
+    "id",
+    "group_id",
+    "estimated_cost",
+    "dollars_per_million_tokens_input_used",
+    "dollars_per_million_tokens_output_used",
+    "previous_cost",
+    "tools_used",
+    "metadata",
+)
 _get_plain = itemgetter(*_PLAIN)
 _get_converted = itemgetter(*_CONVERTED)
 
 #: A model's rates come with each of its calls.
 _rate_units = lru_cache(maxsize=4096)(to_units)
 
-#: What is read back of a call, and what is written with its types: the same and its buckets.
+#: What is read back of a call, and what is written, in the order of the type `llmbridge_incoming`: the same and its
+#: buckets.
 CALL_FIELDS = (*_CONVERTED, *_PLAIN)
-CALL_COLUMNS = {**_CONVERTED, **_PLAIN, "response_bucket": "integer", "first_token_bucket": "integer"}
+CALL_COLUMNS = (*CALL_FIELDS, "response_bucket", "first_token_bucket")
+#: What is sent as text, since a host application's connections may have an encoding of their own for JSON.
+JSON_COLUMNS = ("tools_used", "metadata")
 
 _MODEL_RATES = ("dollars_per_million_tokens_input", "dollars_per_million_tokens_output")
 _MODEL_TIMES = ("inactive_from", "created_at", "updated_at")
@@ -116,8 +117,8 @@ def encode_call(call: CallRecord) -> tuple[Any, ...]:
         None if input_rate is None else _rate_units(input_rate),
         None if output_rate is None else _rate_units(output_rate),
         None if previous is None else to_units(previous),
-        None if tools is None else _encode_json(tools),
-        None if metadata is None else _encode_json(metadata),
+        None if tools is None else encode_json(tools),
+        None if metadata is None else encode_json(metadata),
         *_get_plain(values),
         bucket(response) if succeeded and response is not None else None,
         bucket(first_token) if succeeded and first_token is not None else None,

@@ -1,15 +1,12 @@
-"""One borrowed connection and the names of one schema: what a piece of work is given."""
+"""One borrowed connection: what a piece of work is given."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 from asyncpg import Connection, Record
-
-from .monitoring import Monitor
 
 _PLANNING = "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off"
 
@@ -20,23 +17,19 @@ class Session:
     """Runs statements, in which `{{tables.NAME}}` is a table of the schema.
 
     `pooled` is for a transaction pooler: there every statement stands in a transaction, which is what keeps its parts
-    together on one connection of the server. `monitor` is told of what asyncpg's listeners are not.
+    together on one connection of the server.
     """
 
     def __init__(
         self,
         connection: Connection,
-        schema: str,
         expand: Callable[[str], str],
         *,
         pooled: bool = False,
-        monitor: Monitor | None = None,
     ) -> None:
         self.connection = connection
-        self._schema = schema
         self._expand = expand
         self._pooled = pooled
-        self._monitor = monitor
 
     async def fetch(self, query: str, *args: Any) -> list[Record]:
         """All rows of a statement."""
@@ -58,22 +51,6 @@ class Session:
         async with self._together():
             status: str = await self.connection.execute(self._expand(query), *args)
         return int(status.rpartition(" ")[2]) if status[-1:].isdigit() else 0
-
-    async def copy(self, table: str, columns: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> None:
-        """Add rows to a table: all, or with an error none."""
-        started = time.perf_counter()
-        failure: BaseException | None = None
-        try:
-            async with self._together():
-                await self.connection.copy_records_to_table(
-                    table, schema_name=self._schema, columns=list(columns), records=rows
-                )
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            if self._monitor is not None:
-                self._monitor.note(f"COPY {self._schema}.{table}", time.perf_counter() - started, failure)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:

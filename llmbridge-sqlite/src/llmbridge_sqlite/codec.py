@@ -14,12 +14,10 @@ from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
-from llmbridge.storage import CallRecord, LLMModel, ModelPrice, from_units, to_units
+from llmbridge.storage import CallRecord, LLMModel, ModelPrice, encode_json, from_units, to_units
 from llmbridge.storage.histogram import bucket
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-_encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 #: Fields of a call that are stored as they are.
 _PLAIN = (
@@ -129,8 +127,8 @@ def encode_call(call: CallRecord) -> tuple[Any, ...]:
         None if repriced_at is None else to_micros(repriced_at),
         int(stream),
         None if group is None else group.bytes,
-        None if tools is None else _encode_json(tools),
-        None if metadata is None else _encode_json(metadata),
+        None if tools is None else encode_json(tools),
+        None if metadata is None else encode_json(metadata),
         *_get_plain(values),
         bucket(response) if succeeded and response is not None else None,
         bucket(first_token) if succeeded and first_token is not None else None,

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ..compact import encode_json
 from ..errors import (
     InvalidStorageURLError,
     LLMBridgeError,
@@ -93,6 +94,7 @@ __all__ = [
     "UsageRow",
     "WrongLoopError",
     "check_options",
+    "encode_json",
     "from_units",
     "hookimpl",
     "to_units",

@@ -25,6 +25,7 @@ from itertools import pairwise
 from operator import add
 from typing import Any
 
+from ..compact import encode_json
 from ..money import from_units, to_units
 from .coverage import EPOCH, GRAINS, SECOND, USER_GRAINS, micros
 from .reference import GRAINS as KEPT
@@ -62,8 +63,6 @@ TimeKey = tuple[int, int, str]
 #: Every bucket of `storage.histogram` is smaller.
 _BUCKETS = 4096
 _LONG = 1_500
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(slots=True, eq=False)
@@ -131,7 +130,7 @@ def extend(kept: tuple[str, str], sheet: Mapping[LineKey, Line]) -> tuple[str, s
 @lru_cache(maxsize=4096)
 def _begin(key: LineKey) -> str:
     """What stands before the numbers of a line, from the end of the line above on."""
-    return f"\n{_encode(key)[:-1]},"
+    return f"\n{encode_json(key)[:-1]},"
 
 
 def _text(lines: Sequence[str]) -> str:

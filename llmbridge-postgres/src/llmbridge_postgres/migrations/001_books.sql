@@ -80,6 +80,52 @@ CREATE INDEX llmbridge_calls_by_user ON {{tables.llmbridge_calls}} (origin, id_a
 
 CREATE INDEX llmbridge_calls_by_lot ON {{tables.llmbridge_calls}} (lot);
 
+-- A call as writers send it: a batch is an array of them. Writers of any release may send one, so it never changes; a
+-- release that sends more brings a type of its own. JSON is sent as text.
+CREATE TYPE {{tables.llmbridge_incoming}} AS (
+    id uuid,
+    group_id uuid,
+    estimated_cost bigint,
+    dollars_per_million_tokens_input_used bigint,
+    dollars_per_million_tokens_output_used bigint,
+    previous_cost bigint,
+    tools_used text,
+    metadata text,
+    called_at timestamptz,
+    origin text,
+    id_at_origin text,
+    provider text,
+    model_name text,
+    status text,
+    attempt bigint,
+    prompt_tokens bigint,
+    completion_tokens bigint,
+    total_tokens bigint,
+    cache_read_tokens bigint,
+    cache_write_tokens bigint,
+    cache_write_1h_tokens bigint,
+    reasoning_tokens bigint,
+    cost_reason text,
+    response_time_ms bigint,
+    time_to_first_token_ms bigint,
+    error_type text,
+    requested_model text,
+    usage_source text,
+    cost_source text,
+    price_version text,
+    previous_cost_reason text,
+    repriced_at timestamptz,
+    stream boolean,
+    finish_reason text,
+    response_id text,
+    temperature double precision,
+    max_tokens bigint,
+    system_prompt_hash text,
+    error_message text,
+    response_bucket integer,
+    first_token_bucket integer
+);
+
 -- Totals of the calls of a user ('' for none) in a day, and of an origin in `grain` seconds from `start` on, in seconds
 -- since 1970. `sums` and `histograms` are JSON, one line for each provider, model and status: llmbridge.storage.sheets.
 CREATE TABLE {{tables.llmbridge_user_totals}} (

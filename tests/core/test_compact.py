@@ -1,0 +1,18 @@
+"""Compact JSON is what the standard library writes, byte for byte."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmbridge.compact import encode_json
+
+TEXTS = st.text(st.characters(exclude_categories=("Cs",)))
+VALUES = TEXTS | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.dictionaries(TEXTS, TEXTS) | st.dictionaries(TEXTS, VALUES | st.lists(VALUES)) | st.lists(VALUES))
+def test_it_is_what_the_standard_library_writes(value: object) -> None:
+    assert encode_json(value) == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
