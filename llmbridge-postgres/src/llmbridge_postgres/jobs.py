@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
+
+from llmbridge.storage.tasks import ended
 
 T = TypeVar("T")
 
@@ -39,24 +40,7 @@ class Jobs:
         except asyncio.CancelledError:
             if not committed:
                 task.cancel()
-            while not task.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([task])
-            if not task.cancelled():
-                task.exception()
-            raise
-
-    async def run_to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do `work`, all of it, also when the caller is cancelled."""
-        task = asyncio.ensure_future(work)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            while not task.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([task])
-            if not task.cancelled():
-                task.exception()
+            await ended(task)
             raise
 
     async def drain(self) -> None:

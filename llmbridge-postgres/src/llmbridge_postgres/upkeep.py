@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from llmbridge.storage import CostChange, StorageBackend, TotalsPage, TotalsReport, TotalsRow
+from llmbridge.storage.tasks import to_its_end
 
 from . import checking, purging, rewriting, schema, totals
-from .jobs import Jobs
 from .session import Session
 
 T = TypeVar("T")
@@ -21,7 +21,6 @@ class Upkeep(StorageBackend):
     """These methods of a backend, over a connection for one piece of work at a time."""
 
     _where: str
-    _jobs: Jobs
 
     @abstractmethod
     async def _write(self, work: Callable[[Session], Awaitable[T]]) -> T:
@@ -41,7 +40,7 @@ class Upkeep(StorageBackend):
                 deleted += more
             return deleted
 
-        return await self._jobs.run_to_its_end(purged())
+        return await to_its_end(purged())
 
     async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
         return await self._write(partial(rewriting.reprice, changes=changes, where=self._where))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -37,6 +37,7 @@ from llmbridge.storage import (
     UsageRow,
     WrongLoopError,
 )
+from llmbridge.storage.tasks import to_its_end
 
 from . import access, checking, purging, rewriting, schema, totals, usage
 from . import calls as call_rows
@@ -254,7 +255,7 @@ class SQLiteBackend(StorageBackend, SQLAccess):
                 deleted += more
             return deleted
 
-        return await _to_its_end(purged())
+        return await to_its_end(purged())
 
     async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
         return await self._write(partial(rewriting.reprice, changes=changes))
@@ -310,17 +311,3 @@ def _record(session: Session, calls: Sequence[CallRecord], where: str) -> tuple[
     in_time, late = purging.split(calls, now.watermark)
     result = call_rows.insert(session, in_time, where)
     return replace(result, expired=late), totals.last(session) - now.folded
-
-
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Do `work`, all of it once it has begun, also when the caller is cancelled."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()
-        raise

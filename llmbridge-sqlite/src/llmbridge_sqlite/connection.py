@@ -14,11 +14,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from llmbridge.storage import StorageRefusedError
+from llmbridge.storage.tasks import ended
 
 from . import files
 from .faults import primary_code, translate
@@ -142,10 +142,9 @@ class Channel:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
             if not claim.acquire(blocking=False) and settles:
-                while not call.done():
-                    with suppress(asyncio.CancelledError):
-                        await asyncio.wait([call])
-            call.add_done_callback(_take_note)
+                await ended(call)
+            else:
+                call.add_done_callback(_take_note)
             raise
 
     async def _call(self, job: Callable[[Session], T]) -> T:
