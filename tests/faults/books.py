@@ -60,6 +60,9 @@ class Books:
         """What this process has open of the store."""
         return []
 
+    async def settle(self) -> None:
+        """Wait until the store has ended what it does for processes that are gone."""
+
 
 class SQLiteBooks(Books):
     def __init__(self, home: Path) -> None:
@@ -100,6 +103,12 @@ class PostgreSQLBooks(Books):
     def still_open(self) -> list[str]:
         return [f"connection {pid}" for pid in self._server.backends(self._database)]
 
+    async def settle(self) -> None:
+        """The server ends a statement that it was sent, and may commit it, before it finds out that nobody waits."""
+        async with asyncio.timeout(60):
+            while await asyncio.to_thread(self.still_open):
+                await asyncio.sleep(0.01)
+
 
 async def check(
     books: Books,
@@ -117,6 +126,7 @@ async def check(
     and nothing stays open.
     """
     acknowledged = set(acknowledged)
+    await books.settle()
     stored = await _stored(books, attempted)
     spooled = {number_of(found.record.id) for found in books.spool.oldest(10**6) if found.record is not None}
     assert books.spool.counts().set_aside == set_aside
