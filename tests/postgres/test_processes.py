@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Callable
 from uuid import UUID
@@ -10,6 +11,8 @@ from llmbridge.storage import CallQuery, CallRecord, UsageQuery
 from llmbridge.storage.reference import summarize
 from llmbridge.testing.comparison import assert_same
 from llmbridge_postgres import PostgreSQLBackend
+
+from .server import Server
 
 Python = Callable[..., "subprocess.Popen[str]"]
 
@@ -100,9 +103,10 @@ async def test_four_processes_lose_nothing(backend: PostgreSQLBackend, python: P
 
 
 async def test_what_was_acknowledged_to_a_process_that_was_killed_is_there(
-    backend: PostgreSQLBackend, python: Python
+    backend: PostgreSQLBackend, python: Python, server: Server, database: str
 ) -> None:
     acknowledged: set[UUID] = set()
+    ours = set(server.backends(database))
     programs = [python(ENDLESS) for _ in range(8)]
     for program in programs:
         assert program.stdout is not None
@@ -110,6 +114,8 @@ async def test_what_was_acknowledged_to_a_process_that_was_killed_is_there(
         program.kill()
         rest = program.communicate()[0].splitlines()
         acknowledged |= {UUID(line) for line in rest if len(line) == 36}
+    while set(server.backends(database)) - ours:  # the server still ends what it was sent
+        await asyncio.sleep(0.01)
     stored: list[CallRecord] = []
     query = CallQuery(limit=1000)
     while True:
