@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -13,5 +14,6 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 def encode_json(value: Any) -> str:
     """The JSON text of a value without spaces, characters beyond ASCII as they are."""
     if type(value) is dict and all(type(item) is str for item in value.values()):
-        return to_json(value).decode()  # the same, several times as fast; but numbers it writes in its own way
+        with suppress(PydanticSerializationError):  # as of a lone surrogate
+            return to_json(value).decode()  # the same, several times as fast; but numbers it writes in its own way
     return _encode(value)

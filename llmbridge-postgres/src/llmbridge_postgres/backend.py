@@ -305,9 +305,11 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
         return result
 
     async def _fold_beside(self) -> None:
-        """Fold while callers go on. What fails leaves the calls where they are, to be folded by the next one."""
+        """Fold while callers go on, in no turn of theirs. What fails leaves the calls as they are, to be folded by the
+        next one."""
+        work = partial(fold_due, lot=self._lot, where=self._where)
         try:
-            await self._write(partial(fold_due, lot=self._lot, where=self._where))
+            await self._run(lambda _: self._do(work, self._reading, _WRITE_SECONDS))
         except StorageError as error:
             logger.debug("calls in %s wait to be folded into totals: %s", self._where, error)
         finally:
