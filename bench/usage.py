@@ -2,9 +2,9 @@
 
 The same question is asked of a small store and of large ones, in turn, and the medians are compared; so are the answers
 at a million calls with what adding up calls takes: those that an index finds, and, once there is none, a scan of all.
-The data are 1,000 users and 20 models, both after Zipf,
-over 365 days, from one seed. Figures stand beside what they must reach. `--large` adds a store of 10 million calls,
-`--only sqlite` or `--only postgresql` leaves the other out, `--seconds` shortens the writing.
+The data are 1,000 users and 20 models, both after Zipf, over 365 days, from one seed. Figures stand beside what they
+must reach. `--large` adds a store of 10 million calls, `--only sqlite` or `--only postgresql` leaves the other out,
+`--seconds` shortens the writing.
 """
 
 from __future__ import annotations

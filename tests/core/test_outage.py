@@ -364,3 +364,8 @@ async def test_the_log_is_silent_while_all_is_well(
             await db.record_api_call(**FIELDS)
     assert lines(caplog) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_calls_wait_in_the_spool_whichever_event_loop_found_the_store_away(tmp_path: Path) -> None:
+    bridge = LLMBridge(backend=Store("loops", StorageUnavailableError("away")), spool_dir=tmp_path)
+    assert [asyncio.run(bridge.chat(ASK)).record_status for _ in range(3)] == ["spooled"] * 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import warnings
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -14,8 +15,11 @@ from pgdbm import AsyncDatabaseManager, DatabaseConfig, MonitoredAsyncDatabaseMa
 from llmbridge.db import LLMDatabase
 from llmbridge.errors import InvalidStorageURLError, StorageUnavailableError
 from llmbridge.plugins import create_backend
-from llmbridge.storage import UsageQuery
+from llmbridge.records import new_id
+from llmbridge.storage import CallQuery, RecordResult, UsageQuery
+from llmbridge.storage.reference import summarize
 from llmbridge.testing import make_call
+from llmbridge.testing.comparison import assert_same
 from llmbridge_postgres import PostgreSQLBackend, connections
 
 Shell = Callable[..., list[dict[str, object]]]
@@ -96,6 +100,36 @@ async def test_a_pool_of_one_serves_everything(url: str) -> None:
         )
         assert (await backend.summarize_usage(UsageQuery()))[0].calls == 20
     await pool.close()
+
+
+@pytest.mark.parametrize("size", [3, 80])
+@pytest.mark.parametrize(
+    ("kind", "encode", "decode"),
+    [
+        ("json", json.dumps, json.loads),
+        ("jsonb", json.dumps, json.loads),
+        ("uuid", str, str),
+        ("text", str, str),
+        ("int8", str, int),
+    ],
+)
+async def test_a_host_may_have_types_written_and_read_in_its_own_way(
+    kind: str, encode: Callable[[Any], str], decode: Callable[[str], Any], size: int, url: str
+) -> None:
+    async def prepare(connection: asyncpg.Connection) -> None:
+        await connection.set_type_codec(kind, schema="pg_catalog", encoder=encode, decoder=decode)
+
+    calls = [make_call(number, metadata={"team": "a"}, tools_used=["t"], group_id=new_id()) for number in range(size)]
+    async with asyncpg.create_pool(url, init=prepare, min_size=1, max_size=2) as pool:
+        manager = AsyncDatabaseManager(pool=pool, schema="books")
+        async with PostgreSQLBackend(db_manager=manager, fold_after=1) as backend:
+            await backend.apply_migrations()
+            assert await backend.record_calls(calls) == RecordResult(size, 0)
+            assert await backend.record_calls(calls) == RecordResult(0, size)
+            page = await backend.list_calls(CallQuery())
+            assert_same(page.calls, sorted(calls, key=lambda call: (call.called_at, call.id), reverse=True))
+            await backend.fold_totals()
+            assert_same(await backend.summarize_usage(UsageQuery()), summarize(calls, UsageQuery()))
 
 
 async def test_nothing_of_the_pool_is_held_between_batches(shared: asyncpg.Pool) -> None:

@@ -22,6 +22,7 @@ from llmbridge.storage import CallQuery, ModelPrice, UsageQuery
 from llmbridge.testing import make_call, make_model
 from llmbridge.testing.records import EPOCH
 from llmbridge_postgres import PostgreSQLBackend, schema
+from llmbridge_postgres.codec import CALL_COLUMNS
 from llmbridge_postgres.connections import OwnPool
 
 from .server import Server
@@ -253,8 +254,12 @@ async def from_a_newer_release(backend: PostgreSQLBackend, writable_from: int) -
 
 
 async def test_tables_of_our_names_that_are_not_ours_are_refused_and_left_alone(url: str, shell: Shell) -> None:
-    shell("CREATE SCHEMA llmbridge", "CREATE TABLE llmbridge.usage_summary (theirs integer)")
-    with pytest.raises(StorageRefusedError, match=r"usage_summary.*schema="):
+    shell(
+        "CREATE SCHEMA llmbridge",
+        "CREATE TABLE llmbridge.usage_summary (theirs integer)",
+        "CREATE TABLE llmbridge.llmbridge_incoming (theirs integer)",
+    )
+    with pytest.raises(StorageRefusedError, match=r"llmbridge_incoming, usage_summary.*schema="):
         await PostgreSQLBackend(url).connect()
     async with PostgreSQLBackend(url, schema="books") as backend:
         await backend.apply_migrations()
@@ -309,14 +314,44 @@ def tables_of(shell: Shell) -> dict[object, object]:
     return {row["relname"]: row["columns"] for row in rows}
 
 
-@pytest.mark.parametrize("table", ["llmbridge_schema", "llmbridge_calls", "llmbridge_models", "llmbridge_prices"])
-async def test_a_table_that_was_dropped_is_told_at_the_start(
-    backend: PostgreSQLBackend, url: str, shell: Shell, table: str
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("TABLE", "llmbridge_schema"),
+        ("TABLE", "llmbridge_calls"),
+        ("TABLE", "llmbridge_models"),
+        ("TABLE", "llmbridge_prices"),
+        ("TYPE", "llmbridge_incoming"),
+    ],
+)
+async def test_what_was_dropped_is_told_at_the_start(
+    backend: PostgreSQLBackend, url: str, shell: Shell, kind: str, name: str
 ) -> None:
-    shell(f"DROP TABLE llmbridge.{table} CASCADE")
+    shell(f"DROP {kind} llmbridge.{name} CASCADE")
     for use in (backend.schema_status(), backend.apply_migrations(), LLMDatabase(url).initialize()):
-        with pytest.raises(StorageRefusedError, match=f"lost {table}.*backup"):
+        with pytest.raises(StorageRefusedError, match=f"lost {name}.*backup"):
             await use
+
+
+async def test_a_schema_made_anew_is_used_by_those_who_knew_the_old_one(
+    backend: PostgreSQLBackend, url: str, shell: Shell
+) -> None:
+    await backend.record_calls([make_call(1)])
+    shell("DROP SCHEMA llmbridge CASCADE")
+    async with PostgreSQLBackend(url) as other:
+        await other.apply_migrations()
+    assert (await backend.record_calls([make_call(number) for number in range(60)])).inserted == 60
+
+
+def test_what_is_sent_stands_in_the_order_of_its_type(backend: PostgreSQLBackend, shell: Shell) -> None:
+    rows = shell(
+        "SELECT attname, format_type(atttypid, atttypmod) AS kind FROM pg_attribute "
+        "WHERE attrelid = 'llmbridge.llmbridge_incoming'::regclass ORDER BY attnum"
+    )
+    written = {"timestamptz": "timestamp with time zone"}
+    assert [(row["attname"], row["kind"]) for row in rows] == [
+        (name, written.get(kind, kind)) for name, kind in CALL_COLUMNS.items()
+    ]
 
 
 async def test_nothing_is_created_before_migrating(url: str, shell: Shell) -> None:

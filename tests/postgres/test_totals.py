@@ -191,3 +191,22 @@ async def test_totals_that_are_wrong_are_found_and_mended(backend: PostgreSQLBac
     assert found.repaired == 0
     assert (await backend.check_totals(repair=True)).repaired == found.wrong
     assert (await backend.check_totals()).wrong == 0
+
+
+async def test_folding_gives_way_to_who_has_the_turn(url: str, server: Server, database: str, shell: Shell) -> None:
+    calls = make_calls(400, seed=65)
+    async with PostgreSQLBackend(url, max_connections=2, fold_after=20) as backend:
+        await backend.apply_migrations()
+        busy = await asyncpg.connect(server.database_url(database))
+        async with asyncio.timeout(30), busy.transaction():
+            await busy.execute("LOCK TABLE llmbridge.llmbridge_state IN SHARE ROW EXCLUSIVE MODE")
+            for start in range(0, 200, 20):
+                await backend.record_calls(calls[start : start + 20])
+            await assert_exact(backend, calls[:200])
+            assert waiting(shell) == 200
+        await busy.close()
+        for start in range(200, 400, 20):
+            await backend.record_calls(calls[start : start + 20])
+        await backend.fold_totals()
+        await assert_exact(backend, calls)
+        assert not (await backend.check_totals()).wrong

@@ -13,7 +13,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 def encode_json(value: Any) -> str:
     """The JSON text of a value without spaces, characters beyond ASCII as they are."""
-    if type(value) is dict and all(type(item) is str for item in value.values()):
+    if type(value) is dict and all(type(key) is type(item) is str for key, item in value.items()):
         with suppress(PydanticSerializationError):  # as of a lone surrogate
             return to_json(value).decode()  # the same, several times as fast; but numbers it writes in its own way
     return _encode(value)

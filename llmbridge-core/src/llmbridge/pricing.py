@@ -37,10 +37,10 @@ class Tokens(Protocol):
 class Price(NamedTuple):
     """What a call costs, in dollars rounded half-even to 1e-12, or None with the `reason`.
 
-    The rates are the dollars per million tokens that were used for uncached input and for output, exact to 1e-12 (None
-    with a cost: not below 9,000,000). `version` is
-    the edition of the price data, with the vendor whose list applied where that is another than the one called, or
-    for an own price the time from which it is in force.
+    The rates are the dollars per million tokens that were used for uncached input and for output, exact to 1e-12, or
+    None where a row cannot hold them: 9,000,000 and more. `version` is the edition of the price data, with the vendor
+    whose list applied where that is another than the one called, or for an own price the time from which it is in
+    force.
     """
 
     cost: Decimal | None = None

@@ -82,7 +82,6 @@ class Recorder:
         self._closed = False
         self._trouble: StorageError | None = None
         self._sample: CallRecord | None = None
-        self._loop = asyncio.get_running_loop()
         self._process = os.getpid()
         self._forgotten = weakref.finalize(
             self, _save_what_is_left, self._waiting, self._writing, rescue, self._process
@@ -126,13 +125,14 @@ class Recorder:
         """Put `call` in the queue, whether or not there is room. The future is that of `record`."""
         if self._closed:
             raise StorageClosedError("the books are closed")
-        settled: asyncio.Future[RecordStatus] = self._loop.create_future()
-        self._add((call, settled, since or self._loop.time(), size(call)))
+        loop = asyncio.get_running_loop()
+        settled: asyncio.Future[RecordStatus] = loop.create_future()
+        self._add((call, settled, since or loop.time(), size(call)))
         return settled
 
     def adopt(self, entries: Iterable[Entry]) -> None:
         """Take over calls that another recorder has given up."""
-        now = self._loop.time()
+        now = asyncio.get_running_loop().time()
         for call, settled, _, bytes_taken in entries:
             self._add((call, settled, now, bytes_taken))
 
@@ -177,7 +177,7 @@ class Recorder:
     def _set_alarm(self, at: float) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = self._loop.call_at(at, self._look_for_late_calls)
+        self._alarm = asyncio.get_running_loop().call_at(at, self._look_for_late_calls)
 
     def _unsettled(self) -> list[Entry]:
         return [*(entry for part in self._writing for entry in part), *self._waiting]
@@ -251,7 +251,7 @@ class Recorder:
                 return await self._write(calls)
             except StorageUnavailableError:
                 wait = pause * random.uniform(0.5, 1.0)  # noqa: S311  jitter needs no secrecy
-                over = self._loop.time() + wait > deadline
+                over = asyncio.get_running_loop().time() + wait > deadline
                 if not self._retries or self._closed or over or not self._is_mine(part):
                     raise
                 await asyncio.sleep(wait)
@@ -279,7 +279,7 @@ class Recorder:
         oldest = min((entry[2] for entry in self._unsettled()), default=None)
         if oldest is None:
             return
-        now = self._loop.time()
+        now = asyncio.get_running_loop().time()
         if oldest + self._patience > now:
             self._set_alarm(oldest + self._patience)
             return
@@ -299,7 +299,7 @@ class Recorder:
     def _held_up(self) -> float:
         """For how many seconds somebody kept the event loop from being told what the store did; 0 the second time: no
         call waits more than twice its patience."""
-        late = 0.0 if self._alarm is None else self._loop.time() - self._alarm.when()
+        late = 0.0 if self._alarm is None else asyncio.get_running_loop().time() - self._alarm.when()
         self._is_forgiving = late > _PUNCTUAL and not self._is_forgiving
         return min(late, self._patience) if self._is_forgiving else 0.0
 

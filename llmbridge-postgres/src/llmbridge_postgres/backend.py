@@ -66,6 +66,8 @@ _READERS_OF_A_BORROWED_POOL = 4
 #: Calls of this backend that wait to be folded into totals, at most, and when it is closed. Reading adds them up.
 FOLD_AFTER = 8_192
 _FOLD_AT_CLOSE = 256
+#: How many times as many wait before recording waits for folding.
+_BEHIND = 4
 
 Turn = asyncio.Lock | asyncio.Semaphore
 
@@ -163,13 +165,15 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
     async def _close(self, opening: asyncio.Task[None]) -> None:
         with suppress(Exception):  # whoever awaits the opening is told
             await opening
-        await self._fold_before_closing()
-        self._is_open = False
         try:
-            await self._jobs.drain()
-            await self._source.close()
+            await self._fold_before_closing()
         finally:
-            self._opening = self._closing = self._home = None
+            self._is_open = False
+            try:
+                await self._jobs.drain()
+                await self._source.close()
+            finally:
+                self._opening = self._closing = self._home = None
 
     async def _look_at_server(self, session: Session) -> None:
         version = session.connection.get_server_version()
@@ -302,6 +306,8 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
         result = await self._write(partial(call_rows.insert, calls=calls, where=self._where, lot=self._lot))
         if self._lot.calls >= self._fold_after and self._folding is None:
             self._folding = asyncio.create_task(self._fold_beside())
+        if self._folding is not None and self._lot.calls >= _BEHIND * self._fold_after:
+            await asyncio.wait([self._folding])  # or the tail, which every answer adds up, would grow without bound
         return result
 
     async def _fold_beside(self) -> None:
@@ -317,7 +323,7 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
 
     async def _fold_before_closing(self) -> None:
         if self._folding is not None:
-            await self._folding
+            await asyncio.wait([self._folding])
         if self._is_open and self._lot.calls >= min(self._fold_after, _FOLD_AT_CLOSE):
             await self._fold_beside()
         self._lot = Lot()

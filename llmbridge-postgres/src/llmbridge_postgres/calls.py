@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
 
 from llmbridge.storage import EARLIEST, CallPage, CallQuery, CallRecord, RecordRejectedError, RecordResult
 
 from . import schema
-from .codec import CALL_COLUMNS, CALL_FIELDS, JSON_COLUMNS, decode_call, encode_call
+from .codec import CALL_COLUMNS, CALL_FIELDS, JSON_COLUMNS, by_column, decode_call, encode_call
 from .filters import Parameters, conditions
 from .session import Session
 from .totals import Lot, open_lot
@@ -23,19 +26,34 @@ _TOUCH = " ".join(
         "RETURNING number",
     )
 )
-#: One statement and one argument for any number of calls: one round trip, and by itself a transaction.
-_INSERT = " ".join(
-    (
-        "WITH mine AS (",
-        _TOUCH,
-        ") INSERT INTO {{tables.llmbridge_calls}} (",
-        ", ".join(CALL_COLUMNS),
-        ", lot) SELECT",
-        ", ".join(f"{name}::json" if name in JSON_COLUMNS else name for name in CALL_COLUMNS),
-        ", number FROM mine CROSS JOIN unnest($5::{{tables.llmbridge_incoming}}[]) ON CONFLICT (id) DO NOTHING",
+_VALUES = ", ".join(f"{name}::json" if name in JSON_COLUMNS else name for name in CALL_COLUMNS)
+
+
+def _insert(calls: str) -> str:
+    """One statement for any number of calls: one round trip, and by itself a transaction."""
+    return " ".join(
+        (
+            "WITH mine AS (",
+            _TOUCH,
+            ") INSERT INTO {{tables.llmbridge_calls}} (",
+            ", ".join((*CALL_COLUMNS, "lot")),
+            ") SELECT",
+            _VALUES,
+            ", number FROM mine CROSS JOIN",
+            calls,
+            "AS incoming ON CONFLICT (id) DO NOTHING",
+        )
     )
-)
-_SELECT = " ".join(("SELECT", ", ".join(CALL_FIELDS), "FROM {{tables.llmbridge_calls}}"))
+
+
+#: The calls in one argument, and, where that cannot be, in one for each column.
+_INSERT_ROWS = _insert("unnest($5::{{tables.llmbridge_incoming}}[])")
+_ARRAYS = [f"unnest(${number}::{kind}[]) AS {name}" for number, (name, kind) in enumerate(CALL_COLUMNS.items(), 5)]
+_INSERT_COLUMNS = _insert(" ".join(("( SELECT", ", ".join(_ARRAYS), ")")))
+#: What PostgreSQL says of a type that was dropped and made anew since the connection learned it.
+_ANOTHER_TYPE = "cache lookup failed for type"
+_FIELDS = ", ".join(f"{name}::text" if name in JSON_COLUMNS else name for name in CALL_FIELDS)
+_SELECT = " ".join(("SELECT", _FIELDS, "FROM {{tables.llmbridge_calls}}"))
 
 
 async def insert(session: Session, calls: Sequence[CallRecord], where: str, lot: Lot) -> RecordResult:
@@ -61,12 +79,30 @@ async def insert(session: Session, calls: Sequence[CallRecord], where: str, lot:
 async def _store(session: Session, calls: Sequence[CallRecord], lot: Lot) -> int:
     firsts = {call.id.int: call for call in reversed(calls)}
     rows = [encode_call(firsts[number]) for number in sorted(firsts)]
+    if not rows:
+        return 0
     guards = (len(rows), lot.number, schema.HEAD_NUMBER, lot.watermark)
-    return await session.execute(_INSERT, *guards, rows) if rows else 0
+    if not lot.by_column:
+        try:
+            return await _sent(session, _INSERT_ROWS, *guards, rows)
+        except asyncpg.UnsupportedClientFeatureError:
+            # A host application's connections write one of the types in its own way, of which asyncpg makes no row.
+            lot.by_column = True
+    return await _sent(session, _INSERT_COLUMNS, *guards, *by_column(rows, len(CALL_COLUMNS)))
+
+
+async def _sent(session: Session, statement: str, *args: Any) -> int:
+    try:
+        return await session.execute(statement, *args)
+    except asyncpg.InternalServerError as error:
+        if _ANOTHER_TYPE not in str(error):
+            raise
+        await session.connection.reload_schema_state()
+        return await session.execute(statement, *args)
 
 
 async def _may_write(session: Session, lot: Lot) -> bool:
-    """Whether the lot takes calls."""
+    """Touch the lot; whether it takes calls."""
     return await session.fetch_value(_TOUCH, 0, lot.number, schema.HEAD_NUMBER, lot.watermark) is not None
 
 

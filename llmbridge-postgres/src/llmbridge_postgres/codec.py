@@ -18,61 +18,61 @@ from uuid import UUID
 from llmbridge.storage import CallRecord, LLMModel, ModelPrice, encode_json, from_units, to_units
 from llmbridge.storage.histogram import bucket
 
-#: Fields of a call that are stored as they are.
-_PLAIN = (
-    "called_at",
-    "origin",
-    "id_at_origin",
-    "provider",
-    "model_name",
-    "status",
-    "attempt",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "cache_write_1h_tokens",
-    "reasoning_tokens",
-    "cost_reason",
-    "response_time_ms",
-    "time_to_first_token_ms",
-    "error_type",
-    "requested_model",
-    "usage_source",
-    "cost_source",
-    "price_version",
-    "previous_cost_reason",
-    "repriced_at",
-    "stream",
-    "finish_reason",
-    "response_id",
-    "temperature",
-    "max_tokens",
-    "system_prompt_hash",
-    "error_message",
-)
-_CONVERTED = (
-    "id",
-    "group_id",
-    "estimated_cost",
-    "dollars_per_million_tokens_input_used",
-    "dollars_per_million_tokens_output_used",
-    "previous_cost",
-    "tools_used",
-    "metadata",
-)
+#: Fields of a call that are stored as they are, with the PostgreSQL types that they are sent as.
+_PLAIN = {
+    "called_at": "timestamptz",
+    "origin": "text",
+    "id_at_origin": "text",
+    "provider": "text",
+    "model_name": "text",
+    "status": "text",
+    "attempt": "bigint",
+    "prompt_tokens": "bigint",
+    "completion_tokens": "bigint",
+    "total_tokens": "bigint",
+    "cache_read_tokens": "bigint",
+    "cache_write_tokens": "bigint",
+    "cache_write_1h_tokens": "bigint",
+    "reasoning_tokens": "bigint",
+    "cost_reason": "text",
+    "response_time_ms": "bigint",
+    "time_to_first_token_ms": "bigint",
+    "error_type": "text",
+    "requested_model": "text",
+    "usage_source": "text",
+    "cost_source": "text",
+    "price_version": "text",
+    "previous_cost_reason": "text",
+    "repriced_at": "timestamptz",
+    "stream": "boolean",
+    "finish_reason": "text",
+    "response_id": "text",
+    "temperature": "double precision",
+    "max_tokens": "bigint",
+    "system_prompt_hash": "text",
+    "error_message": "text",
+}
+_CONVERTED = {
+    "id": "uuid",
+    "group_id": "uuid",
+    "estimated_cost": "bigint",
+    "dollars_per_million_tokens_input_used": "bigint",
+    "dollars_per_million_tokens_output_used": "bigint",
+    "previous_cost": "bigint",
+    "tools_used": "text",
+    "metadata": "text",
+}
 _get_plain = itemgetter(*_PLAIN)
 _get_converted = itemgetter(*_CONVERTED)
 
 #: A model's rates come with each of its calls.
 _rate_units = lru_cache(maxsize=4096)(to_units)
 
-#: What is read back of a call, and what is written, in the order of the type `llmbridge_incoming`: the same and its
-#: buckets.
+#: What is read back of a call, and what is written with its types, in the order of the type `llmbridge_incoming`: the
+#: same and its buckets.
 CALL_FIELDS = (*_CONVERTED, *_PLAIN)
-CALL_COLUMNS = (*CALL_FIELDS, "response_bucket", "first_token_bucket")
-#: What is sent as text, since a host application's connections may have an encoding of their own for JSON.
+CALL_COLUMNS = {**_CONVERTED, **_PLAIN, "response_bucket": "integer", "first_token_bucket": "integer"}
+#: What is sent and read as text: a host application's connections may have ways of their own for JSON.
 JSON_COLUMNS = ("tools_used", "metadata")
 
 _MODEL_RATES = ("dollars_per_million_tokens_input", "dollars_per_million_tokens_output")
@@ -129,9 +129,8 @@ def decode_call(row: Sequence[Any]) -> CallRecord:
     """The call of a row in the order of CALL_FIELDS."""
     fields: dict[str, Any] = dict.fromkeys(CallRecord.model_fields)
     fields.update(zip(CALL_FIELDS, row, strict=True))
-    # asyncpg's UUID is a class of its own.
-    fields["id"] = UUID(bytes=fields["id"].bytes)
-    fields["group_id"] = None if fields["group_id"] is None else UUID(bytes=fields["group_id"].bytes)
+    fields["id"] = _uuid(fields["id"])
+    fields["group_id"] = None if fields["group_id"] is None else _uuid(fields["group_id"])
     fields["estimated_cost"] = _dollars(fields["estimated_cost"])
     fields["dollars_per_million_tokens_input_used"] = _dollars(fields["dollars_per_million_tokens_input_used"])
     fields["dollars_per_million_tokens_output_used"] = _dollars(fields["dollars_per_million_tokens_output_used"])
@@ -173,6 +172,11 @@ def decode_price(row: Sequence[Any]) -> ModelPrice:
 def by_column(rows: Sequence[tuple[Any, ...]], columns: int) -> list[list[Any]]:
     """The same rows as one list for each column."""
     return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(columns)]
+
+
+def _uuid(value: Any) -> UUID:
+    """asyncpg's UUID is a class of its own; a host application may have them read as text."""
+    return UUID(bytes=value.bytes) if isinstance(value, UUID) else UUID(value)
 
 
 def _utc(at: datetime | None) -> datetime | None:

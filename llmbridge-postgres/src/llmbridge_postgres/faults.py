@@ -75,7 +75,7 @@ _TLS_FILES = "look at sslrootcert, sslcert, sslkey and sslpassword in its URL"
 #: The certificate is good, but for another name or address.
 #: https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
 _OF_ANOTHER_HOST = (62, 64)
-_LACKING = frozenset({"42P01", "42703", "3F000"})
+_LACKING = frozenset({"42P01", "42703", "42704", "3F000"})
 
 
 def translate(error: BaseException, where: str) -> StorageError | LLMBridgeError:

@@ -8,7 +8,7 @@ from llmbridge.storage import StorageRefusedError
 
 from .session import Session
 
-#: Tables of ours, which are ours to change, and public views.
+#: Tables of ours and a type, which are ours to change, and public views.
 HISTORY = "llmbridge_migrations"
 TABLES = (
     HISTORY,
@@ -20,6 +20,7 @@ TABLES = (
     "llmbridge_state",
     "llmbridge_totals",
     "llmbridge_user_totals",
+    "llmbridge_incoming",
 )
 NAMES = (*TABLES, "call_log", "usage_summary")
 _UPSTREAM = ("llm_models", "llm_api_calls")

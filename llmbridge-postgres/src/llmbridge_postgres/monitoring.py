@@ -25,20 +25,16 @@ class Monitor:
         self._failed = 0
 
     def __call__(self, logged: asyncpg.connection.LoggedQuery) -> None:
-        """Take what asyncpg tells of a statement that has ended."""
-        self.note(logged.query, logged.elapsed, logged.exception)
-
-    def note(self, query: str, seconds: float, failure: BaseException | None) -> None:
-        """Take one statement that has just ended."""
-        now = datetime.now(UTC)
+        """Take what asyncpg tells of a statement that has just ended."""
+        now, failure = datetime.now(UTC), logged.exception
         self._executed += failure is None
         self._failed += failure is not None
         self._recent.append(
             {
-                "query": query,
-                "start_time": now - timedelta(seconds=seconds),
+                "query": logged.query,
+                "start_time": now - timedelta(seconds=logged.elapsed),
                 "end_time": now,
-                "duration_ms": seconds * 1000,
+                "duration_ms": logged.elapsed * 1000,
                 "error": None if failure is None else type(failure).__name__,
             }
         )

@@ -51,8 +51,16 @@ _OPEN_LOT = " ".join(
 )
 #: Lots of processes that are gone or idle, once they have become worth a transaction.
 _IDLE = """
-SELECT number, sum(calls) OVER () AS calls, count(*) OVER () AS lots FROM {{tables.llmbridge_lots}}
-WHERE NOT folded AND number <> $1 AND touched < now() - interval '1 minute' ORDER BY number LIMIT 100
+SELECT number, calls, lots FROM (
+    SELECT
+        number,
+        sum(calls) OVER () AS calls,
+        count(*) OVER () AS lots,
+        sum(calls) OVER (ORDER BY number) - calls AS before
+    FROM {{tables.llmbridge_lots}}
+    WHERE NOT folded AND number <> $1 AND touched < now() - interval '1 minute'
+) AS idle
+WHERE before < 100000 ORDER BY number LIMIT 100
 """
 _WORTH_CALLS, _WORTH_LOTS = 1_000, 50
 _CLOSE_LOTS = """
@@ -93,12 +101,13 @@ ON CONFLICT (grain, start, origin) DO UPDATE SET sums = excluded.sums, histogram
 
 @dataclass(slots=True)
 class Lot:
-    """What a writer knows: its lot (None: it has none yet), about how many calls that has, and the watermark that it
-    counts on."""
+    """What a writer knows: its lot (None: it has none yet), about how many calls that has, the watermark that it counts
+    on, and whether its connections take a batch only column by column."""
 
     number: int | None = None
     calls: int = 0
     watermark: datetime | None = None
+    by_column: bool = False
 
 
 async def watermark(session: Session) -> datetime | None:

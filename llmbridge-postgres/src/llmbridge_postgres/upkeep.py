@@ -16,6 +16,9 @@ from .session import Session
 
 T = TypeVar("T")
 
+#: Seconds that folding, which can come later, waits for the turn.
+_PATIENCE = 1.0
+
 
 class Upkeep(StorageBackend):
     """These methods of a backend, over a connection for one piece of work at a time."""
@@ -79,10 +82,8 @@ async def _fold_all(session: Session, where: str) -> None:
 
 
 async def fold_due(session: Session, lot: totals.Lot, where: str) -> None:
-    """Fold the lot of a writer, and those of writers that are gone."""
-    own = [] if lot.number is None else [lot.number]
-    lots = own + await totals.idle_lots(session, lot.number)
-    lot.number = None
-    async with session.turn():
-        await totals.fold(session, lots)
+    """Fold the lot of a writer, and those of writers that are gone, unless another has the turn for long."""
+    async with session.turn(patience=_PATIENCE):
+        own, lot.number = lot.number, None
+        await totals.fold(session, [*([] if own is None else [own]), *await totals.idle_lots(session, own)])
         await schema.check_writable(session, where)

@@ -228,7 +228,7 @@ class SQLiteBackend(StorageBackend, SQLAccess):
 
     async def _fold_before_closing(self) -> None:
         if self._folding is not None:
-            await self._folding
+            await asyncio.wait([self._folding])
         if self._writer is not None and self._unfolded >= min(self._fold_after, _FOLD_AT_CLOSE):
             with suppress(StorageError):  # they are folded when the store is used again
                 await self.fold_totals()
