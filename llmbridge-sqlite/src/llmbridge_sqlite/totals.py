@@ -32,27 +32,22 @@ _SUMMED = {
     **{name: f"coalesce({name}, 0)" for name in NUMBERS if name.endswith("_tokens")},
 }
 _HISTOGRAMS = "group_concat(response_bucket), group_concat(first_token_bucket)"
-#: The numbers of calls, read by `numbers`. SQLite's SUM raises beyond 64 bits, so what may pass them is summed in upper
-#: and lower 32 bits.
+#: The numbers of calls, where no sum passes 64 bits, beyond which SQLite's SUM raises, and in upper and lower 32 bits.
+_PLAIN = ", ".join(f"SUM({_COUNTED.get(name) or _SUMMED[name]})" for name in NUMBERS)
 _EXACT = ", ".join(
     f"SUM({_COUNTED[name]}), 0"
     if name in _COUNTED
     else f"SUM(({_SUMMED[name]}) >> 32), SUM(({_SUMMED[name]}) & 4294967295)"
     for name in NUMBERS
 )
-#: The sums of calls: numbers and histograms.
-AGGREGATES = ", ".join((_EXACT, _HISTOGRAMS))
 _IS_WHOLE = [name in _COUNTED for name in NUMBERS]
-#: The same numbers, where no sum passes 64 bits.
-_PLAIN = ", ".join(f"SUM({_COUNTED.get(name) or _SUMMED[name]})" for name in NUMBERS)
 
 #: The start in seconds of a call's cell, whose length is in microseconds.
 _START = "(called_at - (called_at % {cell} + {cell}) % {cell}) / 1000000"
-#: Sums as `sheets.fold` takes them, but for the numbers.
-_OF_USERS, _OF_TIMES = (
-    ", ".join((key, _START.format(cell=grain * SECOND), "provider, model_name, status", _HISTOGRAMS))
-    for key, grain in (("origin, coalesce(id_at_origin, '')", USER_GRAINS[-1]), ("origin", GRAINS[-1]))
-)
+#: What stands before the sums that `sheets.fold` takes.
+_LINE = ("provider", "model_name", "status")
+_OF_USERS = ("origin", "coalesce(id_at_origin, '')", _START.format(cell=USER_GRAINS[-1] * SECOND), *_LINE)
+_OF_TIMES = ("origin", _START.format(cell=GRAINS[-1] * SECOND), *_LINE)
 
 _READ_STATE = "SELECT folded, watermark FROM llmbridge_state"
 _LAST = "SELECT coalesce(MAX(number), 0) FROM llmbridge_calls"
@@ -102,21 +97,28 @@ def fold(connection: sqlite3.Connection, least: int = 1) -> bool:
 
 def summed(connection: sqlite3.Connection, calls: str, parameters: Sequence[int]) -> Sheets:
     """The sheets of `calls`, which is what stands behind FROM, summed by SQLite as far as it can."""
-    users, quarters = (_summed(connection, *sums, calls, parameters) for sums in ((_OF_USERS, 6), (_OF_TIMES, 5)))
+    users, quarters = (sums(connection, keys, calls, parameters) for keys in (_OF_USERS, _OF_TIMES))
     return sheets.fold(users, quarters)
 
 
-def _summed(
-    connection: sqlite3.Connection, sums: str, width: int, calls: str, parameters: Sequence[int]
+def sums(
+    connection: sqlite3.Connection, keys: Sequence[str], calls: str, parameters: Sequence[int] | Mapping[str, Any]
 ) -> list[tuple[Any, ...]]:
-    grouped = " ".join(("FROM", calls, "GROUP BY", ", ".join(str(number) for number in range(1, width + 1))))
+    """For each combination of `keys` among `calls`, which is what stands behind FROM: these, the two histograms as
+    texts (None: nothing), and the numbers in the order of `sheets.NUMBERS`."""
+    groups = ", ".join(str(number) for number in range(1, len(keys) + 1))
+
+    def found(numbers: str) -> list[tuple[Any, ...]]:
+        statement = " ".join(("SELECT", ", ".join((*keys, _HISTOGRAMS, numbers)), "FROM", calls, "GROUP BY", groups))
+        return connection.execute(statement, parameters).fetchall()
+
     try:  # most are far from 64 bits, and much cheaper so
-        return connection.execute(" ".join(("SELECT", sums, ",", _PLAIN, grouped)), parameters).fetchall()
+        return found(_PLAIN)
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
             raise
-    rows = connection.execute(" ".join(("SELECT", sums, ",", _EXACT, grouped)), parameters)
-    return [(*row[: width + 2], *numbers(row[width + 2 :])) for row in rows]
+    width = len(keys) + 2
+    return [(*row[:width], *_whole(row[width:])) for row in found(_EXACT)]
 
 
 def fold_all(connection: sqlite3.Connection) -> None:
@@ -153,10 +155,6 @@ def _extended(kept: tuple[str, str] | None, sheet: Mapping[LineKey, sheets.Line]
     return sheets.pack(sheet) if kept is None else sheets.extend(kept, sheet)
 
 
-def numbers(aggregates: Sequence[int | None]) -> list[int]:
-    """The numbers of a row of AGGREGATES, in the order of `sheets.NUMBERS`."""
-    halves = zip(aggregates[::2], aggregates[1::2], strict=True)
-    return [
-        (high or 0) if whole else ((high or 0) << 32) + (low or 0)
-        for whole, (high, low) in zip(_IS_WHOLE, halves, strict=True)
-    ]
+def _whole(halves: Sequence[int]) -> list[int]:
+    pairs = zip(halves[::2], halves[1::2], strict=True)
+    return [high if whole else (high << 32) + low for whole, (high, low) in zip(_IS_WHOLE, pairs, strict=True)]

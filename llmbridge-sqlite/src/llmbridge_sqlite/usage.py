@@ -15,7 +15,7 @@ from llmbridge.storage.coverage import Uses
 
 from .codec import from_micros, to_micros
 from .filters import conditions, define_tag, expression
-from .totals import AGGREGATES, numbers, state
+from .totals import state, sums
 
 _USER_SHEETS = "SELECT origin, id_at_origin, start, sums, histograms FROM llmbridge_user_totals"
 _TIME_SHEETS = "SELECT origin, '', start, sums, histograms FROM llmbridge_totals"
@@ -98,18 +98,8 @@ class _Scan:
 
     def _add(self, source: str, wanted: Sequence[str], first: int, last: int) -> None:
         width = len(self._keys)
-        statement = " ".join(
-            (
-                "SELECT",
-                ", ".join((*self._keys, "status", AGGREGATES)),
-                "FROM",
-                source,
-                "WHERE",
-                " AND ".join((*wanted, *self._filters)),
-                "GROUP BY",
-                ", ".join(str(number) for number in range(1, width + 2)),
-            )
-        )
-        for row in self._connection.execute(statement, {**self._parameters, "first": first, "last": last}):
-            *aggregates, response, first_token = row[width + 1 :]
-            self._plan.add_scan(row[:width], row[width], numbers(aggregates), response, first_token)
+        calls = " ".join((source, "WHERE", " AND ".join((*wanted, *self._filters))))
+        parameters = {**self._parameters, "first": first, "last": last}
+        for row in sums(self._connection, [*self._keys, "status"], calls, parameters):
+            status, response, first_token, *numbers = row[width:]
+            self._plan.add_scan(row[:width], status, numbers, response, first_token)
