@@ -94,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         events = self.server.events or wire.events(request)
         middle = max(2, len(events) // 2)
-        with contextlib.suppress(ConnectionError):
+        try:
             for event in events[:middle]:
                 self._chunk(event)
             match request.fault:
@@ -115,6 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
             for event in events[middle:]:
                 self._chunk(event)
             self.wfile.write(b"0\r\n\r\n")
+        except ConnectionError:
+            self.server.abandoned.set()
         return None
 
     def _chunk(self, data: bytes) -> None:

@@ -311,8 +311,7 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
         return result
 
     async def _fold_beside(self) -> None:
-        """Fold while callers go on, in no turn of theirs. What fails leaves the calls as they are, to be folded by the
-        next one."""
+        """Fold while callers go on, in no turn of theirs. What fails leaves the calls to a later one."""
         work = partial(fold_due, lot=self._lot, where=self._where)
         try:
             await self._run(lambda _: self._do(work, self._reading, _WRITE_SECONDS))
