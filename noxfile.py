@@ -147,7 +147,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def parity(session: nox.Session) -> None:
-    """10,000 random sequences of operations on calls, and 2,500 each on what becomes of them, on models and on the
+    """10,000 random sequences of operations on calls, and 5,000 each on what becomes of them, on models and on the
     books, the same on every backend: fifty times what the tests play, and others every time."""
     session.install(*SOURCES, *tools("test"))
     seed = str(random.randrange(10**9))

@@ -27,7 +27,7 @@ def short_shrinking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "sequences"), [(CallsParity, 100), (UpkeepParity, 25), (ModelsParity, 25), (BooksParity, 25)]
+    ("machine", "sequences"), [(CallsParity, 100), (UpkeepParity, 50), (ModelsParity, 50), (BooksParity, 50)]
 )
 @pytest.mark.parametrize("number", ROUNDS)
 def test_backends_agree_on_every_sequence_of_operations(
