@@ -1,9 +1,10 @@
-"""What every test stands on: no address but loopback can be reached."""
+"""What every test stands on: no address but loopback can be reached, and processes can be interrupted."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 from typing import Any
 
@@ -26,6 +27,12 @@ def _is_local(host: Any) -> bool:
 def _check(host: Any) -> None:
     if not _is_local(host):
         raise AssertionError(f"a test tried to reach {host!r}")
+
+
+def pytest_configure() -> None:
+    """A shell has SIGINT ignored by what it runs in the background, and so by every process that a test starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -51,6 +52,37 @@ async def recorded(db: LLMDatabase, **changes: Any) -> CallRecord:
     call = await db.get_call_record(call_id)
     assert call is not None
     return call
+
+
+async def test_a_caller_who_leaves_while_prices_are_read_leaves_his_call(
+    db: LLMDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await recorded(db)
+    read = threading.Event()
+    monkeypatch.setattr("llmbridge.price_data.MAX_AGE", -1)
+    monkeypatch.setattr("llmbridge.price_data.refresh", read.wait)
+    call_id = new_id()
+    leaving = asyncio.create_task(db.record_api_call(**fields(id=call_id)))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert await asyncio.gather(leaving, return_exceptions=True) != [call_id]
+    read.set()
+    while await db.get_call_record(call_id) is None:
+        await asyncio.sleep(0.01)
+
+
+async def test_a_call_that_is_left_and_can_never_be_stored_is_told_of(
+    db: LLMDatabase, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("llmbridge.price_data.MAX_AGE", -1)
+    leaving = asyncio.create_task(db.record_api_call(**fields(metadata={"secret": object()})))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert db.metrics()["calls_lost"] == 1
+    assert "is not known to be on the books" in caplog.text
+    assert "secret" not in caplog.text
 
 
 async def test_what_is_missing_is_filled_in(db: LLMDatabase) -> None:

@@ -163,6 +163,32 @@ async def test_callers_beyond_the_bound_wait_for_room(monkeypatch: pytest.Monkey
     assert max(map(len, store.batches)) <= 5
 
 
+async def test_a_caller_who_leaves_while_he_waits_for_room_leaves_his_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "MAX_PENDING", 1)
+    store = Store()
+    store.gate.clear()
+    recorder = Recorder(store.write, patience=20)
+    calls = [call() for _ in range(4)]
+    tasks = [asyncio.ensure_future(recorder.record(c)) for c in calls]
+    while not store.batches:
+        await asyncio.sleep(0)
+    tasks[3].cancel()
+    store.gate.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(r) for r in results] == [str, str, str, asyncio.CancelledError]
+    await recorder.close()
+    assert store.stored == {c.id for c in calls}
+
+
+async def test_a_caller_who_leaves_when_the_books_are_closed_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    counters = Counters()
+    recorder = Recorder(Store().write, patience=1, counters=counters)
+    await recorder.close()
+    recorder.abandon(call())
+    assert counters.calls_lost == 1
+    assert "whose callers have left" in caplog.text
+
+
 async def test_close_writes_what_waits_and_takes_no_more() -> None:
     store = Store()
     store.gate.clear()

@@ -120,7 +120,7 @@ async def test_migrations_without_a_lock(programs: Zygote, new_postgres: MakeBoo
         ended, _ = await test_many_processes.record_together(programs, new_postgres(), 0, 8, defect="no_migration_lock")
         assert ended == [0] * 8
 
-    await find(open_together, "", 10)
+    await find(open_together, "")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import pytest
@@ -18,6 +19,13 @@ ROUNDS = range(int(os.environ.get("LLMBRIDGE_TEST_PARITY_ROUNDS", "2")))
 
 #: The default run plays the same sequences every time; another seed plays others.
 SEED = int(os.environ.get("LLMBRIDGE_TEST_PARITY_SEED", "0"))
+
+
+@pytest.fixture(autouse=True)
+def same_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks for other price data in the midst of a sequence: of callers who come together each waits for that,
+    and who is first then is a matter of chance."""
+    monkeypatch.setattr("llmbridge.price_data.MAX_AGE", math.inf)
 
 
 @pytest.fixture(autouse=True)

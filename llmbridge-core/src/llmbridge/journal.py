@@ -53,14 +53,18 @@ class Journal:
         :raises RecordRejectedError: it can never be stored
         :raises StorageError: it is not known to be stored
         """
-        if not is_fresh():
-            await load_prices()
         since = None
-        if self._session.started:
-            self._session.check_owner()
-        else:
-            since = asyncio.get_running_loop().time()
-            await self._reach_store(given, priced_as)
+        try:
+            if not is_fresh():
+                await load_prices()
+            if self._session.started:
+                self._session.check_owner()
+            else:
+                since = asyncio.get_running_loop().time()
+                await self._reach_store()
+        except asyncio.CancelledError:  # the caller leaves, and the call does not
+            self._abandon(given, priced_as)
+            raise
         record = self._completed(given, priced_as)
         desk = self._desk or self._open_desk()
         return record, await desk.recorder.record(record, since)
@@ -75,14 +79,14 @@ class Journal:
         try:
             return await self.record(given, priced_as)
         except StorageError as error:
-            failure = error
+            failure: Exception = error
         except Exception as error:  # whatever it is, the caller has paid for the answer and gets it
             self._counters.calls_lost += 1
-            failure = StorageError(f"recording it raised {type(error).__name__}")
+            failure = error
         record = None
         with contextlib.suppress(Exception):
             record = self._completed(given, priced_as)
-        logger.error("call %s is not known to be on the books: %s", given.get("id"), failure)
+        self._tell_loss(given, failure)
         return record, "lost"
 
     def admit(self) -> None:
@@ -174,7 +178,7 @@ class Journal:
     def _store(self) -> str:
         return f"the store {self._session.backend.target}" if self._session.backend.target else "the store"
 
-    async def _reach_store(self, given: Mapping[str, Any], priced_as: str | None) -> None:
+    async def _reach_store(self) -> None:
         """Open the store. If that fails, and calls can wait, it is away."""
         recorder = self._open_desk().recorder
         try:
@@ -189,9 +193,6 @@ class Journal:
             raise
         except StorageError as refused:
             error = refused
-        except asyncio.CancelledError:  # the caller leaves, and the call does not
-            _take_note(recorder.leave(self._completed(given, priced_as)))
-            raise
         else:
             return
         if self._spool is None:
@@ -203,6 +204,18 @@ class Journal:
     def _completed(self, given: Mapping[str, Any], priced_as: str | None = None) -> CallRecord:
         self._registry.refresh_prices_soon()
         return complete(given, self._registry.prices, priced_as)
+
+    def _abandon(self, given: Mapping[str, Any], priced_as: str | None) -> None:
+        """Put a call in the queue although its caller has left; that it is lost is logged."""
+        try:
+            self._open_desk().recorder.abandon(self._completed(given, priced_as))
+        except Exception as error:
+            self._counters.calls_lost += 1
+            self._tell_loss(given, error)
+
+    def _tell_loss(self, given: Mapping[str, Any], error: Exception) -> None:
+        told = error if isinstance(error, StorageError) else f"recording it raised {type(error).__name__}"
+        logger.error("call %s is not known to be on the books: %s", given.get("id"), told)
 
     def _open_desk(self) -> Desk:
         if self._desk is None:
@@ -233,8 +246,3 @@ def make_spool(target: str | None, spool_dir: str | os.PathLike[str] | None) -> 
     from .spool import Spool
 
     return Spool(target, spool_dir)
-
-
-def _take_note(left: asyncio.Future[RecordStatus]) -> None:
-    """Nobody waits for this call; the recorder logs what it loses."""
-    left.cancel()

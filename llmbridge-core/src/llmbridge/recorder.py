@@ -115,7 +115,11 @@ class Recorder:
         return self.leave(call, since)
 
     async def _record_with_room(self, call: CallRecord, since: float | None) -> RecordStatus:
-        await self._room()
+        try:
+            await self._room()
+        except asyncio.CancelledError:
+            self.abandon(call, since)
+            raise
         if self.yields and self._fallback is not None:
             self._start_writer()
             return await self._fallback.record(call)
@@ -129,6 +133,14 @@ class Recorder:
         settled: asyncio.Future[RecordStatus] = loop.create_future()
         self._add((call, settled, since or loop.time(), size(call)))
         return settled
+
+    def abandon(self, call: CallRecord, since: float | None = None) -> None:
+        """Put `call` in the queue although its caller has left; that it is lost is logged."""
+        try:
+            self.leave(call, since).cancel()
+        except StorageClosedError as error:
+            self._counters.calls_lost += 1
+            _tell_unheard(1, error)
 
     def adopt(self, entries: Iterable[Entry]) -> None:
         """Take over calls that another recorder has given up."""
@@ -389,7 +401,11 @@ class Recorder:
         else:
             self._counters.calls_lost += told + unheard
         if unheard:
-            logger.error("%d calls, whose callers have left, are not known to be on the books: %s", unheard, error)
+            _tell_unheard(unheard, error)
+
+
+def _tell_unheard(calls: int, error: LLMBridgeError) -> None:
+    logger.error("%d calls, whose callers have left, are not known to be on the books: %s", calls, error)
 
 
 def _answer(entries: Sequence[Entry], outcome: RecordStatus) -> None:

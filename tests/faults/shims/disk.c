@@ -1,9 +1,9 @@
 /* A disk that fails, and one that forgets at a loss of power what was not synced; preloaded before libc.
  *
- * It looks at files below DISK_FOLDER only. From the DISK_FAIL_AT-th operation that changes one, DISK_FAILURES of them
- * (0: all that follow) fail with the error number DISK_ERROR, and the file DISK_TOLD is made. With DISK_UNDO, the path
- * of a log, it writes there what each change replaces and each sync, for `disk.py` to undo. The environment is read
- * again after a fork.
+ * It looks at files below DISK_FOLDER only, which may also be one database. From the DISK_FAIL_AT-th operation that
+ * changes one, DISK_FAILURES of them (0: all that follow) fail with the error number DISK_ERROR, and the file DISK_TOLD
+ * is made. With DISK_UNDO, the path of a log, it writes there what each change replaces and each sync, for `disk.py` to
+ * undo. The environment is read again after a fork.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -38,7 +38,8 @@ static void configure(void) {
     undo = log ? (int)syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND, 0600) : -1;
 }
 
-/* Whether the file lies below the folder; `path` gets its name. */
+/* Whether the file lies below the folder, or is that file itself or one that SQLite keeps beside it; `path` gets its
+ * name. */
 static int is_watched(int fd, char path[PATH_MAX]) {
     char link[64];
     configure();
@@ -47,7 +48,9 @@ static int is_watched(int fd, char path[PATH_MAX]) {
     ssize_t length = readlink(link, path, PATH_MAX - 1);
     if (length < 0) return 0;
     path[length] = 0;
-    return strncmp(path, folder, strlen(folder)) == 0 && !strstr(path, "-shm");
+    size_t given = strlen(folder);
+    if (strncmp(path, folder, given) || strstr(path, "-shm")) return 0;
+    return path[given] == 0 || path[given] == '/' || path[given] == '-';
 }
 
 static int fails(void) {
