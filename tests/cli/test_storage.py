@@ -87,10 +87,15 @@ def test_a_file_that_does_not_exist_is_unhealthy_and_not_made(cli: Command, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_reader_says_that_the_store_is_new(cli: Command, tmp_path: Path) -> None:
+def test_a_reader_makes_no_books(cli: Command, tmp_path: Path) -> None:
     (tmp_path / "new.db").touch()
-    assert "it is new" in cli("usage", "--db", "new.db").err
-    assert "it is new" not in cli("usage", "--db", "new.db").err
+    for _ in range(2):
+        refused = cli("usage", "--db", "new.db")
+        assert (refused.code, refused.out) == (2, "")
+        assert "there are no books in " in refused.err
+        assert "llmbridge init-db --db " in refused.err
+    assert cli("init-db", "--db", "new.db").code == 0
+    assert cli("usage", "--db", "new.db").code == 0
 
 
 def test_a_store_in_memory_lives_for_one_command(cli: Command) -> None:

@@ -348,6 +348,131 @@ async def test_a_caller_who_leaves_before_the_store_is_open_leaves_his_call(stor
     await db.close()
 
 
+async def test_closing_twice_is_closing_once(store: Store, spool: Spool, tmp_path: Path) -> None:
+    db = books(store, tmp_path, record_timeout=60)
+    await db.initialize()
+    store.answers.clear()
+    recording = [asyncio.create_task(db.record_api_call(**FIELDS)) for _ in range(10)]
+    while not store.batches:
+        await asyncio.sleep(0)
+    report = CloseReport(committed=0, spooled=10, lost=0)
+    assert await asyncio.gather(db.close(timeout=0.1), db.close(timeout=0.1)) == [report, report]
+    assert None not in await asyncio.gather(*recording)
+    assert spool.counts().waiting == 10
+    store.answers.set()
+
+
+async def test_a_closing_that_is_cut_off_goes_on(store: Store, spool: Spool, tmp_path: Path) -> None:
+    db = books(store, tmp_path, record_timeout=60)
+    await db.initialize()
+    store.answers.clear()
+    recording = [asyncio.create_task(db.record_api_call(**FIELDS)) for _ in range(10)]
+    while not store.batches:
+        await asyncio.sleep(0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await db.close(timeout=0.3)
+    assert db.metrics()["calls_waiting"] == 10
+    assert await db.close() == CloseReport(committed=0, spooled=10, lost=0)
+    assert None not in await asyncio.gather(*recording)
+    store.answers.set()
+
+
+@pytest.mark.parametrize(
+    ("on_storage_error", "report"),
+    [("spool", CloseReport(committed=0, spooled=5, lost=0)), ("log", CloseReport(committed=0, spooled=0, lost=5))],
+)
+async def test_closing_counts_callers_for_whom_the_store_is_still_opening(
+    on_storage_error: str, report: CloseReport, store: Store, spool: Spool, tmp_path: Path
+) -> None:
+    store.answers.clear()
+    db = books(store, tmp_path, record_timeout=60, on_storage_error=on_storage_error)
+    recording = [asyncio.create_task(db.record_api_call(**FIELDS)) for _ in range(5)]
+    await asyncio.sleep(0.1)
+    assert await db.close(timeout=0.1) == report
+    outcomes = await asyncio.gather(*recording, return_exceptions=True)
+    assert [isinstance(outcome, StorageUnavailableError) for outcome in outcomes] == [bool(report.lost)] * 5
+    assert spool.counts().waiting == report.spooled
+    store.answers.set()
+
+
+async def test_closing_waits_for_callers_for_whom_the_store_opens_in_time(store: Store, tmp_path: Path) -> None:
+    store.answers.clear()
+    db = books(store, tmp_path, record_timeout=60)
+    recording = [asyncio.create_task(db.record_api_call(**FIELDS)) for _ in range(5)]
+    await asyncio.sleep(0.1)
+    closing = asyncio.create_task(db.close(timeout=60))
+    await asyncio.sleep(0)
+    with pytest.raises(StorageClosedError):
+        await db.record_api_call(**FIELDS)
+    store.answers.set()
+    assert await closing == CloseReport(committed=5, spooled=0, lost=0)
+    assert db.metrics()["calls_lost"] == 1
+    assert None not in await asyncio.gather(*recording)
+
+
+async def test_an_answer_that_comes_after_the_closing_waits_for_the_next_start(
+    store: Store, spool: Spool, tmp_path: Path
+) -> None:
+    db = books(store, tmp_path)
+    await db.initialize()
+    await db.close()
+    record, status = await db.keep(FIELDS)
+    assert record is not None
+    assert status == "spooled"
+    assert db.metrics()["calls_spooled"] == 1
+    assert spool.counts().waiting == 1
+
+
+async def test_an_answer_after_the_closing_is_lost_where_there_is_no_spool(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    db = books(store, tmp_path, on_storage_error="log")
+    await db.initialize()
+    await db.close()
+    assert (await db.keep(FIELDS))[1] == "lost"
+    assert db.metrics()["calls_lost"] == 1
+    assert [level for level, _ in lines(caplog)] == ["ERROR"]
+
+
+async def test_a_store_that_fails_to_close_takes_no_report_along(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    db = books(store, tmp_path)
+    await db.record_api_call(**FIELDS)
+    monkeypatch.setattr(store, "disconnect", fail)
+    assert await db.close() == CloseReport()
+    await asyncio.sleep(0)
+    assert lines(caplog) == [("ERROR", "closing the store raised ZeroDivisionError")]
+
+
+async def test_no_log_line_and_no_error_shows_a_password(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with books(store, tmp_path, on_storage_error="log", record_timeout=0.1) as db:
+        store.fault = StorageUnavailableError(str(AWAY))
+        with pytest.raises(StorageUnavailableError) as failed:
+            await db.record_api_call(**FIELDS)
+        assert (await db.keep(FIELDS))[1] == "lost"
+        leaving = asyncio.create_task(db.record_api_call(**FIELDS))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+    assert "hunter2" not in f"{failed.value}{caplog.text}"
+    assert "user:***@db" in str(failed.value)
+
+
+async def test_a_call_that_core_refuses_is_counted(store: Store, tmp_path: Path) -> None:
+    async with books(store, tmp_path) as db:
+        with pytest.raises(RecordRejectedError):
+            await db.record_api_call(**FIELDS, completion_tokens=-1)
+        assert await db.keep({**FIELDS, "completion_tokens": -1}) == (None, "lost")
+        assert db.metrics()["calls_rejected"] == 2
+
+
 def test_a_store_in_memory_has_no_spool(tmp_path: Path) -> None:
     async def main() -> Any:
         async with LLMDatabase("memory://", spool_dir=tmp_path) as db:

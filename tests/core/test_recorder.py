@@ -180,15 +180,6 @@ async def test_a_caller_who_leaves_while_he_waits_for_room_leaves_his_call(monke
     assert store.stored == {c.id for c in calls}
 
 
-async def test_a_caller_who_leaves_when_the_books_are_closed_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    counters = Counters()
-    recorder = Recorder(Store().write, patience=1, counters=counters)
-    await recorder.close()
-    recorder.abandon(call())
-    assert counters.calls_lost == 1
-    assert "whose callers have left" in caplog.text
-
-
 async def test_close_writes_what_waits_and_takes_no_more() -> None:
     store = Store()
     store.gate.clear()
@@ -229,7 +220,7 @@ async def test_closing_ends_the_retries() -> None:
         await waiting
 
 
-async def test_closing_tells_callers_that_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_takes_in_callers_that_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "MAX_PENDING", 1)
     store = Store()
     store.gate.clear()
@@ -240,10 +231,67 @@ async def test_closing_tells_callers_that_wait_for_room(monkeypatch: pytest.Monk
     closing = asyncio.create_task(recorder.close())
     await asyncio.sleep(0)
     store.gate.set()
-    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert await asyncio.gather(*tasks) == ["committed"] * 4
     await closing
-    assert results[0] == "committed"
-    assert any(isinstance(result, StorageClosedError) for result in results)
+
+
+async def test_closing_without_time_passes_on_callers_that_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "MAX_PENDING", 1)
+    store, other = Store(), Store()
+    store.gate.clear()
+    fallback = Recorder(other.write, patience=20, outcome="spooled")
+    recorder = Recorder(store.write, patience=20, fallback=fallback)
+    tasks = [asyncio.ensure_future(recorder.record(call())) for _ in range(4)]
+    while not store.batches:
+        await asyncio.sleep(0)
+    await recorder.close(timeout=0)
+    await fallback.close()
+    assert await asyncio.gather(*tasks) == ["spooled"] * 4
+    assert len(other.stored) == 4
+
+
+async def test_closing_a_slow_store_is_no_outage() -> None:
+    store, log = Store(), Log()
+    store.gate.clear()
+    recorder = Recorder(store.write, patience=20, watcher=log)
+    waiting = asyncio.ensure_future(recorder.record(call()))
+    while not store.batches:
+        await asyncio.sleep(0)
+    await recorder.close(timeout=0)
+    with pytest.raises(StorageUnavailableError):
+        await waiting
+    assert log.told == []
+
+
+async def test_a_call_counts_as_its_caller_was_told() -> None:
+    store, counters = Store(), Counters()
+    store.gate.clear()
+    recorder = Recorder(store.write, patience=0.05, counters=counters)
+    with pytest.raises(StorageUnavailableError):
+        await recorder.record(call())
+    store.gate.set()
+    await recorder.close()
+    assert len(store.stored) == 1
+    assert (counters.calls_lost, counters.calls_committed) == (1, 0)
+
+
+def test_patience_is_that_of_the_event_loop_that_runs() -> None:
+    hangs = False
+
+    async def write(calls: Sequence[CallRecord]) -> RecordResult:
+        await asyncio.sleep(60 if hangs else 0)
+        return RecordResult(len(calls), 0)
+
+    recorder = Recorder(write, patience=0.05)
+
+    async def record() -> object:
+        async with asyncio.timeout(20):
+            return await recorder.record(call())
+
+    assert asyncio.run(record()) == "committed"
+    hangs = True
+    with pytest.raises(StorageUnavailableError):
+        asyncio.run(record())
 
 
 async def test_calls_that_a_store_names_are_not_searched_for() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -97,6 +98,7 @@ class LLMDatabase(ModelBooks, Upkeep):
             spool = make_spool(self._session.backend.target, spool_dir) if on_storage_error == "spool" else None
             self._journal = Journal(self._session, self._registry, spool, timeout=record_timeout)
         self._no_prices = PriceBook()
+        self._closing: asyncio.Task[CloseReport] | None = None
 
     @classmethod
     def from_manager(cls, db_manager: Any, schema: str | None = None, **options: Any) -> Self:
@@ -140,14 +142,18 @@ class LLMDatabase(ModelBooks, Upkeep):
 
     async def close(self, timeout: float | None = None) -> CloseReport:
         """Take no more calls, write what waits for at most `timeout` seconds (None: `record_timeout`), spool the rest,
-        then close the store. Idempotent; what comes after raises StorageClosedError until `initialize()`."""
+        then close the store, which gets a second more. Who is cancelled meanwhile, or asks again, changes nothing: one
+        closing runs to its end. What comes after raises StorageClosedError until `initialize()`."""
         if self._session is None or self._registry is None or self._journal is None:
             return CloseReport()
-        until = time.monotonic() + (self.record_timeout if timeout is None else timeout)
-        report = await self._journal.close(until - time.monotonic())
-        await self._registry.close()
-        await self._session.stop(max(until - time.monotonic(), LEAST_PATIENCE))
-        return report
+        self._journal.turn_away()
+        loop = asyncio.get_running_loop()
+        if self._closing is None or self._closing.done() or self._closing.get_loop() is not loop:
+            seconds = self.record_timeout if timeout is None else timeout
+            self._closing = loop.create_task(
+                self._close(self._session, self._registry, self._journal, seconds), name="llmbridge-close"
+            )
+        return await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> Self:
         await self.initialize()
@@ -354,6 +360,13 @@ class LLMDatabase(ModelBooks, Upkeep):
         await self._session.start()
         async with self._session.guard():
             return await method(*args)
+
+    async def _close(self, session: Session, registry: ModelRegistry, journal: Journal, timeout: float) -> CloseReport:
+        until = time.monotonic() + timeout
+        report = await journal.close(timeout)
+        await registry.close()
+        await session.stop(max(until - time.monotonic(), LEAST_PATIENCE))
+        return report
 
     async def _prepare(self) -> None:
         if self._registry is not None:

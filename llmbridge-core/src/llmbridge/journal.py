@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .desk import Desk
+from .desk import LEAST_SPOOLING, Desk
 from .entries import complete
-from .errors import StorageClosedError, StorageError, StorageUnavailableError, WrongLoopError
+from .errors import RecordRejectedError, StorageClosedError, StorageError, StorageUnavailableError, WrongLoopError
 from .metrics import CloseReport, Counters
 from .price_data import is_fresh
 from .pricing import load_prices
+from .recorder import Recorder
 from .records import redact
 from .registry import ModelRegistry
 from .schemas import CallRecord, RecordStatus
@@ -42,32 +43,48 @@ class Journal:
         self._counters = Counters()
         self._desk: Desk | None = None
         self._is_closed = False
+        self._arriving = 0
+        self._all_arrived: asyncio.Event | None = None
+        self._opening: set[asyncio.Timeout] = set()
         self._is_checked = False
         self._last_error: str | None = None
         self._away_since = 0.0
         self._before_outage = Counters()
 
-    async def record(self, given: Mapping[str, Any], priced_as: str | None = None) -> tuple[CallRecord, RecordStatus]:
-        """The complete record of a call and what became of it, once it is committed or spooled.
+    async def record(
+        self, given: Mapping[str, Any], priced_as: str | None = None, *, kept: bool = False
+    ) -> tuple[CallRecord, RecordStatus]:
+        """The complete record of a call and what became of it, once it is committed or spooled. With `kept`, whoever
+        asks does something about calls that come too late.
 
         :raises RecordRejectedError: it can never be stored
         :raises StorageError: it is not known to be stored
         """
         since = None
+        self._arriving += 1
         try:
+            self._check_open()
+            desk = self._desk or self._open_desk()
             if not is_fresh():
                 await load_prices()
             if self._session.started:
                 self._session.check_owner()
             else:
                 since = asyncio.get_running_loop().time()
-                await self._reach_store()
+                await self._reach_store(desk.recorder)
+            record = self._accepted(given, priced_as)
+            outcome = desk.recorder.record(record, since)
         except asyncio.CancelledError:  # the caller leaves, and the call does not
             self._abandon(given, priced_as)
             raise
-        record = self._completed(given, priced_as)
-        desk = self._desk or self._open_desk()
-        return record, await desk.recorder.record(record, since)
+        except (StorageClosedError, WrongLoopError):
+            self._counters.calls_lost += not kept
+            raise
+        finally:
+            self._arriving -= 1
+            if self._all_arrived is not None and not self._arriving:
+                self._all_arrived.set()
+        return record, await outcome
 
     async def keep(
         self, given: Mapping[str, Any], priced_as: str | None = None
@@ -77,7 +94,7 @@ class Journal:
         The record is None where it can never be stored.
         """
         try:
-            return await self.record(given, priced_as)
+            return await self.record(given, priced_as, kept=True)
         except StorageError as error:
             failure: Exception = error
         except Exception as error:  # whatever it is, the caller has paid for the answer and gets it
@@ -86,6 +103,10 @@ class Journal:
         record = None
         with contextlib.suppress(Exception):
             record = self._completed(given, priced_as)
+        if isinstance(failure, StorageClosedError | WrongLoopError):
+            if record is not None and await self._is_spooled(record):
+                return record, "spooled"
+            self._counters.calls_lost += 1
         self._tell_loss(given, failure)
         return record, "lost"
 
@@ -134,16 +155,25 @@ class Journal:
             report |= {"status": "unhealthy", "error": f"{type(error).__name__}: {redact(str(error))}"}
         return {"spool": None, **report, "queue": self._waiting(), "last_error": self._last_error}
 
-    async def close(self, timeout: float) -> CloseReport:
-        """Take no more calls; write what waits for at most `timeout` seconds, then spool the rest. Idempotent."""
+    def turn_away(self) -> None:
+        """Take no more calls.
+
+        :raises WrongLoopError: another event loop or process has calls that wait
+        """
         if self._desk is not None:
             self._session.check_owner()
         self._is_closed = True
-        desk, self._desk = self._desk, None
-        if desk is None:
+
+    async def close(self, timeout: float) -> CloseReport:
+        """After `turn_away`, write what waits for at most `timeout` seconds, then spool the rest. Idempotent, but to be
+        called again only when it has ended."""
+        if self._desk is None:
             return CloseReport()
+        until = time.monotonic() + timeout
         before = replace(self._counters)
-        await desk.close(timeout)
+        await self._let_all_arrive(timeout)
+        await self._desk.close(max(until - time.monotonic(), 0))
+        self._desk = None
         report = CloseReport(
             committed=self._counters.calls_committed - before.calls_committed,
             spooled=self._counters.calls_spooled - before.calls_spooled,
@@ -178,17 +208,15 @@ class Journal:
     def _store(self) -> str:
         return f"the store {self._session.backend.target}" if self._session.backend.target else "the store"
 
-    async def _reach_store(self) -> None:
+    async def _reach_store(self, recorder: Recorder) -> None:
         """Open the store. If that fails, and calls can wait, it is away."""
-        recorder = self._open_desk().recorder
         try:
             await self.check_spool()
             if recorder.yields:
                 return
-            async with asyncio.timeout(self._timeout):
-                await self._session.start()
+            await self._open_store()
         except TimeoutError:
-            error: StorageError = StorageUnavailableError(f"the store was not open within {self._timeout:g} s")
+            error: StorageError = StorageUnavailableError("the store was not open in time")
         except (StorageClosedError, WrongLoopError):
             raise
         except StorageError as refused:
@@ -201,6 +229,43 @@ class Journal:
             raise error
         recorder.give_up(error)
 
+    async def _open_store(self) -> None:
+        """Wait for the store as long as a call may, or until the books have no more time to close."""
+        async with asyncio.timeout(self._timeout) as patience:
+            self._opening.add(patience)
+            try:
+                await self._session.start()
+            finally:
+                self._opening.discard(patience)
+
+    async def _let_all_arrive(self, timeout: float) -> None:
+        """Wait for callers whose calls are not in the queue yet. After `timeout` seconds the store is taken to be away
+        by those who wait for it to open."""
+        self._all_arrived = asyncio.Event()
+        if self._arriving:
+            hurry = asyncio.get_running_loop().call_later(timeout, self._open_no_longer)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout + LEAST_SPOOLING):
+                    await self._all_arrived.wait()
+            hurry.cancel()
+        self._all_arrived = None
+
+    def _open_no_longer(self) -> None:
+        for patience in self._opening:
+            if not patience.expired():
+                patience.reschedule(asyncio.get_running_loop().time())
+
+    def _accepted(self, given: Mapping[str, Any], priced_as: str | None) -> CallRecord:
+        try:
+            return self._completed(given, priced_as)
+        except RecordRejectedError:
+            self._counters.calls_rejected += 1
+            raise
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StorageClosedError("the books are closed")
+
     def _completed(self, given: Mapping[str, Any], priced_as: str | None = None) -> CallRecord:
         self._registry.refresh_prices_soon()
         return complete(given, self._registry.prices, priced_as)
@@ -208,10 +273,23 @@ class Journal:
     def _abandon(self, given: Mapping[str, Any], priced_as: str | None) -> None:
         """Put a call in the queue although its caller has left; that it is lost is logged."""
         try:
-            self._open_desk().recorder.abandon(self._completed(given, priced_as))
+            self._open_desk().recorder.leave(self._accepted(given, priced_as)).cancel()
+        except RecordRejectedError as error:
+            self._tell_loss(given, error)
         except Exception as error:
             self._counters.calls_lost += 1
             self._tell_loss(given, error)
+
+    async def _is_spooled(self, record: CallRecord) -> bool:
+        """Whether a call that came too late waits for the next start."""
+        if self._spool is None:
+            return False
+        try:
+            await asyncio.to_thread(self._spool.put, [record])
+        except StorageUnavailableError:
+            return False
+        self._counters.calls_spooled += 1
+        return True
 
     def _tell_loss(self, given: Mapping[str, Any], error: Exception) -> None:
         told = error if isinstance(error, StorageError) else f"recording it raised {type(error).__name__}"
@@ -220,8 +298,7 @@ class Journal:
     def _open_desk(self) -> Desk:
         if self._desk is None:
             self._session.check_owner()
-            if self._is_closed:
-                raise StorageClosedError("the books are closed")
+            self._check_open()
             self._desk = Desk(self._session, self._spool, self._counters, self, self._timeout)
         return self._desk
 

@@ -82,6 +82,7 @@ class Recorder:
         self._closed = False
         self._trouble: StorageError | None = None
         self._sample: CallRecord | None = None
+        self._wanting_room = 0
         self._process = os.getpid()
         self._forgotten = weakref.finalize(
             self, _save_what_is_left, self._waiting, self._writing, rescue, self._process
@@ -110,37 +111,29 @@ class Recorder:
         :raises RecordRejectedError: the store can never hold this call
         :raises StorageError: the call is not known to be stored
         """
-        if self._trouble is not None or self._waiting.is_full:
-            return self._record_with_room(call, since)
-        return self.leave(call, since)
+        if self._trouble is None and not self._waiting.is_full:
+            return self.leave(call, since)
+        self._check_open()
+        return self._record_with_room(call, since)
 
     async def _record_with_room(self, call: CallRecord, since: float | None) -> RecordStatus:
+        self._wanting_room += 1
         try:
             await self._room()
         except asyncio.CancelledError:
-            self.abandon(call, since)
+            self._enqueue(call, since).cancel()
             raise
+        finally:
+            self._wanting_room -= 1
         if self.yields and self._fallback is not None:
             self._start_writer()
             return await self._fallback.record(call)
-        return await self.leave(call, since)
+        return await self._enqueue(call, since)
 
     def leave(self, call: CallRecord, since: float | None = None) -> asyncio.Future[RecordStatus]:
         """Put `call` in the queue, whether or not there is room. The future is that of `record`."""
-        if self._closed:
-            raise StorageClosedError("the books are closed")
-        loop = asyncio.get_running_loop()
-        settled: asyncio.Future[RecordStatus] = loop.create_future()
-        self._add((call, settled, since or loop.time(), size(call)))
-        return settled
-
-    def abandon(self, call: CallRecord, since: float | None = None) -> None:
-        """Put `call` in the queue although its caller has left; that it is lost is logged."""
-        try:
-            self.leave(call, since).cancel()
-        except StorageClosedError as error:
-            self._counters.calls_lost += 1
-            _tell_unheard(1, error)
+        self._check_open()
+        return self._enqueue(call, since)
 
     def adopt(self, entries: Iterable[Entry]) -> None:
         """Take over calls that another recorder has given up."""
@@ -154,27 +147,33 @@ class Recorder:
         if entries:
             self._sample = entries[0][0]
         self._note(error)
-        self._writing.clear()
-        self._waiting.clear()
-        if self._fallback is not None:
-            self._fallback.adopt(entries)
-        else:
-            self._fail(entries, error)
+        self._hand_on(error)
 
     async def close(self, timeout: float | None = None) -> None:
         """Take no more calls, write what waits for at most `timeout` seconds (None: as long as it takes), and give up
-        the rest."""
+        the rest. Those that wait for room come in all the same."""
         self._closed = True
-        self._waiting.look_again()
+        while self._wanting_room:
+            self._waiting.look_again()
+            await asyncio.sleep(0)
         if self._writer is not None and self.pending:
             await asyncio.wait([self._writer], timeout=timeout)
         if self.pending:
-            self.give_up(self._trouble or StorageUnavailableError("the books were closed before the store answered"))
+            self._hand_on(self._trouble or StorageUnavailableError("the books were closed before the store answered"))
         if self._writer is not None:
             self._writer.cancel()
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._drop_alarm()
         self._forgotten.detach()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageClosedError("the books are closed")
+
+    def _enqueue(self, call: CallRecord, since: float | None) -> asyncio.Future[RecordStatus]:
+        loop = asyncio.get_running_loop()
+        settled: asyncio.Future[RecordStatus] = loop.create_future()
+        self._add((call, settled, since or loop.time(), size(call)))
+        return settled
 
     def _add(self, entry: Entry) -> None:
         self._waiting.add(entry)
@@ -184,12 +183,17 @@ class Recorder:
 
     def _start_writer(self) -> None:
         if self._writer is None and not (self._closed and not self._waiting):
+            self._drop_alarm()  # nothing waited until now, and it may be of an event loop that is gone
             self._writer = asyncio.create_task(self._run(), name="llmbridge-recorder")
 
     def _set_alarm(self, at: float) -> None:
+        self._drop_alarm()
+        self._alarm = asyncio.get_running_loop().call_at(at, self._look_for_late_calls)
+
+    def _drop_alarm(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = asyncio.get_running_loop().call_at(at, self._look_for_late_calls)
+            self._alarm = None
 
     def _unsettled(self) -> list[Entry]:
         return [*(entry for part in self._writing for entry in part), *self._waiting]
@@ -233,7 +237,7 @@ class Recorder:
         except (StorageClosedError, WrongLoopError) as error:
             if self._is_mine(part):
                 self._writing.pop()
-                self._fail(part, error)
+                self._pass_on(part, error)
         except StorageError as error:
             if self._is_mine(part):
                 self._lose(error)
@@ -325,6 +329,20 @@ class Recorder:
         self._note(error)
         self._fail(entries, error)
 
+    def _hand_on(self, error: StorageError) -> None:
+        """Write nothing that waits here."""
+        entries = self._unsettled()
+        self._writing.clear()
+        self._waiting.clear()
+        self._pass_on(entries, error)
+
+    def _pass_on(self, entries: list[Entry], error: StorageError) -> None:
+        """To the fallback, without which they are lost."""
+        if self._fallback is not None:
+            self._fallback.adopt(entries)
+        else:
+            self._fail(entries, error)
+
     def _note(self, error: StorageError) -> None:
         was_well = self._trouble is None
         self._trouble = error
@@ -357,9 +375,8 @@ class Recorder:
             stopped.__cause__ = unsaved
             self._fail(entries, stopped)
         else:
-            self._counters.calls_spooled += len(entries)
-            if not isinstance(error, GeneratorExit):  # whose event loop is gone, and nobody waits
-                _answer(entries, "spooled")
+            is_alone = isinstance(error, GeneratorExit)  # the event loop is gone, and nobody waits
+            self._counters.calls_spooled += len(entries) if is_alone else _answer(entries, "spooled")
 
     def _without(self, part: list[Entry], error: RecordRejectedError) -> list[list[Entry]]:
         """Fail the callers of what was rejected, as far as that is known; what is left, to be tried again."""
@@ -382,11 +399,11 @@ class Recorder:
             for entry in late:
                 id_ = entry[0].id
                 self._fail([entry], RecordRejectedError("the call lies in days that were purged", ids=(id_,)))
+        answered = _answer(part, self._outcome)
         if self._outcome == "committed":
-            self._counters.calls_committed += len(part)
+            self._counters.calls_committed += answered
         else:
-            self._counters.calls_spooled += len(part)
-        _answer(part, self._outcome)
+            self._counters.calls_spooled += answered
 
     def _fail(self, entries: Sequence[Entry], error: LLMBridgeError) -> None:
         told = unheard = 0
@@ -401,17 +418,18 @@ class Recorder:
         else:
             self._counters.calls_lost += told + unheard
         if unheard:
-            _tell_unheard(unheard, error)
+            logger.error("%d calls, whose callers have left, are not known to be on the books: %s", unheard, error)
 
 
-def _tell_unheard(calls: int, error: LLMBridgeError) -> None:
-    logger.error("%d calls, whose callers have left, are not known to be on the books: %s", calls, error)
-
-
-def _answer(entries: Sequence[Entry], outcome: RecordStatus) -> None:
+def _answer(entries: Sequence[Entry], outcome: RecordStatus) -> int:
+    """Tell the callers who still wait; of how many calls this is the outcome, nobody having been told another."""
+    told_otherwise = 0
     for _, settled, _, _ in entries:
         if not settled.done():
             settled.set_result(outcome)
+        elif not settled.cancelled():
+            told_otherwise += 1
+    return len(entries) - told_otherwise
 
 
 def _save_what_is_left(

@@ -69,7 +69,7 @@ class ModelRegistry:
         """End the background's reading."""
         if self._loading is not None:
             self._loading.cancel()
-            await asyncio.wait([self._loading])
+            await asyncio.wait([self._loading], timeout=1)
 
     async def list_models(
         self, provider: str | None = None, model_name: str | None = None, active_only: bool = True

@@ -17,6 +17,7 @@ from .errors import (
     StorageError,
     WrongLoopError,
 )
+from .records import redact
 from .storage.base import StorageBackend
 from .storage.types import MigrationReport, SchemaStatus
 
@@ -94,22 +95,21 @@ class Session:
             return
         self.check_owner()
         self._closed = True
-        if self._starting is not None:
-            _, late = await asyncio.wait([self._starting], timeout=patience)
-            for starting in late:
-                starting.cancel()
-                await asyncio.wait([starting])
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience
+        starting = self._starting
+        if starting is not None:
+            await asyncio.wait([starting], timeout=patience / 2)
+            starting.cancel()
+            await asyncio.wait([starting], timeout=max(until - loop.time(), 0) / 2)
         self._started = False
         closing = asyncio.ensure_future(self.backend.disconnect())
-        await asyncio.wait([closing], timeout=patience)
+        await asyncio.wait([closing], timeout=max(until - loop.time(), 0))
         self._owner = None
-        async with self.guard():
-            if closing.done():
-                closing.result()
-            else:
-                self._left = closing
-                closing.add_done_callback(_tell_failure)
-                logger.warning("the store still works on what it was given; it closes when it is done")
+        closing.add_done_callback(_tell_failure)
+        if not closing.done():
+            self._left = closing
+            logger.warning("the store still works on what it was given; it closes when it is done")
 
     def check_owner(self) -> None:
         """Raise what keeps the running loop from using the store.
@@ -127,10 +127,11 @@ class Session:
 
     @asynccontextmanager
     async def guard(self) -> AsyncIterator[None]:
-        """Let nothing but llmbridge's own errors out of a backend."""
+        """Let nothing but llmbridge's own errors out of a backend, and no password in their texts."""
         try:
             yield
-        except LLMBridgeError:
+        except LLMBridgeError as error:
+            error.args = tuple(redact(told) if isinstance(told, str) else told for told in error.args)
             raise
         except Exception as error:
             backend = type(self.backend)

@@ -40,8 +40,8 @@ _ENTRY = (
     "certificate (sslcert, sslkey)"
 )
 _RIGHTS = (
-    "the user lacks a right: the books need SELECT, INSERT and UPDATE on their tables, and to migrate CREATE on their "
-    "schema; have them granted"
+    "the user lacks a right: the books need SELECT, INSERT and UPDATE on their tables, to purge DELETE as well, and to "
+    "migrate CREATE on their schema; have them granted"
 )
 _READ_ONLY = "it is read-only now, as a standby is; it is tried again over new connections"
 

@@ -39,6 +39,18 @@ class Choice:
         with self.explained():
             return str(parse(self.url)[0])
 
+    def shown(self) -> str:
+        """The URL without password, and the schema if one is named."""
+        from ..storage.url import parse
+
+        schema = parse(self.url)[1].get("schema")
+        return self.masked() if schema is None else f"{self.masked()}, schema {schema}"
+
+    def without_books(self) -> UserError:
+        """What to say where the database is there and has no books."""
+        making = f"llmbridge init-db --db {shlex.quote(self.masked())}"
+        return UserError(f"there are no books in {output.clean(self.shown())} yet; {output.clean(making)} makes them")
+
     def missing(self) -> str | None:
         """What to say where the database is a file that does not exist; None where it does, or is no file."""
         from ..storage.url import MEMORY, parse
@@ -83,7 +95,7 @@ def choose(given: str | None) -> Choice:
 def announce(settings: Settings) -> Choice:
     """Choose the database and say which it is, and why."""
     choice = choose(settings.db)
-    output.note(f"database: {output.clean(choice.masked())} (from {choice.source})")
+    output.note(f"database: {output.clean(choice.shown())} (from {choice.source})")
     return choice
 
 
@@ -106,15 +118,18 @@ def books_to_read(settings: Settings) -> tuple[LLMDatabase, Choice]:
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[LLMDatabase]:
-    """The chosen database, open and migrated, to read; says so when it was empty or had to be migrated."""
+    """The chosen database, open and migrated; says so when it had to be. One without books is a mistake, and stays as
+    it is."""
     db, choice = books_to_read(settings)
     try:
         with choice.explained():
             status = await db.schema_status()
+            in_memory = db.backend is not None and db.backend.target is None
+            if status is not None and status.current is None and not in_memory:
+                raise choice.without_books()
             await db.initialize()
         if status is not None and status.pending:
-            done = f"migrated: {', '.join(status.pending)}" if status.current else "it is new: no calls in it yet"
-            output.note(f"database: {done}")
+            output.note(f"database: migrated: {', '.join(status.pending)}")
         yield db
     finally:
         await db.close()
