@@ -97,7 +97,7 @@ def tests_on_313(session: nox.Session) -> None:
 def core(session: nox.Session) -> None:
     """The tests of llmbridge-core, with no other distribution of ours and no vendor's package installed."""
     session.install("./llmbridge-core", *tools("test"))
-    session.run("pytest", *(session.posargs or ["tests/alone", "tests/core", "tests/storage"]))
+    session.run("pytest", *(session.posargs or ["tests/alone", "tests/core", "tests/storage", "-n", "2"]))
 
 
 @nox.session(name="postgres-15")
