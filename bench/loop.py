@@ -15,7 +15,7 @@ from llmbridge.db import LLMDatabase
 from llmbridge.records import new_id
 from llmbridge.schemas import CallRecord
 
-from .workload import CALLS, FIELDS, ROUNDS, seconds, share
+from .workload import CALLS, FIELDS, HOW, seconds, share
 
 CALLERS = 64
 #: How many times the work of making a CallRecord recording one may be.
@@ -50,7 +50,7 @@ async def compare(urls: dict[str, str]) -> None:
 
 
 def main() -> None:
-    print(f"{CALLERS} callers; medians of {ROUNDS} rounds")
+    print(f"{CALLERS} callers; {HOW}")
     with running() as server, server.database() as name, tempfile.TemporaryDirectory(prefix="llmbridge-") as folder:
         urls = {"SQLite": f"sqlite:///{Path(folder) / 'calls.db'}", "PostgreSQL": server.database_url(name)}
         asyncio.run(compare(urls))

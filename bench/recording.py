@@ -20,7 +20,7 @@ from llmbridge.db import LLMDatabase
 from llmbridge.storage import CallQuery
 from llmbridge_postgres.codec import CALL_COLUMNS, encode_call
 
-from .workload import CALLS, FIELDS, ROUNDS, seconds, share
+from .workload import CALLS, FIELDS, HOW, seconds, share
 
 FEW, MANY = 64, 256
 POOL = 16
@@ -94,7 +94,7 @@ def main() -> None:
         if isinstance(server, OwnServer):
             server.run("ALTER SYSTEM SET fsync = on", "SELECT pg_reload_conf()")
         [settings] = server.run("SELECT version(), current_setting('fsync') AS fsync")
-        print(f"{settings['version'].split(',')[0]}, fsync {settings['fsync']}; medians of {ROUNDS} rounds")
+        print(f"{settings['version'].split(',')[0]}, fsync {settings['fsync']}; {HOW}")
         with server.database() as name:
             asyncio.run(compare(server.database_url(name)))
 

@@ -15,7 +15,7 @@ from llmbridge.records import new_id
 from llmbridge.storage import CallQuery
 from llmbridge_sqlite.codec import CALL_COLUMNS, encode_call
 
-from .workload import CALLS, FIELDS, ROUNDS, seconds, share
+from .workload import CALLS, FIELDS, HOW, seconds, share
 
 CALLERS = 64
 #: How `synchronous` is set, and how much of the rate of sqlite3 alone is left to us at least.
@@ -58,7 +58,7 @@ async def compare(file: Path, level: str) -> float:
 
 
 def main() -> None:
-    print(f"SQLite {sqlite3.sqlite_version}, a file, {CALLERS} callers; medians of {ROUNDS} rounds")
+    print(f"SQLite {sqlite3.sqlite_version}, a file, {CALLERS} callers; {HOW}")
     with tempfile.TemporaryDirectory(prefix="llmbridge-") as folder:
         for level, least in LEVELS.items():
             part = asyncio.run(compare(Path(folder) / f"{level}.db", level))
