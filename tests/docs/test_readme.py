@@ -23,6 +23,7 @@ from typer.main import get_command
 
 from llmbridge import LLMBridge
 from llmbridge.cli.app import app
+from llmbridge.schemas import CallRecord
 from llmbridge.storage import StoragePlugin
 from llmbridge.storage.hookspecs import GROUP
 from llmbridge.testing import StorageContract
@@ -175,6 +176,14 @@ async def test_usage_is_read_by_day_and_model(capsys: pytest.CaptureFixture[str]
     assert re.fullmatch(r".+ openai gpt-4o-mini success 0\.00015(0*)", last)
 
 
+async def test_a_call_of_another_library_is_recorded(capsys: pytest.CaptureFixture[str]) -> None:
+    await run(snippet("record_api_call"))
+    # 556 fresh tokens, 256 read from the cache and 97 of output, at 0.15, 0.075 and 0.6 dollars per million
+    assert Decimal(capsys.readouterr().out) == Decimal("0.0001608")
+    async with LLMBridge("sqlite:///calls.db", origin="shop") as bridge:
+        assert sum(row.cost for row in await bridge.usage()) == Decimal("0.0126608")
+
+
 async def test_an_own_price_is_set() -> None:
     await run(snippet("ModelPrice"))
     async with LLMBridge("sqlite:///calls.db") as bridge:
@@ -272,3 +281,8 @@ def test_every_place_that_is_linked_is_there(page: Path) -> None:
 def test_every_page_is_linked_from_the_readme() -> None:
     readme = README.read_text(encoding="utf-8")
     assert [page.name for page in (*PAGES[1:], MOVING) if f"](docs/{page.name})" not in readme] == []
+
+
+def test_every_field_of_a_call_is_explained() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "records.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(field for row in rows for field in re.findall(r"`(\w+)`", row)) == sorted(CallRecord.model_fields)
