@@ -127,15 +127,16 @@ async def test_a_loss_of_power_takes_no_spooled_call_with_it(programs: Zygote, t
 
 async def lose_power_while_spooling(programs: Zygote, folder: Path, dice: random.Random, **options: object) -> None:
     """Record while the store is away until the power goes, and look at what is left in the spool."""
+    folder.mkdir()
     away = "postgresql://postgres@127.0.0.1:1/away"
-    log, notes = folder.with_suffix(".undo"), folder.with_suffix(".notes")
+    log, notes, spool_dir = folder.with_suffix(".undo"), folder.with_suffix(".notes"), folder / "state" / "spool"
     process = programs.start(
         "record",
         url=away,
         notes=str(notes),
         numbers=(0, 100_000),
         callers=8,
-        spool_dir=str(folder),
+        spool_dir=str(spool_dir),
         environment={"DISK_FOLDER": str(folder), "DISK_UNDO": str(log)},
         **options,
     )
@@ -145,7 +146,7 @@ async def lose_power_while_spooling(programs: Zygote, folder: Path, dice: random
     process.kill()
     assert await asyncio.to_thread(process.wait) == -9
     lose_power(log, dice)
-    spool = Spool(target(parse(away)[0]) or "", folder)
+    spool = Spool(target(parse(away)[0]) or "", spool_dir)
     left = {number_of(found.record.id) for found in spool.oldest(100_000) if found.record is not None}
     missing = acknowledged(notes) - left
     assert not missing, f"{len(missing)} acknowledged calls are gone"

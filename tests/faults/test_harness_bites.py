@@ -142,17 +142,18 @@ async def test_commits_that_are_not_synced(powerless: Zygote, new_sqlite: MakeBo
     await find(lose_power, "", 10)
 
 
-async def test_a_spool_that_is_not_synced(powerless: Zygote, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("defect", "told"), [("spool_not_synced", ""), ("spool_folders_not_synced", LOST)])
+async def test_a_spool_that_is_not_synced(defect: str, told: str, powerless: Zygote, tmp_path: Path) -> None:
     dice, folders = next(rounds(1, 1)), count()
 
     async def lose_power() -> None:
         try:
             folder = tmp_path / f"spool-{next(folders)}"
-            await lose_power_while_spooling(powerless, folder, dice, defect="spool_not_synced")
+            await lose_power_while_spooling(powerless, folder, dice, defect=defect)
         except Exception as error:  # a damaged file has many faces
-            raise AssertionError from error
+            raise AssertionError(str(error)) from error
 
-    await find(lose_power, "", 10)
+    await find(lose_power, told, 10)
 
 
 @pytest.mark.parametrize(

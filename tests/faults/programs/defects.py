@@ -157,6 +157,11 @@ def spool_not_synced() -> None:
 
 
 @patch
+def spool_folders_not_synced() -> None:
+    spool._sync_folder = lambda folder: None
+
+
+@patch
 def unsorted_keys() -> None:
     postgres_calls.sorted = list  # type: ignore[attr-defined]
 

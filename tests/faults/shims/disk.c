@@ -2,14 +2,15 @@
  *
  * It looks at files below DISK_FOLDER only, which may also be one database. From the DISK_FAIL_AT-th operation that
  * changes one, DISK_FAILURES of them (0: all that follow) fail with the error number DISK_ERROR, and the file DISK_TOLD
- * is made. With DISK_UNDO, the path of a log, it writes there what each change replaces and each sync, for `disk.py` to
- * undo. The environment is read again after a fork.
+ * is made. With DISK_UNDO, the path of a log, it writes there what each change replaces, each new file or folder, and
+ * each sync, for `disk.py` to undo. The environment is read again after a fork.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,8 +39,16 @@ static void configure(void) {
     undo = log ? (int)syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND, 0600) : -1;
 }
 
-/* Whether the file lies below the folder, or is that file itself or one that SQLite keeps beside it; `path` gets its
- * name. */
+/* Whether that name lies below the folder, or is that of the file itself or of one that SQLite keeps beside it. */
+static int is_below(const char *path) {
+    configure();
+    if (!folder) return 0;
+    size_t given = strlen(folder);
+    if (strncmp(path, folder, given) || strstr(path, "-shm")) return 0;
+    return path[given] == 0 || path[given] == '/' || path[given] == '-';
+}
+
+/* Whether the file is to be looked at; `path` gets its name. */
 static int is_watched(int fd, char path[PATH_MAX]) {
     char link[64];
     configure();
@@ -48,9 +57,7 @@ static int is_watched(int fd, char path[PATH_MAX]) {
     ssize_t length = readlink(link, path, PATH_MAX - 1);
     if (length < 0) return 0;
     path[length] = 0;
-    size_t given = strlen(folder);
-    if (strncmp(path, folder, given) || strstr(path, "-shm")) return 0;
-    return path[given] == 0 || path[given] == '/' || path[given] == '-';
+    return is_below(path);
 }
 
 static int fails(void) {
@@ -62,7 +69,8 @@ static int fails(void) {
     return 1;
 }
 
-/* One line of the log: what a change of `length` bytes at `offset` replaces, or ('S') that the file was synced. */
+/* One line of the log: what a change of `length` bytes at `offset` replaces ('W'), or that the file or folder was synced
+ * ('S'). */
 static void note(char kind, const char *path, int fd, off_t offset, size_t length) {
     if (undo < 0) return;
     struct stat found;
@@ -127,3 +135,47 @@ static int synced(int fd, int (*real)(int)) {
 int fsync(int fd) { REAL(fsync); return synced(fd, real); }
 
 int fdatasync(int fd) { REAL(fdatasync); return synced(fd, real); }
+
+/* One line of the log: there is a file or folder of a new name, which is lost with its power until the folder that it is
+ * in was synced. */
+static void note_new(const char *path) {
+    if (undo < 0) return;
+    char line[PATH_MAX + 64];
+    int length = snprintf(line, sizeof line, "N %zu 0 0 0\n%s", strlen(path), path);
+    syscall(SYS_write, undo, line, (size_t)length);
+}
+
+static int opened(const char *path, int flags, mode_t mode, int (*real)(const char *, int, ...)) {
+    int is_new = (flags & O_CREAT) && is_below(path) && access(path, F_OK);
+    int fd = real(path, flags, mode);
+    if (is_new && fd >= 0) note_new(path);
+    return fd;
+}
+
+#define MODE(flags, mode)                       \
+    mode_t mode = 0;                            \
+    if (flags & O_CREAT) {                      \
+        va_list rest;                           \
+        va_start(rest, flags);                  \
+        mode = va_arg(rest, mode_t);            \
+        va_end(rest);                           \
+    }
+
+int open(const char *path, int flags, ...) {
+    REAL(open);
+    MODE(flags, mode)
+    return opened(path, flags, mode, real);
+}
+
+int open64(const char *path, int flags, ...) {
+    REAL(open64);
+    MODE(flags, mode)
+    return opened(path, flags, mode, real);
+}
+
+int mkdir(const char *path, mode_t mode) {
+    REAL(mkdir);
+    int result = real(path, mode);
+    if (!result && is_below(path)) note_new(path);
+    return result;
+}
