@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import os
+import sqlite3
+import subprocess
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,6 +19,7 @@ from uuid import UUID
 import pytest
 
 from llmbridge import LLMBridge, LLMDatabase, LLMRequest, Message
+from llmbridge import spool as spool_module
 from llmbridge.errors import (
     RecordRejectedError,
     SchemaOutdatedError,
@@ -87,9 +94,24 @@ def books(store: Store, folder: Path, **options: Any) -> LLMDatabase:
     return LLMDatabase(backend=store, **{"record_timeout": 0.3, "spool_dir": folder, **options})
 
 
-async def replayed(spool: Spool) -> None:
-    while (await asyncio.to_thread(spool.counts)).waiting:
-        await asyncio.sleep(0.01)
+async def replayed(spool: Spool, left: int = 0) -> None:
+    async with asyncio.timeout(20):
+        while (await asyncio.to_thread(spool.counts)).waiting > left:
+            await asyncio.sleep(0.01)
+
+
+@contextmanager
+def slow_spool() -> Iterator[None]:
+    """Whatever another thread does with a spool does not end meanwhile."""
+    with spool_module._one_at_a_time:
+        yield
+
+
+def change(spool: Spool, *statements: str) -> None:
+    """What another program does to the file."""
+    with closing(sqlite3.connect(spool.path, isolation_level=None)) as file:
+        for statement in statements:
+            file.execute(statement)
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
@@ -184,6 +206,118 @@ async def test_what_the_store_refuses_is_set_aside_and_blocks_nobody(
     assert b"12345678" not in spool.path.read_bytes()
 
 
+async def test_a_spool_that_cannot_be_changed_keeps_no_call_behind_from_its_way(
+    store: Store, spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = [make_call(number) for number in range(5)]
+    spool.put(calls)
+    store.poison = {calls[0].id, calls[2].id}
+    change(spool, "CREATE TRIGGER full BEFORE UPDATE ON calls BEGIN SELECT RAISE(ABORT, 'the disk is full'); END")
+    async with books(store, tmp_path) as db:
+        await replayed(spool, left=2)
+        assert store.ids == {call.id for call in calls} - store.poison
+        while len(store.batches) < 20:  # they are tried again
+            await asyncio.sleep(0.01)
+        assert spool.counts() == SpoolCounts(waiting=2)
+        ((level, told),) = lines(caplog)
+        assert level == "WARNING"
+        assert "the disk is full" in told
+        assert db.metrics()["calls_set_aside"] == 0
+        change(spool, "DROP TRIGGER full")
+        await replayed(spool)
+        assert spool.counts() == SpoolCounts(set_aside=2)
+        assert db.metrics()["calls_set_aside"] == 2
+
+
+async def test_calls_that_the_spool_does_not_give_away_go_onto_the_books_once(
+    store: Store, spool: Spool, tmp_path: Path
+) -> None:
+    spool.put([make_call(number) for number in range(1200)])
+    change(spool, "CREATE TRIGGER full BEFORE DELETE ON calls BEGIN SELECT RAISE(ABORT, 'the disk is full'); END")
+    async with books(store, tmp_path) as db:
+        while len(store.batches) < 6:
+            await asyncio.sleep(0.01)
+        assert len(store.ids) == 1200
+        assert db.metrics()["calls_replayed"] == 0
+        change(spool, "DROP TRIGGER full")
+        await replayed(spool)
+        assert db.metrics()["calls_replayed"] == 1200
+
+
+async def test_calls_of_a_newer_release_wait_for_it_and_keep_nobody_else(
+    store: Store, spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = [make_call(number) for number in range(3)]
+    spool.put(calls)
+    change(spool, "UPDATE calls SET record = json_set(record, '$.flavour', 1) WHERE position = 1")
+    async with books(store, tmp_path) as db:
+        await replayed(spool, left=1)
+        assert store.ids == {call.id for call in calls[1:]}
+        while any(task.get_name() == "llmbridge-replay" for task in asyncio.all_tasks()):
+            await asyncio.sleep(0.01)
+        store.fault = AWAY
+        await db.record_api_call(**FIELDS)
+        store.fault = None
+        await replayed(spool, left=1)
+        assert spool.counts() == SpoolCounts(waiting=1)
+        assert db.metrics()["calls_set_aside"] == 0
+    (told,) = (message for _, message in lines(caplog) if "cannot read" in message)
+    assert "flavour" in told
+    change(spool, "UPDATE calls SET record = json_remove(record, '$.flavour')")
+    async with books(store, tmp_path):
+        await replayed(spool)
+        assert calls[0].id in store.ids
+
+
+async def test_what_reaches_the_spool_while_the_store_is_well_is_moved(
+    store: Store, spool: Spool, tmp_path: Path
+) -> None:
+    """As does what was on its way there when the outage ended."""
+    async with books(store, tmp_path) as db:
+        await db.record_api_call(**FIELDS)
+        assert db._journal is not None
+        await db._journal._open_desk()._put([make_call()])
+        await replayed(spool)
+        assert make_call().id in store.ids
+
+
+async def test_an_outage_may_end_before_the_spool_has_its_first_call(
+    store: Store, spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with books(store, tmp_path) as db:
+        await db.record_api_call(**FIELDS)
+        with slow_spool():
+            store.fault = StorageRefusedError("no rights for a moment")
+            recording = asyncio.create_task(db.record_api_call(**FIELDS))
+            while not lines(caplog):
+                await asyncio.sleep(0)
+            store.fault = None
+            while len(lines(caplog)) < 2:
+                await asyncio.sleep(0.01)
+        call = await recording
+        await replayed(spool)
+        assert call in store.ids
+        assert spool.is_there()
+
+
+async def test_calls_saved_from_a_writer_that_was_stopped_are_moved_while_the_loop_goes_on(
+    store: Store, spool: Spool, tmp_path: Path
+) -> None:
+    async with books(store, tmp_path, record_timeout=60) as db:
+        store.answers.clear()
+        recording = [asyncio.create_task(db.record_api_call(make_call(number))) for number in range(5)]
+        while not store.batches or db.metrics()["calls_waiting"] < 5:
+            await asyncio.sleep(0)
+        for task in asyncio.all_tasks():
+            if task.get_name().startswith("llmbridge"):
+                task.cancel()
+        await asyncio.gather(*recording)
+        assert spool.counts().waiting == 5
+        store.answers.set()
+        await replayed(spool)
+        assert store.ids == {make_call(number).id for number in range(5)}
+
+
 async def test_calls_of_purged_days_are_counted_and_told(
     store: Store, spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -245,6 +379,23 @@ async def test_without_a_spool_calls_are_lost_and_said_to_be(
     assert not spool.is_there()
 
 
+@pytest.mark.parametrize("setting", ["log", "raise"])
+async def test_what_an_earlier_run_spooled_is_moved_also_where_nothing_is_spooled_any_more(
+    setting: Any, store: Store, spool: Spool, tmp_path: Path
+) -> None:
+    spool.put([make_call(0), make_call(1)])
+    store.poison = {make_call(1).id}
+    async with books(store, tmp_path, on_storage_error=setting) as db:
+        await replayed(spool)
+        assert store.ids == {make_call(0).id}
+        report = await db.health_check()
+        assert report["spool"] == {"path": str(spool.path), "waiting": 0, "set_aside": 1, "error": None}
+        store.fault = AWAY
+        with pytest.raises(StorageUnavailableError):
+            await db.record_api_call(**FIELDS)
+        assert spool.counts() == SpoolCounts(set_aside=1)
+
+
 async def test_a_service_may_insist_on_its_store(store: Store, tmp_path: Path) -> None:
     store.fault = AWAY
     with pytest.raises(StorageUnavailableError):
@@ -259,7 +410,9 @@ async def test_a_spool_that_cannot_be_written_is_told_at_the_start_and_calls_may
         assert [level for level, _ in lines(caplog)] == ["WARNING"]
         report = await db.health_check()
         assert report["status"] == "healthy"
-        assert "cannot wait" in report["spool"]["error"]
+        assert "cannot wait" in report["spool"].pop("error")
+        (path,) = (tmp_path / "file" / "spool" / name for name in [Path(report["spool"]["path"]).name])
+        assert report["spool"] == {"path": str(path), "waiting": None, "set_aside": None}
         store.fault = AWAY
         _, status = await db.keep(FIELDS)
         assert status == "lost"
@@ -268,6 +421,83 @@ async def test_a_spool_that_cannot_be_written_is_told_at_the_start_and_calls_may
         store.fault = None
         _, status = await db.keep(FIELDS)
         assert status == "committed"
+
+
+async def test_a_spool_with_an_impossible_name_fails_no_start(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with books(store, tmp_path / ("x" * 300)) as db:
+        await db.record_api_call(**FIELDS)
+        assert [level for level, _ in lines(caplog)] == ["WARNING"]
+        report = await db.health_check()
+        assert report["status"] == "healthy"
+        assert "too long" in report["spool"]["error"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such users")
+def test_a_spool_whose_folder_may_not_be_searched_fails_no_start(tmp_path: Path) -> None:
+    program = """
+import asyncio, json, os, sys
+from llmbridge import LLMDatabase
+from llmbridge.storage.memory import MemoryBackend
+from llmbridge.testing import make_call
+
+async def main(folder):
+    backend = MemoryBackend()
+    backend.target = "memory:unsearchable"
+    async with LLMDatabase(backend=backend, spool_dir=folder) as db:
+        await db.record_api_call(make_call())
+        return await db.health_check(), db.metrics()
+
+asyncio.run(main(sys.argv[2]))  # nothing is imported for the first time by a user who may read nothing
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+report, counts = asyncio.run(main(sys.argv[1]))
+print(json.dumps([report["status"], report["spool"]["error"], counts["calls_committed"]]))
+"""
+    locked = tmp_path / "locked"
+    (locked / "spool").mkdir(parents=True)
+    locked.chmod(0)
+    try:
+        command = [sys.executable, "-c", program, str(locked / "spool"), str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    finally:
+        locked.chmod(0o700)
+    status, problem, committed = json.loads(done.stdout)
+    assert (status, committed) == ("healthy", 1)
+    assert "Permission denied" in problem
+    assert done.stderr.count("Permission denied") == 1
+
+
+async def test_a_spool_that_does_not_answer_holds_up_neither_calls_nor_the_start(
+    store: Store, spool: Spool, tmp_path: Path
+) -> None:
+    spool.put([make_call()])
+    recording, starting = books(store, tmp_path), books(store, tmp_path)
+    with slow_spool():
+        async with asyncio.timeout(20):
+            call = await recording.record_api_call(**FIELDS)
+            await starting.initialize()
+        assert store.ids == {call}
+    await recording.close()
+    await starting.close()
+
+
+async def test_health_asks_store_and_spool_apart(store: Store, spool: Spool, tmp_path: Path) -> None:
+    spool.put([make_call()])
+    async with books(store, tmp_path) as db:
+        await replayed(spool)
+        with slow_spool():
+            report = await db.health_check(timeout=0.1)
+        assert report["status"] == "healthy"
+        late = "no answer within 0.1 s"
+        assert report["spool"] == {"path": str(spool.path), "waiting": None, "set_aside": None, "error": late}
+        store.answers.clear()
+        report = await db.health_check(timeout=0.1)
+        assert (report["status"], report["error"]) == ("unhealthy", late)
+        assert report["spool"] == {"path": str(spool.path), "waiting": 0, "set_aside": 0, "error": None}
+        store.answers.set()
 
 
 async def test_health_tells_of_the_queue_the_spool_and_the_last_error(

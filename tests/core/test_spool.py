@@ -154,24 +154,71 @@ def test_every_commit_is_on_the_disk(spool: Spool, monkeypatch: pytest.MonkeyPat
     assert seen == [(2, "truncate")]
 
 
+def fill(spool: Spool) -> int:
+    """Put calls until there is no room for one more; how many there are."""
+    for number in range(10_000):
+        try:
+            spool.put([make_call(number)])
+        except StorageUnavailableError:
+            return number
+    pytest.fail("there is no bound")
+
+
 def test_the_file_is_bounded_and_gives_back_its_space(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool_module, "MAX_BYTES", 200_000)
-    stored = 0
-
-    def fill() -> None:
-        nonlocal stored
-        for start in range(0, 10_000, 50):
-            spool.put([make_call(start + number) for number in range(50)])
-            stored += 50
-
-    with pytest.raises(StorageUnavailableError, match="full"):
-        fill()
+    stored = fill(spool)
     assert 0 < stored < 1000
+    with pytest.raises(StorageUnavailableError, match="full"):
+        spool.put([make_call(stored)])
     assert spool.counts().waiting == stored
     assert spool.path.stat().st_size <= 200_000
     spool.remove([found.position for found in spool.oldest(1000)])
     assert spool.path.stat().st_size < 50_000
     spool.put([make_call()])
+
+
+def test_calls_in_a_full_file_can_be_set_aside_all_the_same(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "MAX_BYTES", 200_000)
+    stored = fill(spool)
+    spool.set_aside({found.position: "x" * 500 for found in spool.oldest(1000)})
+    assert spool.counts() == SpoolCounts(set_aside=stored)
+    with pytest.raises(StorageUnavailableError, match="full"):
+        spool.put([make_call(number) for number in range(1000, 2000)])
+
+
+def test_what_was_set_aside_waits_again_when_it_is_to_be_tried_again(spool: Spool) -> None:
+    assert (spool.retry(), spool.refusals(10)) == (0, {})
+    spool.put([make_call(number) for number in range(4)])
+    spool.set_aside({1: "too large", 3: "of no vendor", 4: "too large"})
+    assert spool.refusals(10) == {"too large": 2, "of no vendor": 1}
+    assert spool.refusals(1) == {"too large": 2}
+    assert spool.retry() == 3
+    assert calls_of(spool) == [make_call(number) for number in range(4)]
+    assert spool.refusals(10) == {}
+
+
+def test_a_user_is_forgotten_in_every_call_and_nothing_else_is_changed(spool: Spool) -> None:
+    assert spool.calls_of("user-1") == {}
+    spool.forget("user-1")
+    assert not spool.is_there()
+    elsewhere, aside = make_call(1, origin="back", id_at_origin="user-1"), make_call(2, id_at_origin="user-1")
+    others = [make_call(3, id_at_origin="user-2"), make_call(4, id_at_origin=None)]
+    spool.put([full_call(), elsewhere, aside, *others, make_call(5)])
+    spool.set_aside({3: "refused"})
+    with closing(sqlite3.connect(spool.path, isolation_level=None)) as file:
+        file.execute("UPDATE calls SET record = 'nonsense' WHERE position = 6")
+    assert spool.calls_of("user-1", "back") == {"back": 1}
+    spool.forget("user-1", "back")
+    assert spool.calls_of("user-1") == {aside.origin: 1, full_call().origin: 1}
+    spool.forget("user-1")
+    assert spool.calls_of("user-1") == {}
+    spool.retry()
+    nameless = [call.model_copy(update={"id_at_origin": None}) for call in (full_call(), elsewhere, aside)]
+    assert_same(calls_of(spool)[:-1], [*nameless, *others])
+    (back, *_) = calls_of(spool)
+    assert back is not None
+    assert str(back.estimated_cost) == str(full_call().estimated_cost)
+    assert repr(back.metadata) == repr(full_call().metadata)
 
 
 def test_it_is_one_process_s_turn_at_a_time_and_dies_with_it(spool: Spool) -> None:
@@ -198,7 +245,7 @@ def test_calls_that_this_release_cannot_read_say_why(spool: Spool) -> None:
     newer, broken = spool.oldest(10)
     assert (newer.record, broken.record) == (None, None)
     assert "flavour" in (newer.problem or "")
-    assert broken.problem
+    assert broken.problem == "JSONDecodeError"
 
 
 def test_a_file_of_a_newer_release_is_left_alone(spool: Spool) -> None:
@@ -221,6 +268,18 @@ def test_a_place_where_calls_cannot_wait_is_told_and_nothing_is_made(spool: Spoo
         spool.put([make_call()])
     assert spool.counts() == SpoolCounts()
     assert spool.oldest(1) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other names")
+@pytest.mark.parametrize(("name", "told"), [("x" * 300, "name too long"), ("x\0y", "null byte")])
+def test_a_name_that_no_folder_can_have_is_told(name: str, told: str, tmp_path: Path) -> None:
+    spool = Spool(TARGET, tmp_path / name)
+    assert not spool.is_there()
+    assert spool.counts() == SpoolCounts()
+    assert spool.oldest(1) == []
+    for use in (spool.check, lambda: spool.put([make_call()]), lambda: spool.turn().__enter__()):
+        with pytest.raises(StorageUnavailableError, match=rf"cannot wait in .*{told}"):
+            use()
 
 
 def test_a_file_that_is_no_spool_is_told(spool: Spool) -> None:
@@ -286,3 +345,27 @@ busy.join()
 """
     subprocess.run([sys.executable, "-c", program, TARGET, str(spool.path.parent)], check=True, timeout=60)
     assert spool.counts().waiting == 40
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_forked_during_its_parent_s_turn_gets_it_when_that_ends(spool: Spool) -> None:
+    program = """
+import os, sys
+from llmbridge.spool import Spool
+spool = Spool(sys.argv[1], sys.argv[2])
+(tried, try_), (ended, end) = os.pipe(), os.pipe()
+with spool.turn() as mine:
+    assert mine
+    if (child := os.fork()) == 0:
+        with spool.turn() as early:
+            os.write(try_, b"!")
+        os.read(ended, 1)
+        with spool.turn() as late:
+            os._exit(0 if (early, late) == (False, True) else 1)
+    os.read(tried, 1)
+    with spool.turn() as again:
+        assert not again
+os.write(end, b"!")
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+    subprocess.run([sys.executable, "-c", program, TARGET, str(spool.path.parent)], check=True, timeout=60)

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmbridge import LLMDatabase
-from llmbridge.errors import PurgedDetailError, RecordRejectedError, UnsupportedOperationError
-from llmbridge.storage import TotalsReport
+from llmbridge import upkeep as upkeep_module
+from llmbridge.errors import (
+    PurgedDetailError,
+    RecordRejectedError,
+    StorageError,
+    StorageUnavailableError,
+    UnsupportedOperationError,
+)
+from llmbridge.schemas import CallRecord
+from llmbridge.spool import Spool, SpoolCounts
+from llmbridge.storage import RecordResult, TotalsReport
 from llmbridge.storage.memory import MemoryBackend
+from llmbridge.testing import make_call
 from llmbridge.upkeep import Forgotten
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -122,6 +134,72 @@ async def test_a_name_is_forgotten_at_one_origin(db: LLMDatabase) -> None:
     assert await db.forget("ann", "shop") == [Forgotten("shop", 1, 1)]
     rows = await db.usage(group_by=("origin", "id_at_origin"))
     assert [tuple(row.key.values()) for row in rows] == [("back-office", "ann"), ("shop", None)]
+
+
+class Slow(MemoryBackend):
+    """Takes calls once it `takes` them, and says when it has been asked to; raises its `fault` if it has one."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.target = f"memory:{name}"
+        self.asked, self.takes = asyncio.Event(), asyncio.Event()
+        self.fault: StorageError | None = None
+
+    async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
+        self.asked.set()
+        await self.takes.wait()
+        if self.fault is not None:
+            raise self.fault
+        return await super().record_calls(calls)
+
+
+async def users(db: LLMDatabase) -> dict[str | None, int]:
+    return {row.key["id_at_origin"]: row.calls for row in await db.usage(group_by="id_at_origin")}
+
+
+async def test_a_name_goes_from_calls_that_wait_in_the_spool_too(tmp_path: Path) -> None:
+    backend = Slow("waiting")
+    spool = Spool("memory:waiting", tmp_path)
+    backend.takes.set()
+    async with LLMDatabase(backend=backend, spool_dir=tmp_path) as db:
+        await record(db, TODAY, id_at_origin="ann")
+        backend.fault = StorageError("not now")
+        known = {"origin": "shop", "called_at": TODAY}
+        spool.put([make_call(number, id_at_origin="ann", **known) for number in range(3)])
+        spool.put([make_call(3, id_at_origin="ann", **{**known, "origin": "elsewhere"})])
+        spool.put([make_call(4, id_at_origin="bob", **known)])
+        spool.set_aside({1: "refused"})
+        assert await db.forget("ann", dry_run=True) == [Forgotten("elsewhere", 1, 0), Forgotten("shop", 4, 0)]
+        assert await db.forget("ann", "shop") == [Forgotten("shop", 4, 4)]
+        assert await db.forget("ann") == [Forgotten("elsewhere", 1, 1)]
+        assert await db.forget("ann") == []
+        assert spool.counts() == SpoolCounts(waiting=4, set_aside=1)
+    backend.fault = None
+    assert spool.retry() == 1
+    async with LLMDatabase(backend=backend, spool_dir=tmp_path) as db:
+        async with asyncio.timeout(20):
+            while spool.counts().waiting:
+                await asyncio.sleep(0.01)
+        assert await users(db) == {None: 5, "bob": 1}
+
+
+async def test_calls_on_their_way_from_the_spool_arrive_before_a_name_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Spool("memory:way", tmp_path).put([make_call(id_at_origin="ann")])
+    backend = Slow("way")
+    async with LLMDatabase(backend=backend, spool_dir=tmp_path) as db:
+        await backend.asked.wait()
+        monkeypatch.setattr(upkeep_module, "PATIENCE", 0.0)
+        with pytest.raises(StorageUnavailableError, match="on their way"):
+            await db.forget("ann")
+        monkeypatch.setattr(upkeep_module, "PATIENCE", 60.0)
+        forgetting = asyncio.create_task(db.forget("ann"))
+        await asyncio.wait([forgetting], timeout=0.2)
+        backend.takes.set()
+        (forgotten,) = await forgetting
+        assert forgotten.calls == 1
+        assert await users(db) == {None: 1}
 
 
 async def test_nobody_cannot_be_forgotten(db: LLMDatabase) -> None:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from uuid import UUID
 
 from . import periods, usage
@@ -29,6 +29,9 @@ from .storage.base import StorageBackend
 from .storage.types import MAX_PAGE, CallPage, CallQuery, MigrationReport, SchemaStatus, UsageRow
 from .upkeep import Upkeep
 from .usage import Accepted
+
+if TYPE_CHECKING:
+    from .spool import Spool
 
 OnStorageError = Literal["spool", "log", "raise"]
 
@@ -93,10 +96,17 @@ class LLMDatabase(ModelBooks, Upkeep):
         self.on_storage_error = on_storage_error
         self._session = Session(backend, migrate=migrate, on_start=self._prepare) if backend is not None else None
         self._registry = ModelRegistry(self._session) if self._session is not None else None
+        self._spool: Spool | None = None
         self._journal: Journal | None = None
         if self._session is not None and self._registry is not None:
-            spool = make_spool(self._session.backend.target, spool_dir) if on_storage_error == "spool" else None
-            self._journal = Journal(self._session, self._registry, spool, timeout=record_timeout)
+            self._spool = make_spool(self._session.backend.target, spool_dir)
+            self._journal = Journal(
+                self._session,
+                self._registry,
+                self._spool,
+                timeout=record_timeout,
+                spools=on_storage_error == "spool",
+            )
         self._no_prices = PriceBook()
         self._closing: asyncio.Task[CloseReport] | None = None
 
@@ -330,9 +340,10 @@ class LLMDatabase(ModelBooks, Upkeep):
         """Whether the store answers within `timeout` seconds; never raises.
 
         `status` is healthy, unhealthy (with `error`) or disabled; `target` is the store, without secrets; `queue` is
-        the number of calls that wait for a commit; `spool` has the `path`, how many calls are `waiting` and
-        `set_aside` in it, and the `error` that keeps calls from waiting there (None: there is none), or is None
-        where there is no spool; `last_error` is the store's last failure (None: never).
+        the number of calls that wait for a commit; `spool` has the `path` (None: there is no place for it), how many
+        calls are `waiting` and `set_aside` in it (None: that cannot be told), and the `error` that keeps calls from
+        waiting there (None: there is none), or is None where there is no spool; `last_error` is the store's last
+        failure (None: never).
         """
         return await self._journal.health(timeout) if self._journal is not None else {"status": "disabled"}
 

@@ -20,32 +20,53 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Seconds until calls that were saved from a writer that was stopped are moved: its event loop may be ending, too.
+_AFTER_RESCUE = 1.0
 #: Seconds that writing to the spool gets at the closing, however little of the timeout is left.
 LEAST_SPOOLING = 2.0
 
 
 class Desk:
-    """One recorder that writes to the store, one that writes to the `spool`, and what moves calls from there."""
+    """One recorder that writes to the store, one that writes to the `spool`, and what moves calls from there.
+
+    Without `spools` nothing is written to the spool, and what is there already is moved.
+    """
 
     def __init__(
-        self, session: Session, spool: Spool | None, counters: Counters, watcher: Watcher, patience: float
+        self,
+        session: Session,
+        spool: Spool | None,
+        counters: Counters,
+        watcher: Watcher,
+        patience: float,
+        *,
+        spools: bool,
     ) -> None:
         self._session = session
         self._spool = spool
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llmbridge-spool")
         self._spooler: Recorder | None = None
         self.replay: Replay | None = None
-        if spool is not None:
+        rescue = spool.put if spool is not None and spools else None
+        if rescue is not None:
             self._spooler = Recorder(
-                self._put, patience=patience, counters=counters, outcome="spooled", retries=False, rescue=spool.put
+                self._put,
+                patience=patience,
+                counters=counters,
+                outcome="spooled",
+                retries=False,
+                rescue=rescue,
+                on_rescue=self._move_later,
             )
+        if spool is not None:
             self.replay = Replay(spool, self._write, on_thread=self.on_thread, counters=counters)
         self.recorder = Recorder(
             self._write,
             patience=patience,
             counters=counters,
             fallback=self._spooler,
-            rescue=spool.put if spool is not None else None,
+            rescue=rescue,
+            on_rescue=self._move_later,
             watcher=watcher,
         )
 
@@ -54,9 +75,9 @@ class Desk:
         """How many calls wait for a commit, to the store or to the spool."""
         return self.recorder.pending + (self._spooler.pending if self._spooler is not None else 0)
 
-    async def on_thread(self, work: Callable[..., T], *args: Any) -> T:
+    def on_thread(self, work: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         """Do what blocks on a thread that nothing else blocks."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+        return asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
 
     async def close(self, timeout: float) -> None:
         """Write what waits for at most `timeout` seconds, to the store and then to the spool, and end the thread."""
@@ -79,4 +100,13 @@ class Desk:
     async def _put(self, calls: Sequence[CallRecord]) -> RecordResult:
         assert self._spool is not None  # noqa: S101
         await self.on_thread(self._spool.put, calls)
+        self._move_what_waits()
         return RecordResult(len(calls), 0)
+
+    def _move_later(self) -> None:
+        asyncio.get_running_loop().call_later(_AFTER_RESCUE, self._move_what_waits)
+
+    def _move_what_waits(self) -> None:
+        """Unless the store is away: whoever finds it again does it then."""
+        if self.replay is not None and self.recorder.trouble is None:
+            self.replay.begin()

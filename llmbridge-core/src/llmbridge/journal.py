@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from .desk import LEAST_SPOOLING, Desk
 from .entries import complete
@@ -28,17 +28,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("llmbridge.journal")
 
-T = TypeVar("T")
-
 
 class Journal:
     """Records calls in one store, each within `timeout` seconds; what the store does not take by then waits in the
-    `spool` (None: it is lost)."""
+    `spool` (None: it is lost). Without `spools` it is lost too, and what waits from an earlier run is moved."""
 
-    def __init__(self, session: Session, registry: ModelRegistry, spool: Spool | None, *, timeout: float) -> None:
+    def __init__(
+        self, session: Session, registry: ModelRegistry, spool: Spool | None, *, timeout: float, spools: bool
+    ) -> None:
         self._session = session
         self._registry = registry
-        self._spool = spool
+        self._spool = spool if spools else None
+        self._replayed = spool
         self._timeout = timeout
         self._counters = Counters()
         self._desk: Desk | None = None
@@ -115,14 +116,10 @@ class Journal:
         self._is_closed = False
 
     async def check_spool(self) -> None:
-        """Warn, once, if there is no place where calls could wait while the store is away."""
-        if self._spool is None or self._is_checked:
-            return
-        self._is_checked = True
-        try:
-            await self._open_desk().on_thread(self._spool.check)
-        except StorageUnavailableError as error:
-            logger.warning("%s; calls are lost while the store is away", error)
+        """Warn, once, if there is no place where calls could wait while the store is away. A place that takes longer
+        than the timeout to look at keeps nobody."""
+        if (checking := self._check_spool_soon()) is not None:
+            await asyncio.wait([checking], timeout=self._timeout)
 
     def store_is_open(self) -> None:
         """Begin to move what waits in the spool, unless the start has ended after the closing began."""
@@ -142,18 +139,14 @@ class Journal:
 
     async def health(self, timeout: float) -> dict[str, Any]:
         """Whether the store answers within `timeout` seconds, how many calls wait, and what the spool holds."""
-        report: dict[str, Any] = {"status": "healthy", "target": self._session.backend.target}
-        try:
-            async with asyncio.timeout(timeout):
-                report["spool"] = await self._look_into_spool()
-                await self._session.start()
-                async with self._session.guard():
-                    await self._session.backend.ping()
-        except TimeoutError:
-            report |= {"status": "unhealthy", "error": f"no answer within {timeout:g} s"}
-        except Exception as error:
-            report |= {"status": "unhealthy", "error": f"{type(error).__name__}: {redact(str(error))}"}
-        return {"spool": None, **report, "queue": self._waiting(), "last_error": self._last_error}
+        spool, store = await asyncio.gather(self._look_into_spool(timeout), self._ask_store(timeout))
+        return {
+            **store,
+            "target": self._session.backend.target,
+            "spool": spool,
+            "queue": self._waiting(),
+            "last_error": self._last_error,
+        }
 
     def turn_away(self) -> None:
         """Take no more calls.
@@ -211,7 +204,7 @@ class Journal:
     async def _reach_store(self, recorder: Recorder) -> None:
         """Open the store. If that fails, and calls can wait, it is away."""
         try:
-            await self.check_spool()
+            self._check_spool_soon()
             if recorder.yields:
                 return
             await self._open_store()
@@ -299,21 +292,65 @@ class Journal:
         if self._desk is None:
             self._session.check_owner()
             self._check_open()
-            self._desk = Desk(self._session, self._spool, self._counters, self, self._timeout)
+            self._desk = Desk(
+                self._session,
+                self._replayed,
+                self._counters,
+                self,
+                self._timeout,
+                spools=self._spool is not None,
+            )
         return self._desk
 
     def _waiting(self) -> int:
         return self._desk.waiting if self._desk is not None else 0
 
-    async def _look_into_spool(self) -> dict[str, Any] | None:
-        if self._spool is None:
+    def _check_spool_soon(self) -> asyncio.Future[None] | None:
+        """Look, the first time, whether calls could wait; None the next times."""
+        if self._spool is None or self._is_checked:
             return None
+        self._is_checked = True
+        checking = self._open_desk().on_thread(self._spool.check)
+        checking.add_done_callback(_tell_check)
+        return checking
+
+    async def _ask_store(self, timeout: float) -> dict[str, Any]:
         try:
-            await self._open_desk().on_thread(self._spool.check)
-            counts = await self._open_desk().on_thread(self._spool.counts)
-            return {"path": str(self._spool.path), **asdict(counts), "error": None}
-        except StorageError as error:
-            return {"error": redact(str(error))}
+            async with asyncio.timeout(timeout):
+                await self._session.start()
+                async with self._session.guard():
+                    await self._session.backend.ping()
+        except TimeoutError:
+            return {"status": "unhealthy", "error": _late(timeout)}
+        except Exception as error:
+            return {"status": "unhealthy", "error": f"{type(error).__name__}: {redact(str(error))}"}
+        return {"status": "healthy"}
+
+    async def _look_into_spool(self, timeout: float) -> dict[str, Any] | None:
+        spool = self._replayed
+        if spool is None:
+            return None
+        seen = {"path": str(spool.path) if spool.has_place else None, "waiting": None, "set_aside": None}
+        try:
+            async with asyncio.timeout(timeout):
+                desk = self._open_desk()
+                if self._spool is None and not await desk.on_thread(spool.is_there):
+                    return None
+                await desk.on_thread(spool.check)
+                return {**seen, **asdict(await desk.on_thread(spool.counts)), "error": None}
+        except TimeoutError:
+            return {**seen, "error": _late(timeout)}
+        except Exception as error:
+            return {**seen, "error": redact(str(error))}
+
+
+def _tell_check(checking: asyncio.Future[None]) -> None:
+    if not checking.cancelled() and (error := checking.exception()) is not None:
+        logger.warning("%s; calls are lost while the store is away", error)
+
+
+def _late(timeout: float) -> str:
+    return f"no answer within {timeout:g} s"
 
 
 def make_spool(target: str | None, spool_dir: str | os.PathLike[str] | None) -> Spool | None:

@@ -49,9 +49,9 @@ class Recorder:
     """Writes calls through `write`, one batch at a time, and answers `outcome`.
 
     There is no linger: while one batch is committed the next one forms. `patience` is for how many seconds a call
-    may wait; a batch that fails meanwhile is tried again with the same ids, unless `retries` is False. Calls that
-    are given up go to the `fallback`, and so do new ones for as long as the store is known to be away, which the
-    writer finds out by writing one of them. `rescue` keeps calls when there is no event loop to wait on any more.
+    may wait; a batch that fails meanwhile is tried again with the same ids, unless `retries` is False. Calls that are
+    given up go to the `fallback`, and so do new ones for as long as the store is known to be away, which the writer
+    finds out by writing one of them. `rescue` keeps calls whose writer was stopped, and `on_rescue` hears of it.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Recorder:
         retries: bool = True,
         fallback: Recorder | None = None,
         rescue: Rescue | None = None,
+        on_rescue: Callable[[], None] | None = None,
         watcher: Watcher | None = None,
     ) -> None:
         self._write = write
@@ -73,6 +74,7 @@ class Recorder:
         self._retries = retries
         self._fallback = fallback
         self._rescue = rescue
+        self._on_rescue = on_rescue
         self._watcher = watcher
         self._waiting = Queue()
         self._writing: list[list[Entry]] = []
@@ -84,9 +86,8 @@ class Recorder:
         self._sample: CallRecord | None = None
         self._wanting_room = 0
         self._process = os.getpid()
-        self._forgotten = weakref.finalize(
-            self, _save_what_is_left, self._waiting, self._writing, rescue, self._process
-        )
+        left = (self._waiting, self._writing, rescue, self._process)
+        self._forgotten = weakref.finalize(self, _save_what_is_left, *left)
 
     @property
     def trouble(self) -> StorageError | None:
@@ -377,6 +378,8 @@ class Recorder:
         else:
             is_alone = isinstance(error, GeneratorExit)  # the event loop is gone, and nobody waits
             self._counters.calls_spooled += len(entries) if is_alone else _answer(entries, "spooled")
+            if not is_alone and self._on_rescue is not None:
+                self._on_rescue()
 
     def _without(self, part: list[Entry], error: RecordRejectedError) -> list[list[Entry]]:
         """Fail the callers of what was rejected, as far as that is known; what is left, to be tried again."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
@@ -18,7 +20,7 @@ from .errors import (
 from .metrics import Counters
 from .recorder import Write
 from .records import redact
-from .storage.types import MAX_BATCH
+from .storage.types import MAX_BATCH, RecordResult
 
 if TYPE_CHECKING:
     from .spool import Spool, Spooled
@@ -39,8 +41,8 @@ class Replay:
     """Moves the calls of a spool through `write` into the store, while there are any and it is this process's turn.
 
     A call leaves the spool only when the store has committed it. One that the store refuses is set aside in the
-    spool; one that fails for another reason stays and is tried again later, behind the others. `on_thread` runs what
-    blocks.
+    spool; one that fails for another reason stays and is tried again later, behind the others. One that this release
+    cannot read stays for a release that can. `on_thread` runs what blocks.
     """
 
     def __init__(self, spool: Spool, write: Write, *, on_thread: OnThread, counters: Counters) -> None:
@@ -50,63 +52,65 @@ class Replay:
         self._counters = counters
         self._running: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
+        self._is_over = False
+        self._told: set[str] = set()
 
     def begin(self) -> None:
         """Move what waits, in the background."""
         self._woken.set()
-        if self._running is None and self._spool.is_there():
+        if not self._is_over and (self._running is None or self._running.done()):
             self._running = asyncio.create_task(self._run(), name="llmbridge-replay")
-            self._running.add_done_callback(self._ended)
+            self._running.add_done_callback(_tell_failure)
 
     async def end(self, timeout: float) -> None:
-        """Let what waits be moved for at most `timeout` seconds."""
+        """Let what waits be moved for at most `timeout` seconds, and nothing after that."""
+        self._is_over = True
         if self._running is not None and timeout > 0:
             await asyncio.wait([self._running], timeout=timeout)
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running], timeout=_LEAST_PATIENCE)
 
-    def _ended(self, running: asyncio.Task[None]) -> None:
-        self._running = None
-        if not running.cancelled() and (error := running.exception()) is not None:
-            logger.error("moving spooled calls into the store ended: %s", redact(f"{type(error).__name__}: {error}"))
-
     async def _run(self) -> None:
         pause = _FIRST_PAUSE
         while True:
             self._woken.clear()
-            moved = False
+            moved, left = False, True
             try:
-                if not (await self._on_thread(self._spool.counts)).waiting:
-                    return
-                moved = await self._take_turn()
+                left = (await self._on_thread(self._spool.counts)).waiting > 0
+                if left:
+                    moved, left = await self._take_turn()
             except StorageError as error:
                 logger.debug("spooled calls stay where they are: %s", redact(str(error)))
             if moved:
                 pause = _FIRST_PAUSE
                 continue
+            if not left and not self._woken.is_set():
+                return
             try:
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
             except TimeoutError:
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _take_turn(self) -> bool:
-        """Whether something was moved."""
+    async def _take_turn(self) -> tuple[bool, bool]:
+        """Whether something was moved, and whether something is left that this process can try again."""
         turn = self._spool.turn()
         if not await self._on_thread(turn.__enter__):
             turn.__exit__(None, None, None)
-            return False
+            return False, True
         before = self._moved()
+        left = False
         try:
             after = 0
             while found := await self._on_thread(self._spool.oldest, MAX_BATCH, after):
                 after = found[-1].position
-                await self._move(found)
+                self._tell_unreadable([call.problem for call in found if call.problem is not None])
+                left |= await self._move([call for call in found if call.record is not None])
         finally:
             turn.__exit__(None, None, None)
             self._tell(before)
-        return sum(self._moved()) > sum(before)
+        return sum(self._moved()) > sum(before), left
 
     def _moved(self) -> tuple[int, int, int]:
         return self._counters.calls_replayed, self._counters.calls_expired, self._counters.calls_set_aside
@@ -120,15 +124,25 @@ class Replay:
         if set_aside:
             logger.error("the store refuses %d calls; they are set aside in %s", set_aside, self._spool.path)
 
-    async def _move(self, found: Sequence[Spooled]) -> None:
-        """Move calls; where the store rejects some, those are found by halving."""
-        unreadable = {call.position: call.problem or "" for call in found if call.record is None}
-        await self._set_aside(unreadable)
-        parts = [[call for call in found if call.record is not None]]
+    def _tell_unreadable(self, problems: Sequence[str]) -> None:
+        if problems:
+            self._tell_once(
+                "unreadable",
+                f"calls in {self._spool.path} that this release of llmbridge cannot read stay there for one that can; "
+                f"the first: {problems[0]}",
+            )
+
+    def _tell_once(self, what: str, text: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            logger.warning("%s", text)
+
+    async def _move(self, found: list[Spooled]) -> bool:
+        """Move calls; where the store rejects some, those are found by halving. Whether any is to be tried again."""
+        parts = [found] if found else []
+        left = False
         while parts:
             part = parts.pop()
-            if not part:
-                continue
             try:
                 result = await self._write([call.record for call in part if call.record is not None])
             except _AWAY:
@@ -137,21 +151,67 @@ class Replay:
                 named = {call.position: _reason(error) for call in part if call.record and call.record.id in error.ids}
                 if not named and len(part) == 1:
                     named = {part[0].position: _reason(error)}
-                await self._set_aside(named)
+                if named:
+                    left |= not await self._set_aside(named)
                 parts += _halves([call for call in part if call.position not in named], whole=bool(named))
             except StorageError:
-                if len(part) > 1:
-                    parts += _halves(part, whole=False)
+                left |= len(part) == 1
+                parts += _halves(part, whole=False) if len(part) > 1 else []
             else:
-                await self._on_thread(self._spool.remove, [call.position for call in part])
-                self._counters.calls_expired += len(result.expired)
-                self._counters.calls_duplicate += result.duplicates
-                self._counters.calls_replayed += len(part) - len(result.expired)
+                left |= not await self._remove(part, result)
+        return left
 
-    async def _set_aside(self, reasons: dict[int, str]) -> None:
-        if reasons:
-            await self._on_thread(self._spool.set_aside, reasons)
-            self._counters.calls_set_aside += len(reasons)
+    async def _remove(self, part: Sequence[Spooled], result: RecordResult) -> bool:
+        if not await self._change(self._spool.remove, [call.position for call in part]):
+            return False
+        self._counters.calls_expired += len(result.expired)
+        self._counters.calls_duplicate += result.duplicates
+        self._counters.calls_replayed += len(part) - len(result.expired)
+        return True
+
+    async def _set_aside(self, reasons: dict[int, str]) -> bool:
+        if not await self._change(self._spool.set_aside, reasons):
+            return False
+        self._counters.calls_set_aside += len(reasons)
+        return True
+
+    async def _change(self, change: Callable[..., Any], what: Any) -> bool:
+        """Whether the spool could be changed. Calls in one that cannot be are tried again; those behind them go on."""
+        try:
+            await self._on_thread(change, what)
+        except StorageUnavailableError as error:
+            self._tell_once(
+                "unchangeable", f"calls that the store has taken or refused stay in the spool: {redact(str(error))}"
+            )
+            return False
+        return True
+
+
+@asynccontextmanager
+async def alone(spool: Spool, patience: float) -> AsyncIterator[None]:
+    """Nobody moves calls of that spool into the store while this lasts.
+
+    :raises StorageUnavailableError: somebody else does, for longer than `patience` seconds
+    """
+    until = time.monotonic() + patience
+    turn = spool.turn()
+    while not await asyncio.to_thread(turn.__enter__):
+        turn.__exit__(None, None, None)
+        if time.monotonic() > until:
+            raise StorageUnavailableError(
+                f"the calls of {spool.path} have been on their way into the store for {patience:g} s; try again later"
+            )
+        await asyncio.sleep(_FIRST_PAUSE)
+        turn = spool.turn()
+    try:
+        yield
+    finally:
+        turn.__exit__(None, None, None)
+
+
+def _tell_failure(running: asyncio.Task[None]) -> None:
+    if not running.cancelled() and (error := running.exception()) is not None:
+        logger.error("moving spooled calls into the store ended: %s", redact(f"{type(error).__name__}: {error}"))
 
 
 def _halves(part: list[Spooled], *, whole: bool) -> list[list[Spooled]]:

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +30,8 @@ MAX_BYTES = 1024 * 1024 * 1024
 VARIABLE = "LLMBRIDGE_SPOOL_DIR"
 
 _PAGE_BYTES = 4096
+#: As many as every release of SQLite can count: what changes a call that is here must not fail because of the bound.
+_UNBOUNDED_PAGES = 1073741823
 _LOCK_SECONDS = 2.0
 #: The file's own version mark. A file of a newer release is left alone.
 _FORMAT = 1
@@ -46,7 +48,23 @@ _PUT = "INSERT INTO calls (id, record) VALUES (?, ?) ON CONFLICT (id) DO NOTHING
 _OLDEST = "SELECT position, record FROM calls WHERE refused_because IS NULL AND position > ? ORDER BY position LIMIT ?"
 _REMOVE = "DELETE FROM calls WHERE position = ?"
 _SET_ASIDE = "UPDATE calls SET refused_because = ? WHERE position = ?"
+_RETRY = "UPDATE calls SET refused_because = NULL WHERE refused_because IS NOT NULL"
 _COUNT = "SELECT COUNT(*), COUNT(refused_because) FROM calls"
+_REFUSALS = """
+SELECT refused_because, COUNT(*) FROM calls WHERE refused_because IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT ?
+"""
+#: Also in records that this release cannot read.
+_COUNT_OF_USER = """
+SELECT json_extract(record, '$.origin'), COUNT(*) FROM calls
+WHERE CASE WHEN json_valid(record) THEN json_extract(record, '$.id_at_origin') = :user
+    AND (:origin IS NULL OR json_extract(record, '$.origin') = :origin) END
+GROUP BY 1 ORDER BY 1
+"""
+_FORGET = """
+UPDATE calls SET record = json_set(record, '$.id_at_origin', NULL)
+WHERE CASE WHEN json_valid(record) THEN json_extract(record, '$.id_at_origin') = :user
+    AND (:origin IS NULL OR json_extract(record, '$.origin') = :origin) END
+"""
 
 #: No two operations of one process at a time, and no fork during one: SQLite keeps its locks per process, in memory
 #: that a fork copies. Reentrant, since a collected recorder may put its calls while another one's are being read.
@@ -57,6 +75,10 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=_one_at_a_time.release,
         after_in_child=_one_at_a_time.release,
     )
+
+#: The turns that are held, each with the process that took it. A forked child inherits one as a connection that has no
+#: lock and lets SQLite believe in it.
+_turns: dict[sqlite3.Connection, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +155,7 @@ class Spool:
 
     def is_there(self) -> bool:
         """Whether any call has ever waited here, as far as can be told."""
-        return self._folder is not None and (self._folder / self._name).exists()
+        return self._folder is not None and os.path.exists(self._folder / self._name)
 
     def check(self) -> None:
         """Find out whether calls could wait here. Makes nothing.
@@ -145,7 +167,8 @@ class Spool:
                 file.execute("BEGIN IMMEDIATE")
                 file.execute("ROLLBACK")
             return
-        nearest = next(folder for folder in self.path.parents if folder.exists())
+        with self._explained():
+            nearest = next((folder for folder in self.path.parents if _exists(folder)), self.path.parent)
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             raise StorageUnavailableError(
                 f"calls cannot wait in {self.path.parent}: {nearest} is no folder that this process may write; give "
@@ -178,6 +201,30 @@ class Spool:
         """Keep calls that the store refuses, by position, each with the reason; they are no longer `oldest`."""
         self._change(_SET_ASIDE, [(reason, position) for position, reason in reasons.items()])
 
+    def retry(self) -> int:
+        """Let what was set aside wait again, and return how many calls that are."""
+        return self._change(_RETRY, [()]) if self.is_there() else 0
+
+    def refusals(self, limit: int) -> dict[str, int]:
+        """Why calls were set aside, the most frequent reasons first, and how many for each."""
+        if not self.is_there():
+            return {}
+        with self._opened() as file:
+            return dict(file.execute(_REFUSALS, (limit,)).fetchall())
+
+    def calls_of(self, id_at_origin: str, origin: str | None = None) -> dict[str, int]:
+        """How many calls here bear the name of a user, set aside or not, by origin (None: of any)."""
+        if not self.is_there():
+            return {}
+        with self._opened() as file:
+            return dict(file.execute(_COUNT_OF_USER, {"user": id_at_origin, "origin": origin}).fetchall())
+
+    def forget(self, id_at_origin: str, origin: str | None = None) -> None:
+        """Take the name of a user off the calls of an origin (None: of any). What is being moved into the store at
+        this moment keeps it, unless this is called by whoever has the `turn`."""
+        if self.is_there():
+            self._change(_FORGET, [{"user": id_at_origin, "origin": origin}])
+
     def counts(self) -> SpoolCounts:
         """How many calls are here."""
         if not self.is_there():
@@ -193,11 +240,13 @@ class Spool:
         lock = None
         try:
             with _one_at_a_time, self._explained():
+                _close_inherited_turns()
                 path = self.path.with_suffix(".turn")
                 _make(path)
                 lock = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
                 try:
                     lock.execute("BEGIN EXCLUSIVE")
+                    _turns[lock] = os.getpid()
                 except sqlite3.OperationalError as error:
                     if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                         raise
@@ -207,13 +256,17 @@ class Spool:
         finally:
             if lock is not None:
                 with _one_at_a_time:
+                    _turns.pop(lock, None)
                     lock.close()
 
-    def _change(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    def _change(self, statement: str, rows: Sequence[tuple[Any, ...] | Mapping[str, Any]]) -> int:
+        """How many calls were changed."""
         with self._opened() as file:
+            file.execute(f"PRAGMA max_page_count = {_UNBOUNDED_PAGES}")
             file.execute("BEGIN IMMEDIATE")
-            file.executemany(statement, rows)
+            changed = file.executemany(statement, rows).rowcount
             file.execute("COMMIT")
+        return changed
 
     @contextmanager
     def _opened(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
@@ -229,7 +282,7 @@ class Spool:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: no file can have that name
             told = error.strerror if isinstance(error, OSError) else error
             raise StorageUnavailableError(f"calls cannot wait in {self.path}: {told}") from error
 
@@ -237,14 +290,33 @@ class Spool:
 def _make(path: Path) -> None:
     """Make a file for its owner alone, and the folders above it. One that exists is not opened: closing a file takes
     away the locks that this process has on it."""
-    if path.exists():
+    if _exists(path):
         return
-    for folder in reversed([parent for parent in path.parents if not parent.exists()]):
+    for folder in reversed([parent for parent in path.parents if not _exists(parent)]):
         folder.mkdir(mode=0o700, exist_ok=True)
         _sync_folder(folder.parent)
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         _sync_folder(path.parent)
+
+
+def _exists(path: Path) -> bool:
+    """Whether something is there.
+
+    :raises OSError: that cannot be told
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _close_inherited_turns() -> None:
+    for lock, process in list(_turns.items()):
+        if process != os.getpid():
+            del _turns[lock]
+            lock.close()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -282,7 +354,7 @@ def _read(position: int, text: str) -> Spooled:
         return Spooled(position, _in_utc(CallRecord(**fields)))
     except (ValidationError, StorageError, TypeError, ValueError, AttributeError) as error:
         told = str(error) if isinstance(error, StorageError) else type(error).__name__
-        return Spooled(position, None, f"this release cannot read it: {told}")
+        return Spooled(position, None, told)
 
 
 def _in_utc(call: CallRecord) -> CallRecord:

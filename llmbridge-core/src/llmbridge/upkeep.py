@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from . import copying, periods, price_data, usage
 from .copying import CopyReport
 from .pricing import PriceBook
 from .records import check_name
+from .replay import alone
 from .repricing import RepriceReport, Repricing
 from .storage.types import EARLIEST, MAX_PAGE, CallPage, CallQuery, TotalsReport, UsageQuery, UsageRow
 from .usage import Accepted
@@ -20,17 +22,21 @@ from .usage import Accepted
 if TYPE_CHECKING:
     from .registry import ModelRegistry
     from .session import Session
+    from .spool import Spool
 
 #: Purging asks for at least this many days to be kept, unless it is forced.
 LEAST_DAYS_KEPT = 7
+
+#: Seconds that calls on their way from the spool into the store get to arrive, before a user is forgotten.
+PATIENCE = 60.0
 
 _UTC = ZoneInfo("UTC")
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What became of a user's name at one `origin`: how many `calls` bore it, purged ones included, and how many
-    `rows`, of calls and of totals, were changed."""
+    """What became of a user's name at one `origin`: how many `calls` bore it, purged ones and those that wait in the
+    spool included, and how many `rows`, of calls and of totals, were changed."""
 
     origin: str
     calls: int
@@ -42,6 +48,7 @@ class Upkeep:
 
     _session: Session | None
     _registry: ModelRegistry | None
+    _spool: Spool | None
 
     async def reprice(
         self,
@@ -141,25 +148,38 @@ class Upkeep:
         return await self.purge(usage.days_ago(days_to_keep_calls), force=force)
 
     async def forget(self, id_at_origin: str, origin: str | None = None, *, dry_run: bool = False) -> list[Forgotten]:
-        """Take the name of a user off every call and total, of one origin or of all (None). What they cost stays in the
-        sums, as of nobody in particular. The answer has one entry per origin that knew the name.
+        """Take the name of a user off every call and total, of one origin or of all (None), and off the calls that wait
+        in the spool of these books. What they cost stays in the sums, as of nobody in particular. The answer has one
+        entry per origin that knew the name.
+
+        Calls that wait elsewhere, on another machine or in another `spool_dir`, bring the name back when they come.
 
         :param dry_run: only count the calls
+        :raises StorageUnavailableError: calls that wait cannot be changed now
         :raises UnsupportedOperationError: the backend cannot erase users
         """
         name = check_name("id_at_origin", id_at_origin)
         if self._session is None:
             return []
         await self._session.start()
-        chosen = usage.filters({"id_at_origin": name, "origin": origin})
-        found = await _sums(self._session, UsageQuery(chosen, ("origin",)))
-        forgotten = []
-        for row in found:
-            changed = 0
-            if not dry_run:
-                async with self._session.guard():
-                    changed = await self._session.backend.erase_user(row.key["origin"], name)
-            forgotten.append(Forgotten(row.key["origin"], row.calls, changed))
+        async with AsyncExitStack() as meanwhile:
+            spool = self._spool if self._spool is not None and await asyncio.to_thread(self._spool.is_there) else None
+            if spool is not None and not dry_run:
+                await meanwhile.enter_async_context(alone(spool, PATIENCE))
+            waiting = await asyncio.to_thread(spool.calls_of, name, origin) if spool is not None else {}
+            if spool is not None and waiting and not dry_run:
+                await asyncio.to_thread(spool.forget, name, origin)
+            chosen = usage.filters({"id_at_origin": name, "origin": origin})
+            stored = {
+                row.key["origin"]: row.calls for row in await _sums(self._session, UsageQuery(chosen, ("origin",)))
+            }
+            forgotten = []
+            for place in sorted({*stored, *waiting}):
+                rows = 0 if dry_run else waiting.get(place, 0)
+                if place in stored and not dry_run:
+                    async with self._session.guard():
+                        rows += await self._session.backend.erase_user(place, name)
+                forgotten.append(Forgotten(place, stored.get(place, 0) + waiting.get(place, 0), rows))
         return forgotten
 
     async def copy_to(self, target: Upkeep, *, on_page: Callable[[CopyReport], None] | None = None) -> CopyReport:
