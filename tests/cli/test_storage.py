@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from llmbridge import LLMDatabase
-from llmbridge.plugins import storage_plugins
+from llmbridge.plugins import create_backend, storage_plugins
+from llmbridge.spool import Spool, SpoolCounts
+from llmbridge.testing import make_call
 
 Command = Callable[..., Any]
 
@@ -162,3 +164,30 @@ def test_a_copy_from_nowhere_or_to_itself_is_a_mistake(cli: Command, books: str)
         assert result.code == 2
         assert said in result.err
     assert not Path("copy.db").exists()
+
+
+def test_what_waits_is_shown_and_tried_again(cli: Command, books: str) -> None:
+    nothing = cli("storage", "spool", "--json").document
+    assert (nothing["waiting"], nothing["set_aside"], nothing["reasons"]) == (0, 0, {})
+    backend = create_backend(books)
+    assert backend is not None
+    spool = Spool(backend.target or "")
+    spool.put([make_call(number) for number in range(1200)])
+    spool.set_aside({1: "too large\x1b[2J", 2: "of no vendor", 3: "of no vendor"})
+    shown = cli("storage", "spool")
+    assert [line.split() for line in shown.out.splitlines()] == [
+        ["path:", str(spool.path)],
+        ["waiting:", "1,197"],
+        ["set", "aside:", "3"],
+        ["calls", "set", "aside", "because"],
+        ["2", "of", "no", "vendor"],
+        ["1", "too", "large\N{REPLACEMENT CHARACTER}[2J"],
+    ]
+    assert spool.counts() == SpoolCounts(waiting=1197, set_aside=3)
+    moved = cli("storage", "spool", "--retry", "--json").document
+    assert moved == {"path": str(spool.path), "waiting": 0, "set_aside": 0, "reasons": {}, "retried": 3}
+    assert sum(row["calls"] for row in cli("usage", "--since", "all", "--json").document["rows"]) == 1206
+
+
+def test_calls_of_a_store_in_memory_wait_nowhere(cli: Command) -> None:
+    assert cli("storage", "spool", "--db", "memory://").code == 2

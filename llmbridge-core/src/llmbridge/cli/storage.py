@@ -1,4 +1,4 @@
-"""`llmbridge storage …`: the kinds of database that are installed, and the schema of one."""
+"""`llmbridge storage …`: the kinds of database that are installed, the schema of one, and what waits for it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,15 @@ if TYPE_CHECKING:
 
 #: How many calls are copied between two words about it.
 _REPORT_EVERY = 50_000
+#: How many reasons why calls were set aside are shown.
+_REASONS = 10
+#: Seconds that calls get to leave the spool.
+_PATIENCE = 600.0
 
 app = typer.Typer(
-    cls=Group, rich_markup_mode="markdown", help="Show storage plugins, and the schema of a database; copy books."
+    cls=Group,
+    rich_markup_mode="markdown",
+    help="Show storage plugins, the schema of a database and what waits for it; copy books.",
 )
 
 
@@ -77,6 +83,36 @@ def migrate(context: typer.Context, db: Database = None, plugin: Plugin = None, 
 
 
 @app.command(cls=Command)
+def spool(
+    context: typer.Context,
+    retry: Annotated[
+        bool,
+        typer.Option(
+            "--retry", metavar=" ", help="Try again what was set aside, and move what waits.", show_default=False
+        ),
+    ] = False,
+    db: Database = None,
+    plugin: Plugin = None,
+    json: Json = False,
+) -> None:
+    """Show how many calls wait for the database on this machine, and why others were set aside.
+
+    It looks where this user's programs let them wait; set LLMBRIDGE_SPOOL_DIR to look elsewhere.
+    """
+    asked = settings(context, db, json, plugin)
+    found = asyncio.run(_spool(asked, retry=retry))
+    if asked.json:
+        output.json(found)
+        return
+    for name in ("path", "waiting", "set_aside"):
+        shown = found[name] if name == "path" else f"{found[name]:,}"
+        output.line(output.clean(f"{name.replace('_', ' ') + ':':<11}{shown}"))
+    if found["reasons"]:
+        columns = [Column("calls", "figure"), Column("set aside because")]
+        output.table(columns, [[f"{calls:,}", reason] for reason, calls in found["reasons"].items()])
+
+
+@app.command(cls=Command)
 def copy(
     context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="FROM", help="Database to read.", show_default=False)],
@@ -118,6 +154,23 @@ async def _copy(source: database.Choice, target: database.Choice) -> CopyReport:
             with choice.explained():
                 await db.initialize()
         return await from_db.copy_to(to_db, on_page=_told)
+
+
+async def _spool(asked: Settings, *, retry: bool) -> dict[str, Any]:
+    from ..journal import make_spool
+
+    db, choice = database.books_to_read(asked)
+    place = make_spool(db.backend.target if db.backend is not None else None, None)
+    if place is None:
+        raise UserError("calls of a database in memory wait nowhere")
+    retried = place.retry() if retry else 0
+    if retry and place.counts().waiting:
+        try:
+            with choice.explained():
+                await db.initialize()
+        finally:
+            await db.close(timeout=_PATIENCE)
+    return {"path": str(place.path), **asdict(place.counts()), "reasons": place.refusals(_REASONS), "retried": retried}
 
 
 def _told(report: CopyReport) -> None:
