@@ -1,0 +1,62 @@
+"""Moving what waits begins when something comes, and ends when nothing is left or the books close."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbridge.metrics import Counters
+from llmbridge.replay import Replay
+from llmbridge.schemas import CallRecord
+from llmbridge.spool import Spool
+from llmbridge.storage import RecordResult
+from llmbridge.testing import make_call
+
+
+class Store:
+    """Remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.taken: list[CallRecord] = []
+
+    async def write(self, calls: Sequence[CallRecord]) -> RecordResult:
+        self.taken += calls
+        return RecordResult(len(calls), 0)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool("memory:replay", tmp_path)
+
+
+async def run(work: Callable[..., Any], *args: Any) -> Any:
+    return work(*args)
+
+
+async def test_what_comes_during_the_last_look_is_moved_too(spool: Spool) -> None:
+    store = Store()
+
+    async def run_and_put(work: Callable[..., Any], *args: Any) -> Any:
+        result = work(*args)
+        if work == spool.counts and not spool.is_there():
+            spool.put([make_call()])
+            replay.begin()
+        return result
+
+    replay = Replay(spool, store.write, on_thread=run_and_put, counters=Counters())
+    replay.begin()
+    await replay.end(20)
+    assert store.taken == [make_call()]
+
+
+async def test_nothing_begins_after_the_end(spool: Spool) -> None:
+    spool.put([make_call()])
+    replay = Replay(spool, Store().write, on_thread=run, counters=Counters())
+    await replay.end(0)
+    before = asyncio.all_tasks()
+    replay.begin()
+    assert asyncio.all_tasks() == before
