@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pytest
 
+from llmbridge import CallRecord
 from llmbridge.testing import make_call, make_calls
 from llmbridge_postgres import PostgreSQLBackend
 from llmbridge_sqlite import SQLiteBackend
@@ -36,6 +37,28 @@ async def test_a_call_is_shown_with_its_cost_in_dollars(backend: PostgreSQLBacke
     assert str(row["estimated_cost"]) == "0.000004800001"
     assert (row["called_at"], row["id"], row["stream"]) == (call.called_at, call.id, True)
     assert row["metadata"] == '{"team":"search"}'
+
+
+async def test_call_log_has_the_fields_of_a_call_and_shows_how_it_was_priced(backend: PostgreSQLBackend) -> None:
+    call = make_call(
+        dollars_per_million_tokens_input_used=Decimal("0.15"),
+        dollars_per_million_tokens_output_used=Decimal(60),
+        price_version="genai-prices 1",
+        previous_cost=Decimal("-0.000000000001"),
+        repriced_at=datetime(1969, 12, 31, 23, 59, 59, 7, UTC),
+        system_prompt_hash="ab" * 32,
+    )
+    await backend.record_calls([call])
+    row = await backend.fetch_one("SELECT * FROM {{tables.call_log}}")
+    assert row is not None
+    assert set(row) == set(CallRecord.model_fields)
+    for name in ("price_version", "previous_cost_reason", "repriced_at", "system_prompt_hash"):
+        assert row[name] == getattr(call, name)
+    for name in ("input", "output"):
+        field = f"dollars_per_million_tokens_{name}_used"
+        assert row[field] == getattr(call, field)
+    assert row["previous_cost"] == call.previous_cost
+    assert str(row["dollars_per_million_tokens_output_used"]) == "60"
 
 
 async def test_usage_is_summed_per_utc_day_whatever_the_time_zone_of_the_session(

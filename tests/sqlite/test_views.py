@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from llmbridge import CallRecord
 from llmbridge.money import from_units
 from llmbridge.storage import UsageQuery
 from llmbridge.testing import make_call, make_calls
@@ -97,6 +98,24 @@ async def test_purged_days_are_summed_from_the_totals(backend, shell):
     assert shell("SELECT COUNT(*) AS n FROM call_log")[0]["n"] == 0
 
 
+@pytest.mark.parametrize(
+    ("cost", "tokens"),
+    [
+        (Decimal("8999999.000000000001"), 2**63 - 1),
+        (Decimal("-8999999.000000000001"), 10**9),
+        (Decimal("-0.000000000001"), 0),
+        (Decimal("0.999999999999"), 10**9 - 1),
+    ],
+)
+async def test_purged_sums_are_exact_beyond_64_bits(backend, shell, cost, tokens):
+    calls = [make_call(n, estimated_cost=cost, total_tokens=tokens, called_at=DAY) for n in range(3)]
+    await backend.record_calls(calls)
+    [before] = shell("SELECT * FROM usage_summary")
+    assert (Decimal(before["total_cost"]), int(before["total_tokens"])) == (3 * cost, 3 * tokens)
+    assert await backend.purge_calls(DAY + timedelta(days=1)) == 3
+    assert list(map(tuple, shell("SELECT * FROM usage_summary"))) == [tuple(before)]
+
+
 async def test_without_any_cost_the_total_is_null_and_not_zero(backend, shell):
     await backend.record_calls([make_call(estimated_cost=None, cost_reason="unknown_model")])
     assert shell("SELECT total_cost FROM usage_summary")[0]["total_cost"] is None
@@ -121,6 +140,31 @@ async def test_call_log_is_readable(backend, shell):
     assert row["group_id"] == str(call.group_id)
     assert row["estimated_cost"] == "-12.5"
     assert row["total_tokens"] == 17
+
+
+async def test_call_log_has_the_fields_of_a_call(backend, shell):
+    assert {row["name"] for row in shell("PRAGMA table_info(call_log)")} == set(CallRecord.model_fields)
+
+
+async def test_call_log_shows_how_a_call_was_priced(backend, shell):
+    repriced_at = datetime(1969, 12, 31, 23, 59, 59, 7, UTC)
+    fields = {
+        "dollars_per_million_tokens_input_used": Decimal("0.15"),
+        "dollars_per_million_tokens_output_used": Decimal(60),
+        "price_version": "genai-prices 1",
+        "previous_cost": Decimal("-0.000000000001"),
+        "previous_cost_reason": None,
+        "system_prompt_hash": "ab" * 32,
+    }
+    await backend.record_calls([make_call(repriced_at=repriced_at, **fields)])
+    [row] = shell("SELECT * FROM call_log")
+    assert {name: row[name] for name in fields} == {
+        **fields,
+        "dollars_per_million_tokens_input_used": "0.15",
+        "dollars_per_million_tokens_output_used": "60",
+        "previous_cost": "-0.000000000001",
+    }
+    assert row["repriced_at"] == "1969-12-31T23:59:59.000007Z"
 
 
 async def test_call_log_shows_every_call_as_it_was(backend, shell):

@@ -125,7 +125,8 @@ WITH readable AS (
         *,
         lower(hex(id)) AS id_digits,
         lower(hex(group_id)) AS group_digits,
-        ((called_at % 1000000) + 1000000) % 1000000 AS microseconds
+        ((called_at % 1000000) + 1000000) % 1000000 AS microseconds,
+        ((repriced_at % 1000000) + 1000000) % 1000000 AS repriced_microseconds
     FROM llmbridge_calls
 )
 SELECT
@@ -152,6 +153,19 @@ SELECT
         || printf('%012d', abs(estimated_cost) % 1000000000000), '0'), '.') AS estimated_cost,
     cost_source,
     cost_reason,
+    CASE WHEN dollars_per_million_tokens_input_used < 0 THEN '-' ELSE '' END
+        || rtrim(rtrim((abs(dollars_per_million_tokens_input_used) / 1000000000000) || '.'
+        || printf('%012d', abs(dollars_per_million_tokens_input_used) % 1000000000000), '0'), '.') AS dollars_per_million_tokens_input_used,
+    CASE WHEN dollars_per_million_tokens_output_used < 0 THEN '-' ELSE '' END
+        || rtrim(rtrim((abs(dollars_per_million_tokens_output_used) / 1000000000000) || '.'
+        || printf('%012d', abs(dollars_per_million_tokens_output_used) % 1000000000000), '0'), '.') AS dollars_per_million_tokens_output_used,
+    price_version,
+    CASE WHEN previous_cost < 0 THEN '-' ELSE '' END
+        || rtrim(rtrim((abs(previous_cost) / 1000000000000) || '.'
+        || printf('%012d', abs(previous_cost) % 1000000000000), '0'), '.') AS previous_cost,
+    previous_cost_reason,
+    strftime('%Y-%m-%dT%H:%M:%S', (repriced_at - repriced_microseconds) / 1000000, 'unixepoch')
+        || printf('.%06dZ', repriced_microseconds) AS repriced_at,
     response_time_ms,
     time_to_first_token_ms,
     stream,
@@ -165,6 +179,7 @@ SELECT
     temperature,
     max_tokens,
     tools_used,
+    system_prompt_hash,
     error_type,
     error_message,
     metadata
@@ -174,9 +189,35 @@ FROM readable;
 -- dollar and units, each carried into the next by division that rounds down, so that credits are exact as well.
 -- Days that were purged come from the totals, a line of which is [provider, model_name, status, calls, requests,
 -- unmeasured, unpriced, cost, total_tokens, prompt_tokens, completion_tokens, timed, response_time_ms, ...], less the
--- zeros at its end.
+-- zeros at its end. Its cost and its tokens are cut as text, `[cost,tokens]`: they may be beyond 64 bits, which SQLite
+-- would read as a REAL.
 CREATE VIEW usage_summary AS
-WITH counted AS (
+WITH lines AS (
+    SELECT
+        origin,
+        nullif(id_at_origin, '') AS id_at_origin,
+        start,
+        line.value AS line,
+        json_extract(line.value, '$[3]') AS calls,
+        replace(json_extract(line.value, '$[7]', '$[8]'), 'null', '0') AS numbers
+    FROM llmbridge_user_totals, json_each(sums) AS line
+    WHERE start < (SELECT watermark / 1000000 FROM llmbridge_state) AND json_extract(line.value, '$[2]') = 'success'
+),
+digits AS (
+    SELECT
+        *,
+        CASE WHEN numbers LIKE '[-%' THEN -1 ELSE 1 END AS sign,
+        CASE
+            WHEN json_extract(line, '$[5]') IS NOT calls
+                THEN '000000000' || rtrim(substr(numbers, instr(numbers, ',') + 1), ']')
+        END AS tokens,
+        CASE
+            WHEN json_extract(line, '$[6]') IS NOT calls
+                THEN '000000000000' || ltrim(substr(numbers, 2, instr(numbers, ',') - 2), '-')
+        END AS cost
+    FROM lines
+),
+counted AS (
     SELECT
         origin,
         id_at_origin,
@@ -184,8 +225,11 @@ WITH counted AS (
         model_name,
         (called_at - ((called_at % 86400000000) + 86400000000) % 86400000000) / 1000000 AS start,
         1 AS calls,
-        total_tokens,
-        estimated_cost,
+        total_tokens / 1000000000 AS tokens_billions,
+        total_tokens % 1000000000 AS tokens_rest,
+        estimated_cost / 1000000000000 AS dollars,
+        estimated_cost / 1000000 % 1000000 AS millionths,
+        estimated_cost % 1000000 AS units,
         response_time_ms,
         response_time_ms IS NOT NULL AS timed
     FROM llmbridge_calls
@@ -193,23 +237,19 @@ WITH counted AS (
     UNION ALL
     SELECT
         origin,
-        nullif(id_at_origin, ''),
-        json_extract(line.value, '$[0]'),
-        json_extract(line.value, '$[1]'),
+        id_at_origin,
+        json_extract(line, '$[0]'),
+        json_extract(line, '$[1]'),
         start,
-        json_extract(line.value, '$[3]'),
-        CASE
-            WHEN json_extract(line.value, '$[5]') IS NOT json_extract(line.value, '$[3]')
-                THEN coalesce(json_extract(line.value, '$[8]'), 0)
-        END,
-        CASE
-            WHEN json_extract(line.value, '$[6]') IS NOT json_extract(line.value, '$[3]')
-                THEN coalesce(json_extract(line.value, '$[7]'), 0)
-        END,
-        json_extract(line.value, '$[12]'),
-        coalesce(json_extract(line.value, '$[11]'), 0)
-    FROM llmbridge_user_totals, json_each(sums) AS line
-    WHERE start < (SELECT watermark / 1000000 FROM llmbridge_state) AND json_extract(line.value, '$[2]') = 'success'
+        calls,
+        CAST(substr(tokens, 1, length(tokens) - 9) AS INTEGER),
+        CAST(substr(tokens, -9) AS INTEGER),
+        sign * CAST(substr(cost, 1, length(cost) - 12) AS INTEGER),
+        sign * CAST(substr(cost, -12, 6) AS INTEGER),
+        sign * CAST(substr(cost, -6) AS INTEGER),
+        json_extract(line, '$[12]'),
+        coalesce(json_extract(line, '$[11]'), 0)
+    FROM digits
 ),
 parts AS (
     SELECT
@@ -219,11 +259,11 @@ parts AS (
         model_name,
         date(start, 'unixepoch') AS date,
         SUM(calls) AS call_count,
-        SUM(total_tokens / 1000000000) + SUM(total_tokens % 1000000000) / 1000000000 AS tokens_billions,
-        SUM(total_tokens % 1000000000) % 1000000000 AS tokens_rest,
-        SUM(estimated_cost / 1000000000000) AS dollars,
-        SUM(estimated_cost / 1000000 % 1000000) AS millionths,
-        SUM(estimated_cost % 1000000) AS units,
+        SUM(tokens_billions) + SUM(tokens_rest) / 1000000000 AS tokens_billions,
+        SUM(tokens_rest) % 1000000000 AS tokens_rest,
+        SUM(dollars) AS dollars,
+        SUM(millionths) AS millionths,
+        SUM(units) AS units,
         TOTAL(response_time_ms) / nullif(TOTAL(timed), 0) AS avg_response_time
     FROM counted
     GROUP BY origin, id_at_origin, provider, model_name, 5
