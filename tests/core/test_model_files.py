@@ -131,12 +131,17 @@ async def test_an_entry_that_does_not_parse_stops_the_load_with_nothing_changed(
         ("{", "is no JSON"),
         ('{"models": [{"model_id": "m", "max_context": NaN}]}', "NaN is no number"),
         ("[" * 100_000, "is no JSON"),
+        ('{"models": [{"model_id": "m", "max_context": 1e99999999}]}', "the number 1e99999999 is out of range"),
+        (
+            '{"models": [{"model_id": "m", "dollars_per_million_tokens_input": 1e99999999999999999999}]}',
+            "the number 1e99999999999999999999 is out of range",
+        ),
         ("[]", 'has no list of "models"'),
         ("{}", 'has no list of "models"'),
         ('{"models": []}', 'has no list of "models" with something in it'),
         ('{"provider": "acme", "models": [{"model_id": "m"}]}', "is of the provider 'acme'"),
     ],
-    ids=["empty", "torn", "nan", "deep", "list", "object", "no models", "another vendor"],
+    ids=["empty", "torn", "nan", "deep", "long", "beyond decimals", "list", "object", "no models", "another vendor"],
 )
 def test_a_file_that_does_not_parse_is_named(tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "openai.json"

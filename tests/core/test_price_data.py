@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -206,6 +207,49 @@ def test_nothing_is_fetched_unless_it_is_asked_for(publisher: Publisher) -> None
     assert publisher.asked == 0
 
 
+def with_model(**fields: Any) -> bytes:
+    """Data with one model more, which has these fields."""
+    model = {"id": "m", "match": {"equals": "m"}, "prices": {"input_mtok": 1}}
+    return json.dumps([{**ACME, "models": [*ACME["models"], {**model, **fields}]}]).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'[{"models": ["x"]}]', "a model is no object"),
+        (b'["x"]', "a vendor is no object"),
+        (with_model(prices=["x"]), "a price is no object"),
+        (with_model().replace(b": 1}", b": 1e99999999999999999999}"), "1e99999999999999999999 is out of range"),
+        (with_model(context_window=0).replace(b": 0}", b": 1e99999999}"), "the number 1e99999999 is out of range"),
+        (with_model(prices={"input_mtok": "1e-31"}), "acme:m: input_mtok has more than 30 decimal places"),
+        (with_model(prices={"input_mtok": -5}), "acme:m: input_mtok is negative"),
+        (with_model(prices={"requests_kcount": 9_000_000}), "acme:m: requests_kcount: an amount of dollars is below"),
+        (
+            with_model(prices={"input_mtok": {"base": 1, "tiers": [{"start": 9, "price": -1}]}}),
+            "acme:m: input_mtok is negative",
+        ),
+        (
+            with_model(prices=[{"prices": {}}, {"prices": {"cache_read_mtok": -1}}]),
+            "acme:m: cache_read_mtok is negative",
+        ),
+        (with_model(match={"regex": "("}), "acme:m: '(' is no regular expression"),
+        (
+            with_model(match={"or": [{"equals": ""}, {"and": [{"equals": "x"}, {"regex": "a{2,1}"}]}]}),
+            "acme:m: 'a{2,1}' is no regular expression",
+        ),
+    ],
+)
+def test_data_that_cannot_price_is_refused_and_says_what_is_wrong(
+    publisher: Publisher, content: bytes, said: str
+) -> None:
+    publisher.content = content
+    with pytest.raises(PriceDataError, match="no data of genai-prices") as raised:
+        price_data.update()
+    assert said in str(raised.value)
+    assert not price_data.path().exists()
+    assert rates("acme", "small") is None
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -245,6 +289,40 @@ def test_who_does_not_answer_is_named_without_secrets() -> None:
         price_data.update("http://user:hunter2@127.0.0.1:1/data.json?token=hunter2")
     assert "127.0.0.1:1/data.json" in str(raised.value)
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("status", [200, 403])
+def test_no_log_and_no_traceback_has_the_secrets_of_an_address(
+    publisher: Publisher, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    publisher.status, publisher.content = status, b"no prices"
+    secret = publisher.url.replace("http://", "http://bob:hunter2@") + "?token=sekret"
+    caplog.set_level(logging.DEBUG)
+    for url in (secret, "http://bob:hunter2@127.0.0.1:1/?token=sekret", "bob:hunter2@127.0.0.1/?token=sekret"):
+        with pytest.raises(PriceDataError) as raised:
+            price_data.update(url)
+        error: BaseException | None = raised.value
+        while error is not None:
+            told = f"{caplog.text} {error!r} {error} {''.join(traceback.format_exception(error))}"
+            assert "hunter2" not in told
+            assert "sekret" not in told
+            error = error.__context__
+    assert publisher.asked == 1
+
+
+def test_what_others_ask_meanwhile_is_logged_as_ever(publisher: Publisher, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    def ask_too() -> None:
+        logging.getLogger("httpx2").info("another request")
+
+    with price_data._unlogged():
+        other = threading.Thread(target=ask_too)
+        other.start()
+        other.join()
+        logging.getLogger("httpx2").info("this request")
+    logging.getLogger("httpx2").info("the next request")
+    assert caplog.messages == ["another request", "the next request"]
 
 
 def test_more_than_prices_ever_take_is_not_read(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:

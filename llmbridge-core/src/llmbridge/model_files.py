@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from .errors import RecordRejectedError
+from .money import exact
 from .records import canonical_model
 from .schemas import LLMModel
 
@@ -62,9 +62,11 @@ def read(directory: str | Path) -> dict[str, list[LLMModel]]:
 
 def _vendor(path: Path) -> list[LLMModel]:
     try:
-        document = json.loads(path.read_bytes(), parse_float=Decimal, parse_constant=_refuse)
+        document = json.loads(path.read_bytes(), parse_float=exact, parse_constant=_refuse)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except OverflowError as error:
+        raise ValueError(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON: {error}") from error
     entries = document.get("models") if isinstance(document, dict) else None

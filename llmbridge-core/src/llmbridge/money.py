@@ -5,6 +5,7 @@ Everything that is stored or summed is a whole number of *units* (1 unit = 1e-12
 
 from __future__ import annotations
 
+import contextlib
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 
 #: Units in one dollar.
@@ -15,6 +16,9 @@ MIN_DOLLARS, MAX_DOLLARS = Decimal(-9_000_000), Decimal(9_000_000)
 
 #: Of our own, so that a caller's `decimal.setcontext()` changes no cost.
 CONTEXT = Context(prec=60, rounding=ROUND_HALF_EVEN)
+
+#: Most digits before or behind the point of a number in a file: beyond all amounts and sizes, and soon made an int.
+_MOST_DIGITS = 100
 
 _scaled = CONTEXT.scaleb
 
@@ -39,6 +43,18 @@ def parse(value: Decimal | int | float | str) -> Decimal:
     if not MIN_DOLLARS < rounded < MAX_DOLLARS:
         raise ValueError(f"an amount of dollars is below {MAX_DOLLARS:,}")
     return rounded or _ZERO  # units have no negative zero
+
+
+def exact(number: str) -> Decimal:
+    """A number of a JSON document as it is written, for `json.loads(parse_float=…)`.
+
+    :raises OverflowError: no amount or size has so many digits
+    """
+    with contextlib.suppress(InvalidOperation):
+        value = Decimal(number)
+        if max(abs(value.adjusted()), -int(value.as_tuple().exponent)) <= _MOST_DIGITS:
+            return value
+    raise OverflowError(f"the number {number[:30]}{'…' if len(number) > 30 else ''} is out of range")
 
 
 def to_units(dollars: Decimal) -> int:

@@ -13,7 +13,8 @@ import os
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import state
 from .errors import PriceDataError
+from .money import exact
 from .rate_cards import RateCards, bundled
 
 if TYPE_CHECKING:
@@ -172,17 +174,34 @@ def _fetch(url: str, timeout: float) -> bytes:
     shown = _without_secrets(url)
     content = bytearray()
     try:
-        with httpx2.stream("GET", url, timeout=timeout, follow_redirects=True) as answer:
+        with _unlogged(), httpx2.stream("GET", url, timeout=timeout, follow_redirects=True) as answer:
             answer.raise_for_status()
             for part in answer.iter_bytes():
                 content += part
                 if len(content) > MAX_BYTES:
                     raise PriceDataError(f"{shown} sends more than {MAX_BYTES:,} bytes, which are no prices")
+        return bytes(content)
     except httpx2.HTTPStatusError as error:
-        raise PriceDataError(f"{shown} answered {error.response.status_code}") from error
+        failed = PriceDataError(f"{shown} answered {error.response.status_code}")
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise PriceDataError(f"prices cannot be fetched from {shown}: {type(error).__name__}") from error
-    return bytes(content)
+        failed = PriceDataError(f"prices cannot be fetched from {shown}: {type(error).__name__}")
+    # Out of the handlers, so that httpx2's exception, which has the whole address, is not the context of ours.
+    raise failed
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Without the lines in which httpx2 logs the whole addresses of this thread's requests."""
+    thread, log = threading.get_ident(), logging.getLogger("httpx2")
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    log.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_of_others)
 
 
 def _parse(stored: bytes) -> Edition:
@@ -194,10 +213,12 @@ def _parse(stored: bytes) -> Edition:
         digest = hashlib.sha256(content).hexdigest()
         if heading["sha256"] != digest or fetched_at.utcoffset() is None:
             raise ValueError("its content is not what was stored")
-        providers = _providers(json.loads(content, parse_float=Decimal))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        providers = _providers(json.loads(content, parse_float=exact))
+        edition = Edition(f"genai-prices {fetched_at:%Y-%m-%d} {digest[:8]}", fetched_at, installed, providers)
+        RateCards(providers, edition.version).check()
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
         raise PriceDataError(f"this is no data of genai-prices ({_first_line(error)})") from error
-    return Edition(f"genai-prices {fetched_at:%Y-%m-%d} {digest[:8]}", fetched_at, installed, providers)
+    return edition
 
 
 def _providers(published: Any) -> list[Provider]:
@@ -207,17 +228,24 @@ def _providers(published: Any) -> list[Provider]:
 
     if not isinstance(published, list) or not published:
         raise ValueError("it is no list of vendors")
-    vendors = [{**vendor, "extractors": None} for vendor in published]
+    vendors = [{**_object(vendor, "vendor"), "extractors": None} for vendor in published]
     for vendor in vendors:
-        vendor["models"] = [_with_prices(model) for model in vendor.get("models", ())]
+        vendor["models"] = [_with_prices(_object(model, "model")) for model in vendor.get("models", ())]
     return TypeAdapter(list[Provider], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(vendors)
 
 
 def _with_prices(model: dict[str, Any]) -> dict[str, Any]:
     prices = model.get("prices", [])
     if isinstance(prices, list):
-        return {**model, "prices": [{**one, "prices": _price(one["prices"])} for one in prices], "price_variants": None}
+        conditional = [{**one, "prices": _price(one["prices"])} for one in (_object(one, "price") for one in prices)]
+        return {**model, "prices": conditional, "price_variants": None}
     return {**model, "prices": _price(prices), "price_variants": None}
+
+
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"a {what} is no object")
+    return value
 
 
 def _price(rates: Any) -> Any:
@@ -241,9 +269,11 @@ def _without_secrets(url: str) -> str:
 
     try:
         parts = urlsplit(url)
-        return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return "that address"
+    # What has no host may have its password in the path.
+    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}" if parts.hostname else "that address"
 
 
 def _parts(text: str) -> tuple[int, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -41,6 +42,9 @@ VENDOR_IDS = {
 
 #: Models looked up that are remembered; names come from callers, so there may be any number of them.
 _MOST_MODELS = 4096
+
+#: Most decimal places of a rate; published ones have those of a float.
+_MOST_DECIMALS = 30
 
 _FREE = Decimal(0)
 _ALWAYS = (0, 0)
@@ -126,6 +130,18 @@ class RateCards:
             self._models[key] = model
         return None if model is None else model.card(at)
 
+    def check(self) -> None:
+        """Make every card once, and every expression that models are found by.
+
+        :raises ValueError: the data cannot price; the text names the model and says what is wrong
+        """
+        for provider in self._providers:
+            for model in provider.models:
+                try:
+                    _check(model, self.version)
+                except (ValueError, ArithmeticError) as error:
+                    raise ValueError(f"{provider.id}:{model.id}: {error}") from error
+
     def _find(self, vendor: str, model_name: str) -> _PricedModel | None:
         name = vendor.lower()
         provider = self._by_id.get(VENDOR_IDS.get(name, name))
@@ -185,6 +201,49 @@ def bundled() -> RateCards:
     from genai_prices.data import providers
 
     return RateCards(providers, f"genai-prices {version('genai-prices')}")
+
+
+def _check(model: ModelInfo, version: str) -> None:
+    for expression in _expressions(model.match):
+        try:
+            re.compile(expression)
+        except re.error as error:
+            raise ValueError(f"{expression!r} is no regular expression: {error}") from error
+    prices = [one.prices for one in model.prices] if isinstance(model.prices, list) else [model.prices]
+    for price in prices:
+        for name, rate in vars(price).items():
+            for amount in _amounts(rate):
+                _check_rate(name, amount)
+        _card(price, version)
+
+
+def _check_rate(name: str, rate: Decimal) -> None:
+    try:
+        amount = parse(rate)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if amount < 0:
+        raise ValueError(f"{name} is negative")
+    if _decimals(rate) > _MOST_DECIMALS:
+        raise ValueError(f"{name} has more than {_MOST_DECIMALS} decimal places")
+
+
+def _amounts(rate: Decimal | TieredPrices | None) -> list[Decimal]:
+    if rate is None or isinstance(rate, Decimal):
+        return [] if rate is None else [rate]
+    return [rate.base, *(tier.price for tier in rate.tiers)]
+
+
+def _expressions(match: object) -> Iterator[str]:
+    """The regular expressions in a rule that models are found by, and in the rules that it is made of."""
+    from genai_prices.types import ClauseRegex
+
+    if isinstance(match, ClauseRegex):
+        yield match.regex
+        return
+    for part in vars(match).values():
+        for rule in part if isinstance(part, list) else ():
+            yield from _expressions(rule)
 
 
 def _utc(at: time) -> time:
