@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import pytest
@@ -91,6 +92,54 @@ def test_days_are_those_of_the_zone_asked_for(cli: Command, books: str) -> None:
 )
 def test_filters_choose_the_calls(cli: Command, books: str, options: list[str], calls: int) -> None:
     assert cli(*ALL, *options, "--json").document["total"]["calls"] == calls
+
+
+@pytest.fixture
+def purged(books: str) -> datetime:
+    """A call in each quarter of three days around 30 days ago, all purged; the first of the days."""
+    first = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=31)
+    known = {"origin": "shop", "id_at_origin": "ann", "provider": "openai", "model_name": "gpt-4o"}
+
+    async def fill() -> None:
+        async with LLMDatabase(books) as db:
+            times = [first + timedelta(minutes=15 * number) for number in range(3 * 96)]
+            await asyncio.gather(*(db.record_api_call(**known, called_at=at) for at in times))
+            await db.purge(first + timedelta(days=4))
+
+    asyncio.run(fill())
+    return first
+
+
+@pytest.mark.parametrize("by", ["model", "user", "day", "day,user"])
+@pytest.mark.parametrize("since", [(), ("--since", "30d"), ("--since", "720h")])
+def test_a_start_counted_back_from_now_moves_to_midnight_where_there_are_only_totals(
+    cli: Command, purged: datetime, by: str, since: tuple[str, ...]
+) -> None:
+    found = cli("usage", "--by", by, "--json", *since)
+    assert found.code == 0
+    start = datetime.fromisoformat(found.document["since"])
+    assert start.time() == time(0)
+    assert found.document["total"]["calls"] == 96 * (3 - (start - purged).days) > 0
+    assert f"since {start:%Y-%m-%d} 00:00 UTC" in found.err
+
+
+def test_a_start_that_is_asked_for_stays_and_the_error_says_from_when_on_there_is_an_answer(
+    cli: Command, purged: datetime
+) -> None:
+    asked, day = purged + timedelta(minutes=4), purged.date() + timedelta(days=1)
+    refused = cli("usage", "--since", asked.isoformat())
+    assert refused.code == 2
+    assert f"ask from {purged.date()}T00:15:00+00:00 on" in refused.err
+    assert cli("usage", "--since", f"{purged.date()}T00:15:00", "--json").document["total"]["calls"] == 3 * 96 - 1
+    refused = cli("usage", "--since", asked.isoformat(), "--by", "user")
+    assert f"ask from {day}T00:00:00+00:00 on" in refused.err
+    assert cli("usage", "--since", str(day), "--by", "user", "--json").document["total"]["calls"] == 2 * 96
+
+
+def test_days_of_users_in_another_zone_are_not_in_the_totals(cli: Command, purged: datetime) -> None:
+    refused = cli("usage", "--by", "user,day", "--tz", "Europe/Madrid")
+    assert refused.code == 2
+    assert f"ask from {purged.date() + timedelta(days=3)}T00:00:00+00:00 on" in refused.err
 
 
 def test_json_has_exact_money_as_text_and_percentiles(cli: Command, books: str) -> None:

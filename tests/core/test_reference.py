@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from llmbridge.errors import PurgedDetailError
 from llmbridge.records import build, new_id
 from llmbridge.schemas import CallRecord
-from llmbridge.storage import CostChange, UsageQuery
+from llmbridge.storage import LATEST, CostChange, UsageQuery
 from llmbridge.storage.memory import MemoryBackend
 from llmbridge.storage.reference import summarize, tag_value
 
@@ -121,20 +122,49 @@ async def test_purged_calls_are_told_apart_by_quarters_without_a_user() -> None:
 
 
 @pytest.mark.parametrize(
-    "query",
+    ("query", "earliest", "said"),
     [
-        UsageQuery(edges=(DAY, DAY + timedelta(hours=5, minutes=12))),
-        UsageQuery(filters={"id_at_origin": ("a",)}, edges=(DAY, DAY + timedelta(hours=5, minutes=15))),
-        UsageQuery(group_by=("id_at_origin",), edges=(DAY + timedelta(hours=3), DAY + timedelta(days=2))),
-        UsageQuery(filters={"tag:team": ("x",)}),
-        UsageQuery(group_by=("error_type",)),
+        (
+            UsageQuery(edges=(DAY + timedelta(hours=5, minutes=4), DAY + timedelta(days=9))),
+            DAY + timedelta(hours=5, minutes=15),
+            "parts of a purged quarter of an hour; ask from 2026-03-01T05:15:00+00:00 on",
+        ),
+        (
+            UsageQuery(edges=(DAY, DAY + timedelta(hours=5, minutes=12))),
+            DAY + timedelta(hours=5, minutes=15),
+            "a purged quarter of an hour; ask until 2026-03-01T05:15:00+00:00 or from then on",
+        ),
+        (
+            UsageQuery(
+                group_by=("period",), edges=(DAY, DAY + timedelta(hours=5, minutes=12), DAY + timedelta(days=9))
+            ),
+            DAY + timedelta(hours=5, minutes=15),
+            "ask from 2026-03-01T05:15:00+00:00 on",
+        ),
+        (
+            UsageQuery(filters={"id_at_origin": ("a",)}, edges=(DAY, DAY + timedelta(hours=5, minutes=15))),
+            DAY + timedelta(days=1),
+            "a purged UTC day; ask until 2026-03-02T00:00:00+00:00 or from then on",
+        ),
+        (
+            UsageQuery(group_by=("id_at_origin",), edges=(DAY + timedelta(hours=3), DAY + timedelta(days=2))),
+            DAY + timedelta(days=1),
+            "a purged UTC day; ask from 2026-03-02T00:00:00+00:00 on",
+        ),
+        (UsageQuery(filters={"tag:team": ("x",)}), DAY + timedelta(days=1), "tag:team of purged calls; ask from"),
+        (UsageQuery(group_by=("error_type",)), DAY + timedelta(days=1), "error_type of purged calls; ask from"),
     ],
 )
-async def test_finer_detail_of_purged_days_is_refused_and_says_from_when_it_is_there(query: UsageQuery) -> None:
+async def test_finer_detail_of_purged_days_is_refused_and_says_from_when_it_is_there(
+    query: UsageQuery, earliest: datetime, said: str
+) -> None:
     store = await purged_store()
     with pytest.raises(PurgedDetailError) as refused:
         await store.summarize_usage(query)
-    assert refused.value.earliest == DAY + timedelta(days=1)
+    assert refused.value.earliest == earliest
+    assert said in str(refused.value)
+    edges = query.edges[1:] if earliest < query.edges[-1] else (LATEST,)
+    await store.summarize_usage(replace(query, edges=(earliest, *(edge for edge in edges if edge > earliest))))
 
 
 async def test_detail_is_refused_only_where_purged_calls_need_it() -> None:

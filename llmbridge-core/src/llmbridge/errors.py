@@ -156,7 +156,8 @@ class StorageRefusedError(StorageError):
 
 class PurgedDetailError(StorageError, ValueError):
     """The question needs detail of days that were purged; `earliest` (UTC) is the first time from which it can
-    be answered exactly."""
+    be answered exactly: where the last quarter of an hour ends that its edges cut, or the last UTC day for a question
+    by or about users. For one about tags or types of errors it is the start of the first day that was not purged."""
 
     def __init__(self, message: str, *, earliest: datetime) -> None:
         super().__init__(message)

@@ -47,9 +47,8 @@ async def summarize(session: Session, query: UsageQuery) -> list[UsageRow]:
         scanned += await _tail(session, plan, lots) if lots else []
 
     def answer() -> list[UsageRow]:
-        for *_, sums, _ in cut:
-            assert purged_before is not None, "only purged sheets are cut"  # noqa: S101
-            plan.refuse_if_cut(sums, purged_before)
+        if purged_before is not None:
+            plan.refuse_if_cut(((start, sums) for *_, start, sums, _ in cut), purged_before)
         for grain, origin, user, start, sums, histograms in kept:
             plan.add_sheet(origin, user, uses[grain or plan.grains[0]].of(start), sums, histograms)
         width = len(query.group_by)

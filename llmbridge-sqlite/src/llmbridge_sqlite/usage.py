@@ -27,14 +27,17 @@ def summarize(connection: sqlite3.Connection, query: UsageQuery) -> list[UsageRo
     now = state(connection)
     if now.watermark is not None:
         purged_before = from_micros(now.watermark)
-        for found in plan.purged(purged_before):
-            for *_, sums, _ in _sheets(connection, plan, plan.grains[-1], found):
-                plan.refuse_if_cut(sums, purged_before)
+        cut = (
+            (start, sums)
+            for found in plan.purged(purged_before)
+            for _, _, start, sums, _ in _sheets(connection, plan, plan.grains[-1], found)
+        )
+        plan.refuse_if_cut(cut, purged_before)
     for grain in plan.grains:
         uses = Uses([part for part in plan.coverage.parts if part.grain == grain])
         for found in uses.ranges():
-            for origin, user, start, sums, histograms in _sheets(connection, plan, grain, found):
-                plan.add_sheet(origin, user, uses.of(start), sums, histograms)
+            for origin, user, start, lines, histograms in _sheets(connection, plan, grain, found):
+                plan.add_sheet(origin, user, uses.of(start), lines, histograms)
     scan = _Scan(connection, plan)
     for gap in plan.coverage.gaps:
         scan.gap(*gap)

@@ -59,6 +59,11 @@ def time(option: str, text: str | None, now: datetime) -> datetime | date | None
         ) from error
 
 
+def is_back(text: str | None) -> bool:
+    """Whether an option gives a time by how long ago it was."""
+    return text is not None and _BACK.fullmatch(text) is not None
+
+
 def instant(at: datetime | date | None, tz: ZoneInfo) -> datetime | None:
     """A time in UTC; a date is its first instant in `tz`, a time without an offset is one of `tz`."""
     from .. import periods

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import PurgedDetailError
 from . import database, output, questions, vendors
 from .output import Column
 from .parser import Command
@@ -79,7 +80,8 @@ def usage(
 
     "unpriced" calls have a cost that nobody knows: the sum is then marked ≥, or "unknown" where it holds nothing
     else. "unmeasured" calls have unknown tokens. Times are those of successful calls, in milliseconds; of --times,
-    those under "first" are to the first token, and percentiles are within 1.1 %. --json has all of it.
+    those under "first" are to the first token, and percentiles are within 1.1 %. --json has all of it. A --since that
+    counts back from now moves on to midnight (UTC) where of its day there are only totals, and says so.
     """
     zone = questions.zone(tz)
     now = datetime.now(UTC)
@@ -97,7 +99,7 @@ def usage(
     }
     asked = settings(context, db, json, plugin)
     question = {"since": start, "until": end, "group_by": groups, "tz": tz, **filters}
-    rows = asyncio.run(_ask(asked, question))
+    start, rows = asyncio.run(_ask(asked, question, start if questions.is_back(since) else None))
     if asked.json:
         output.json(
             {
@@ -120,14 +122,26 @@ def usage(
     output.table(columns, table, total)
 
 
-async def _ask(asked: Settings, question: dict[str, Any]) -> list[UsageRow]:
+async def _ask(
+    asked: Settings, question: dict[str, Any], movable: datetime | None
+) -> tuple[datetime | None, list[UsageRow]]:
+    """The start and the rows of the answer. A `movable` start that cuts a purged day moves back to its midnight."""
     from ..db import LLMDatabase
 
     with questions.answerable():
         # Without a database: a wrong question is refused before anything is opened.
         await LLMDatabase().usage(**question)
     async with database.opened(asked) as db:
-        return await db.usage(**{**question, **await vendors.split(db, question)})
+        question = {**question, **await vendors.split(db, question)}
+        try:
+            return question["since"], await db.usage(**question)
+        except PurgedDetailError:
+            if movable is None:
+                raise
+        midnight = movable.replace(hour=0, minute=0, second=0, microsecond=0)
+        rows = await db.usage(**{**question, "since": midnight})
+    output.note(f"since {midnight:%Y-%m-%d %H:%M} UTC: of the purged day that --since falls in there are only totals")
+    return midnight, rows
 
 
 def _total(rows: Sequence[UsageRow]) -> UsageRow:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from itertools import zip_longest
 from operator import itemgetter
 from typing import Any
 
 from ..money import from_units
-from .coverage import GRAINS, SECOND, USER_GRAINS, Coverage, cover, micros
+from .coverage import EPOCH, GRAINS, SECOND, USER_GRAINS, Coverage, cover, micros
 from .reference import none_first, purged_detail, too_fine
 from .sheets import NUMBERS, counts
 from .types import UsageQuery, UsageRow
@@ -126,13 +126,20 @@ class Plan:
         found = [(lo // SECOND // grain * grain, min(-(-hi // SECOND), end)) for lo, hi in self.coverage.gaps]
         return [(lo, hi) for lo, hi in found if lo < hi]
 
-    def refuse_if_cut(self, sums: str, watermark: datetime) -> None:
-        """Look at a purged sheet of `purged`.
+    def refuse_if_cut(self, sheets: Iterable[tuple[int, str]], watermark: datetime) -> None:
+        """Look at the starts and sums of all purged sheets of the ranges that `purged` gave.
 
-        :raises PurgedDetailError: it holds calls that the question asks for
+        :raises PurgedDetailError: some hold calls that the question asks for
         """
-        if any(True for _ in self._wanted(json.loads(sums))):
-            raise purged_detail(self.query, watermark)
+        cut = (start for start, sums in sheets if any(True for _ in self._wanted(json.loads(sums))))
+        if too_fine({*self.query.filters, *self.query.group_by}):
+            last = next(cut, None)
+            earliest = watermark
+        else:
+            last = max(cut, default=None)
+            earliest = watermark if last is None else EPOCH + timedelta(seconds=last + self.grains[-1])
+        if last is not None:
+            raise purged_detail(self.query, earliest)
 
     def add_sheet(
         self, origin: str, user: str | None, uses: Sequence[tuple[int, int]], sums: str, histograms: str

@@ -139,7 +139,9 @@ class StorageBackend(ABC):
         """The sums of the query, per the law. Ungrouped: exactly one row, zeros if nothing matches. Grouped: no
         row without calls, ordered by the fields of `group_by` as given, None first.
 
-        :raises PurgedDetailError: the answer needs finer detail than the totals of purged days have
+        :raises PurgedDetailError: the answer needs finer detail than the totals of purged days have: its edges cut
+            matching cells, the last of which ends at `earliest`, or it is about tags or types of errors of purged
+            calls, and `earliest` is the watermark
         """
 
     @abstractmethod

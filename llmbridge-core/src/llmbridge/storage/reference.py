@@ -161,30 +161,39 @@ def too_fine(fields: Iterable[str]) -> list[str]:
     return sorted(set(fields) - {*CELL_KEYS["day"], "period"})
 
 
-def purged_detail(query: UsageQuery, watermark: datetime) -> PurgedDetailError:
-    """What to raise when totals of days purged before `watermark` do not tell the answer."""
+def purged_detail(query: UsageQuery, earliest: datetime) -> PurgedDetailError:
+    """What to raise when the totals that outlive purged calls do not tell the answer to `query`.
+
+    `earliest` is where the last of the cells that its edges cut ends; for what is `too_fine`, the watermark.
+    """
     fields = {*query.filters, *query.group_by}
-    lacking = too_fine(fields)
-    grain = "day" if "id_at_origin" in fields else "quarter"
-    what = f"{', '.join(lacking)} of purged calls" if lacking else f"parts of a purged {grain}"
-    return PurgedDetailError(
-        f"the totals that outlive purged calls do not tell {what}; ask from {watermark.isoformat()} on",
-        earliest=watermark,
-    )
+    ask = f"from {earliest.isoformat()} on"
+    if lacking := too_fine(fields):
+        what = f"{', '.join(lacking)} of purged calls"
+    else:
+        what = "parts of a purged UTC day" if "id_at_origin" in fields else "parts of a purged quarter of an hour"
+        if earliest >= query.edges[-1]:
+            ask = f"until {earliest.isoformat()} or from then on"
+    return PurgedDetailError(f"the totals that outlive purged calls do not tell {what}; ask {ask}", earliest=earliest)
 
 
-def _matching_cells(query: UsageQuery, totals: Sequence[TotalsRow], watermark: datetime) -> Iterable[TotalsRow]:
+def _matching_cells(query: UsageQuery, totals: Sequence[TotalsRow], watermark: datetime) -> Sequence[TotalsRow]:
     fields = {*query.filters, *query.group_by}
     grain: Grain = "day" if "id_at_origin" in fields else "quarter"
+    inside: list[TotalsRow] = []
+    cut: list[datetime] = []
     for cell in totals:
         if cell.grain != grain or not all(
             cell.key[name] in accepted for name, accepted in query.filters.items() if name in cell.key
         ):
             continue
         end = cell.start + GRAINS[grain]
-        inside = interval(query.edges, cell.start) is not None
-        cut = any(cell.start < edge < end for edge in query.edges)
-        if cut or (inside and too_fine(fields)):
-            raise purged_detail(query, watermark)
-        if inside:
-            yield cell
+        if any(cell.start < edge < end for edge in query.edges):
+            cut.append(end)
+        elif interval(query.edges, cell.start) is not None:
+            inside.append(cell)
+    if too_fine(fields) and (cut or inside):
+        raise purged_detail(query, watermark)
+    if cut:
+        raise purged_detail(query, max(cut))
+    return inside

@@ -11,7 +11,7 @@ import pytest
 from ..errors import PurgedDetailError
 from ..schemas import CallRecord
 from ..storage.base import StorageBackend
-from ..storage.reference import CELL_KEYS, field_value, summarize
+from ..storage.reference import CELL_KEYS, field_value, summarize, too_fine
 from ..storage.types import EARLIEST, LATEST, MAX_PAGE, CallQuery, Filters, Grain, UsageQuery, UsageRow
 from .comparison import assert_same
 from .harness import Harness, Store, needs, spin
@@ -38,33 +38,34 @@ EDGES: tuple[tuple[datetime, ...], ...] = (
 )
 
 
-def is_answerable(purged: Sequence[CallRecord], query: UsageQuery) -> bool:
-    """Whether the totals of these purged calls still tell the exact answer."""
+def obstacles(purged: Sequence[CallRecord], query: UsageQuery) -> list[datetime]:
+    """The ends of those cells of these purged calls that keep the totals from telling the exact answer."""
     fields = {*query.filters, *query.group_by} - {"period"}
     grain: Grain = "day" if "id_at_origin" in fields else "quarter"
-    too_fine = not fields.issubset(CELL_KEYS["day"])
+    found: list[datetime] = []
     for call in purged:
         if not all(field_value(call, f) in v for f, v in query.filters.items() if f in CELL_KEYS[grain]):
             continue
         start, end = cell_of(call, grain)
         cut = any(start < edge < end for edge in query.edges)
         inside = query.edges[0] <= start and end <= query.edges[-1]
-        if cut or (inside and too_fine):
-            return False
-    return True
+        if cut or (inside and too_fine(fields)):
+            found.append(end)
+    return found
 
 
 async def assert_exact_or_refused(
     backend: StorageBackend, calls: Sequence[CallRecord], query: UsageQuery, watermark: datetime = MIDNIGHT
 ) -> bool:
     """Fail unless the backend sums all `calls`, those purged before `watermark` included, or says that their
-    detail is gone; return whether it answered."""
-    if is_answerable([call for call in calls if call.called_at < watermark], query):
+    detail is gone, and from when on it is there; return whether it answered."""
+    ends = obstacles([call for call in calls if call.called_at < watermark], query)
+    if not ends:
         assert_same(await backend.summarize_usage(query), summarize(calls, query))
         return True
     with pytest.raises(PurgedDetailError) as caught:
         await backend.summarize_usage(query)
-    assert caught.value.earliest == watermark
+    assert caught.value.earliest == (watermark if too_fine({*query.filters, *query.group_by}) else max(ends))
     return False
 
 
