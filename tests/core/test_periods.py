@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbridge import periods
+from llmbridge import LLMDatabase, periods
 
 ZONES = [
     "UTC",
@@ -44,8 +44,7 @@ def test_periods_cover_the_range_once_and_carry_distinct_labels(
     assert split.edges[-1] == since + length
     assert all(a < b for a, b in pairwise(split.edges))
     assert len(split.labels) == len(split.edges) - 1
-    names = [label.isoformat() if isinstance(label, datetime) else label for label in split.labels]
-    assert len(set(names)) == len(names)
+    assert all(a < b for a, b in pairwise(split.labels))
 
 
 @settings(max_examples=300, deadline=None)
@@ -58,6 +57,57 @@ def test_an_hour_label_is_the_local_hour_of_every_instant_in_it(zone: str, hours
         for instant in (a, a + (b - a) / 2, b - timedelta(microseconds=1)):
             local = instant.astimezone(tz)
             assert (local.date(), local.hour, local.utcoffset()) == (label.date(), label.hour, label.utcoffset())
+
+
+@pytest.mark.parametrize(
+    ("zone", "since", "labels"),
+    [
+        (
+            "Pacific/Chatham",
+            datetime(2026, 4, 4, 13, 20, tzinfo=UTC),
+            ["05T03:00:00+13:45", "05T02:45:00+12:45", "05T03:00:00+12:45", "05T04:00:00+12:45"],
+        ),
+        (
+            "Pacific/Chatham",
+            datetime(2026, 9, 26, 13, 20, tzinfo=UTC),
+            ["27T02:00:00+12:45", "27T03:45:00+13:45", "27T04:00:00+13:45", "27T05:00:00+13:45"],
+        ),
+        (
+            "Australia/Lord_Howe",
+            datetime(2026, 4, 4, 14, 20, tzinfo=UTC),
+            ["05T01:00:00+11:00", "05T01:30:00+10:30", "05T02:00:00+10:30"],
+        ),
+        (
+            "America/St_Johns",
+            datetime(1995, 4, 2, 3, 30, 30, tzinfo=UTC),
+            ["02T00:00:00-03:30", "02T01:01:00-02:30", "02T02:00:00-02:30", "02T03:00:00-02:30"],
+        ),
+        (
+            "Europe/Madrid",
+            datetime(2026, 10, 25, 0, 30, tzinfo=UTC),
+            ["25T02:00:00+02:00", "25T02:00:00+01:00", "25T03:00:00+01:00"],
+        ),
+    ],
+)
+def test_an_hour_in_which_the_clock_is_set_is_two_with_labels_of_their_own(
+    zone: str, since: datetime, labels: list[str]
+) -> None:
+    split = periods.split(since, since + timedelta(hours=2), "hour", ZoneInfo(zone))
+    assert [label.isoformat()[8:] for label in split.labels] == labels
+    assert all(a < b for a, b in pairwise(split.labels))
+    for label, (_, end) in zip(split.labels, pairwise(split.edges), strict=True):
+        assert label < end
+
+
+async def test_hours_in_which_the_clock_is_set_sum_to_the_whole() -> None:
+    since = datetime(2026, 4, 4, 13, tzinfo=UTC)
+    async with LLMDatabase("memory://") as db:
+        for minutes in range(0, 120, 15):
+            at = since + timedelta(minutes=minutes)
+            await db.record_api_call(origin="o", provider="acme", model_name="m", called_at=at)
+        rows = await db.usage(since, since + timedelta(hours=2), group_by="hour", tz="Pacific/Chatham")
+    by_hour = {row.key["hour"]: row.calls for row in rows}
+    assert list(by_hour.values()) == [1, 3, 1, 3]
 
 
 def test_a_day_of_daylight_saving_has_23_and_25_hours() -> None:

@@ -23,8 +23,8 @@ class Periods:
     """Consecutive periods: interval i is [edges[i], edges[i + 1]) in UTC and is called labels[i].
 
     A day is its date, a week the date of its Monday (ISO 8601), a month that of its first day, an hour the aware
-    local time of its start, with the UTC offset that it has. The first and the last period may be cut by the
-    question's range.
+    local time of its start, with the UTC offset that it has: a full hour, or the time at which the zone set its clock
+    within one. The first and the last period may be cut by the question's range.
     """
 
     edges: tuple[datetime, ...]
@@ -95,7 +95,12 @@ def _hour(at: datetime, tz: ZoneInfo) -> tuple[datetime, datetime]:
     offset = at.astimezone(tz).utcoffset() or timedelta(0)
     local = at.astimezone(timezone(offset))
     start = local.replace(minute=0, second=0, microsecond=0)
-    end = at + _HOUR - (local - start)
+    into = local - start
+    end = at + _HOUR - into
+    if into and (at - into).astimezone(tz).utcoffset() != offset:
+        # The full hour belongs to the period before, by whose clock it has another name.
+        changed = _first(at - into, at, lambda later: later.astimezone(tz).utcoffset() == offset)
+        start = changed.astimezone(local.tzinfo)
     if end.astimezone(tz).utcoffset() != offset:
         end = _first(at, end, lambda later: later.astimezone(tz).utcoffset() != offset)
     return start, end
