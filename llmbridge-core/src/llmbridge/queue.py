@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from sys import getsizeof
+from typing import Any
 
-from .limits import MAX_METADATA_BYTES
+from .limits import MAX_NAME
 from .schemas import CallRecord, RecordStatus
 
 #: Most records that wait, and most bytes that they take; further callers wait for room.
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 64 * 1024 * 1024
 
-#: What a record takes at most, apart from its free texts.
-_RECORD_BYTES = 2048
+#: What a record with its entry takes at most, apart from the fields of any size, where its ten texts are in ASCII; and
+#: how much more where some of those texts have characters of four bytes.
+_RECORD_BYTES = 2304 + 10 * MAX_NAME
+_WIDE_BYTES = 10 * (3 * MAX_NAME + 32)
+
+#: Types of values without others in them. Metadata of nothing else, shown as text, takes at most so many bytes for each
+#: character; where the text is longer than this, they are counted.
+_FLAT = frozenset({str, int, float, bool, type(None)})
+_BYTES_PER_CHARACTER, _SHORT = 24, 400
 
 #: A call, its caller's future, when it came by the clock of the event loop, and the most bytes that it takes.
 Entry = tuple[CallRecord, "asyncio.Future[RecordStatus]", float, int]
@@ -73,12 +82,39 @@ class Queue:
 
 
 def size(call: CallRecord) -> int:
-    """What a record takes at most, in bytes."""
+    """What a record takes at most, in bytes of memory. Nothing is looked at closely that most calls do not have."""
     most = _RECORD_BYTES
-    if call.metadata is not None:
-        most += MAX_METADATA_BYTES
+    texts = (
+        f"{call.origin}{call.id_at_origin}{call.provider}{call.model_name}{call.requested_model}{call.price_version}"
+        f"{call.finish_reason}{call.response_id}{call.system_prompt_hash}{call.error_type}"
+    )
+    if not texts.isascii():
+        most += _WIDE_BYTES
     if call.error_message is not None:
-        most += len(call.error_message)
+        most += getsizeof(call.error_message)
+    if call.metadata is not None:
+        most += _of_metadata(call.metadata)
     if call.tools_used is not None:
-        most += sum(map(len, call.tools_used))
+        most += _of_all(call.tools_used)
     return most
+
+
+def _of_metadata(metadata: Mapping[str, Any]) -> int:
+    if _FLAT.issuperset(map(type, metadata.values())):
+        shown = len(repr(metadata))
+        if shown <= _SHORT:
+            return getsizeof(metadata) + _BYTES_PER_CHARACTER * shown
+    return _of_all(metadata)
+
+
+def _of_all(value: object) -> int:
+    """The bytes of a value of JSON and of all in it: an empty list of two characters takes more than twenty times as
+    many."""
+    found = [value]
+    for one in found:  # which grows meanwhile
+        if isinstance(one, dict):
+            found += one
+            found += one.values()
+        elif isinstance(one, list | tuple):
+            found += one
+    return sum(map(getsizeof, found))

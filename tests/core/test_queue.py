@@ -1,0 +1,90 @@
+"""What waits is bounded by what it really takes of memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import time
+import tracemalloc
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from llmbridge import queue
+from llmbridge.records import build, new_id
+from llmbridge.schemas import CallRecord
+
+WIDE = "\U0001f600"
+TEXTS = (
+    "origin",
+    "id_at_origin",
+    "provider",
+    "model_name",
+    "requested_model",
+    "price_version",
+    "finish_reason",
+    "response_id",
+    "system_prompt_hash",
+    "error_type",
+)
+
+
+def call(**changes: Any) -> CallRecord:
+    tokens = {"prompt_tokens": 10**9, "completion_tokens": 10**9, "total_tokens": 2 * 10**9, "response_time_ms": 10**6}
+    known = {"id": new_id(), "origin": "shop", "provider": "openai", "model_name": "gpt-4o", "estimated_cost": "0.5"}
+    return build({**known, **tokens, "called_at": datetime.now(UTC), "temperature": 0.5, **changes})
+
+
+#: What each call of a kind has besides, made anew for each, as callers do.
+KINDS: dict[str, Callable[[], dict[str, Any]]] = {
+    "plain": dict,
+    "long names": lambda: {name: "".join([name, "x" * (255 - len(name))]) for name in TEXTS},
+    "wide names": lambda: {name: "".join([name, WIDE * (255 - len(name))]) for name in TEXTS},
+    "a wide user": lambda: {"id_at_origin": "".join(["u", WIDE * 254])},
+    "an error": lambda: {"status": "error", "error_message": "".join(["broken ", WIDE * 1_900])},
+    "tools": lambda: {"tools_used": [f"{WIDE}{number}" for number in range(1_000)]},
+    "no metadata": lambda: {"metadata": {}},
+    "short metadata": lambda: {"metadata": json.loads('{"team": "search", "feature": "summary", "number": 1234567}')},
+    "empty texts": lambda: {"metadata": {f"{number:x}": "" for number in range(40)}},
+    "short wide texts": lambda: {"metadata": {f"{WIDE}{number}": f"{number}{WIDE}" for number in range(30)}},
+    "many entries": lambda: {"metadata": {f"{number:x}": 1_000 + number for number in range(700)}},
+    "wide text": lambda: {"metadata": {"text": "".join(["x" * 8_000, WIDE])}},
+    "empty lists": lambda: {"metadata": json.loads('{"a": [' + "[]," * 2_700 + "[]]}")},
+    "small objects": lambda: {"metadata": json.loads('{"a": [' + '{"":{}},' * 890 + "[]]}")},
+    "one deep list": lambda: {"metadata": json.loads('{"a": ' + "[" * 300 + "]" * 300 + "}")},
+    "little nested": lambda: {"metadata": json.loads('{"a": {"": {"": {"": {}}}}}')},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_record_takes_no_more_memory_than_is_counted(kind: str) -> None:
+    loop = asyncio.get_running_loop()
+
+    def entry() -> queue.Entry:
+        made = call(**KINDS[kind]())
+        return made, loop.create_future(), time.monotonic(), queue.size(made)
+
+    entry()
+    waiting = queue.Queue()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(50):
+            waiting.add(entry())
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    taken, counted = after - before, sum(one[3] for one in waiting)
+    assert taken <= counted
+    assert counted <= max(2 * taken, 50 * 20_000)
+    waiting.clear()
+
+
+@pytest.mark.parametrize("kind", ["plain", "no metadata", "short metadata"])
+def test_as_many_ordinary_calls_may_wait_as_the_bound_on_their_number_says(kind: str) -> None:
+    assert queue.size(call(**KINDS[kind]())) * queue.MAX_PENDING <= queue.MAX_PENDING_BYTES
