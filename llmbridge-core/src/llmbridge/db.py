@@ -266,8 +266,9 @@ class LLMDatabase(ModelBooks, Upkeep):
 
         `group_by` takes origin, id_at_origin, provider, model_name, status, error_type, `tag:NAME`, and one of
         hour, day, week, month in the IANA zone `tz`, labelled in `row.key`: a day by its date, a week by that of
-        its Monday, a month by that of its first day, an hour by its local start. A calendar period needs `since`,
-        and its `until` is then now. A date stands for its first instant in `tz`.
+        its Monday, a month by that of its first day, an hour by its local start with the offset that it has
+        (one within which the zone sets its clock is two). A calendar period needs `since`, and its `until` is then
+        now. A date stands for its first instant in `tz`.
 
         A filter is one value or several; None does not filter, `(None,)` asks for calls without one. `tags` is
         `{NAME: value}`, one entry of the calls' metadata.
