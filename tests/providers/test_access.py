@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,32 @@ async def test_credentials_that_a_library_does_not_find_are_an_error_of_ours(
     with pytest.raises(AuthenticationError, match=r"google-cloud: .* no credentials") as caught:
         await call("google-cloud")
     assert (caught.value.provider, caught.value.__context__) == ("google-cloud", None)
+
+
+@every(OWN)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_password_in_an_address_goes_to_its_server_and_into_no_log(
+    vendor: FakeVendor, which: Vendor, caplog: pytest.LogCaptureFixture, streamed: bool
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    address = vendor.url if which.name == "openai" else vendor.origin
+    address = address.replace("http://", "http://b%20ob:hunter2%40@")
+    provider = create_provider(which.name, api_key=KEY, base_url=address)
+    if streamed:
+        [_ async for _ in provider.stream(HI, "any-model", timeout=20.0)]
+    else:
+        await provider.complete(HI, "any-model", timeout=20.0)
+    await provider.close()
+    [request] = vendor.requests
+    assert request.headers["authorization"] == f"Basic {b64encode(b'b ob:hunter2@').decode()}"
+    assert "hunter2" not in caplog.text
+
+
+async def test_a_client_of_the_callers_own_gets_the_address_as_it_is(vendor: FakeVendor) -> None:
+    async with httpx2.AsyncClient() as client:
+        await call("openai", base_url=vendor.url.replace("http://", "http://bob:hunter2@"), http_client=client)
+    [request] = vendor.requests
+    assert request.headers["authorization"] == f"Basic {b64encode(b'bob:hunter2').decode()}"
 
 
 async def test_what_is_meant_for_a_gateway_goes_to_the_gateway(vendor: FakeVendor) -> None:

@@ -33,11 +33,11 @@ class ChatCompletions(Server):
         super().__init__(access)
         self._client = openai.AsyncOpenAI(
             api_key=access.key,
-            base_url=access.base_url,
+            base_url=access.address,
             organization=access.organization,
             max_retries=0,
             # A redirect would take the prompt to a server that nobody chose.
-            http_client=access.http_client or openai.DefaultAsyncHttpxClient(follow_redirects=False),
+            http_client=access.http_client or openai.DefaultAsyncHttpxClient(follow_redirects=False, auth=access.login),
         )
         if not access.from_environment:
             # The library reads them itself and knows no argument for "none".

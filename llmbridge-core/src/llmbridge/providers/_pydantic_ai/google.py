@@ -37,12 +37,14 @@ class GenerateContent(Server):
     def __init__(self, access: Access) -> None:
         super().__init__(access)
         # A redirect would take the prompt to a server that nobody chose.
-        self._http_client = access.http_client or httpx2.AsyncClient(follow_redirects=False, timeout=_LONGEST)
+        self._http_client = access.http_client or httpx2.AsyncClient(
+            follow_redirects=False, timeout=_LONGEST, auth=access.login
+        )
         self._http_client.event_hooks = {
             **self._http_client.event_hooks,
             "response": [*self._http_client.event_hooks["response"], _receive],
         }
-        self._provider = GoogleProvider(api_key=access.key, base_url=access.base_url, http_client=self._http_client)
+        self._provider = GoogleProvider(api_key=access.key, base_url=access.address, http_client=self._http_client)
 
     @property
     def url(self) -> str:
