@@ -579,6 +579,23 @@ async def test_a_caller_who_leaves_before_the_store_is_open_leaves_his_call(stor
     await db.close()
 
 
+async def test_a_store_that_answers_and_takes_no_calls_is_not_healthy(store: Store, tmp_path: Path) -> None:
+    async def refuse(calls: Sequence[CallRecord]) -> RecordResult:
+        raise StorageRefusedError("the user lacks a right")
+
+    async with books(store, tmp_path) as db:
+        assert (await db.health_check())["status"] == "healthy"
+        taking = store.record_calls
+        store.record_calls = refuse  # type: ignore[method-assign]
+        await db.record_api_call(**FIELDS)
+        told = await db.health_check()
+        assert told["status"] == "unhealthy"
+        assert told["error"] == "it answers, and takes no calls: StorageRefusedError: the user lacks a right"
+        store.record_calls = taking  # type: ignore[method-assign]
+        while (await db.health_check())["status"] != "healthy":
+            await asyncio.sleep(0.01)
+
+
 async def test_closing_twice_is_closing_once(store: Store, spool: Spool, tmp_path: Path) -> None:
     db = books(store, tmp_path, record_timeout=60)
     await db.initialize()

@@ -338,7 +338,7 @@ class LLMDatabase(ModelBooks, Upkeep):
         return await self._session.schema_status() if self._session is not None else None
 
     async def health_check(self, timeout: float = 2.0) -> dict[str, Any]:
-        """Whether the store answers within `timeout` seconds; never raises.
+        """Whether the store answers within `timeout` seconds, and takes the calls of these books; never raises.
 
         `status` is healthy, unhealthy (with `error`) or disabled; `target` is the store, without secrets; `queue` is
         the number of calls that wait for a commit; `spool` has the `path` (None: there is no place for it), how many

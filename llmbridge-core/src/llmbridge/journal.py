@@ -138,7 +138,7 @@ class Journal:
         return {**asdict(self._counters), "calls_waiting": self._waiting()}
 
     async def health(self, timeout: float) -> dict[str, Any]:
-        """Whether the store answers within `timeout` seconds, how many calls wait, and what the spool holds."""
+        """Whether the store answers within `timeout` seconds and takes calls; how many wait; what the spool holds."""
         spool, store = await asyncio.gather(self._look_into_spool(timeout), self._ask_store(timeout))
         return {
             **store,
@@ -324,6 +324,9 @@ class Journal:
             return {"status": "unhealthy", "error": _late(timeout)}
         except Exception as error:
             return {"status": "unhealthy", "error": f"{type(error).__name__}: {redact(str(error))}"}
+        recorder = self._desk.recorder if self._desk is not None else None
+        if recorder is not None and recorder.yields:  # which looks for it, and will find out when it does again
+            return {"status": "unhealthy", "error": f"it answers, and takes no calls: {self._last_error}"}
         return {"status": "healthy"}
 
     async def _look_into_spool(self, timeout: float) -> dict[str, Any] | None:
