@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from llmbridge import CallRecord, LLMBridge, LLMDatabase, LLMRequest, Message, ModelPrice
+from llmbridge.errors import RecordRejectedError
 from llmbridge.repricing import RepriceReport
 from llmbridge.storage.memory import MemoryBackend
 
@@ -208,6 +209,31 @@ async def test_a_call_is_repriced_by_the_list_that_priced_it() -> None:
         assert (await bridge.db.reprice(None, priced_as={"mine": "openai"})).changed == 1
         assert (await read(bridge.db, unknown.id)).estimated_cost == kept.estimated_cost
         await bridge.chat(LLMRequest(model="mine:x", messages=[Message(role="user", content="Hi")]))
+
+
+async def test_another_list_is_for_calls_that_none_has_priced(db: LLMDatabase) -> None:
+    listed = await record(db, provider="anthropic", model_name="claude-3-5-haiku-latest")
+    assert listed.cost_source == "prices"
+    unknown = await record(db, provider="anthropic", model_name="gpt-4o")
+    assert unknown.cost_reason == "unknown_model"
+    report = await db.reprice(None, priced_as={"anthropic": "openai"})
+    assert (report.changed, report.without_price) == (1, 0)
+    assert await read(db, listed.id) == listed
+    assert (await read(db, unknown.id)).estimated_cost is not None
+    once = await read(db, unknown.id)
+    assert (await db.reprice(None, priced_as={"anthropic": "azure"})).changed == 0
+    assert await read(db, unknown.id) == once
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_a_cost_that_no_row_can_hold_is_refused_and_names_its_call(db: LLMDatabase, dry_run: bool) -> None:
+    call = await record(db, prompt_tokens=2 * 10**6)
+    await price(db, "4500000")
+    with pytest.raises(RecordRejectedError, match=f"the new cost of call {call.id} to acme:m: .* below 9,000,000"):
+        await db.reprice(None, dry_run=dry_run)
+    assert await read(db, call.id) == call
+    await price(db, "4499999")
+    assert (await db.reprice(None, dry_run=dry_run)).cost_after == 8_999_998
 
 
 async def test_without_books_there_is_nothing_to_reprice() -> None:

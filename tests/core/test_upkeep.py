@@ -96,7 +96,7 @@ async def test_an_empty_store_is_purged_too_so_that_late_calls_are_refused(db: L
         await record(db, TODAY - 31 * DAY)
 
 
-@pytest.mark.parametrize("before", [TODAY - 6 * DAY, TODAY + 400 * DAY, (TODAY - 6 * DAY).date()])
+@pytest.mark.parametrize("before", [TODAY - 6 * DAY, (TODAY - 6 * DAY).date(), TODAY])
 async def test_a_week_is_kept_unless_it_is_forced(db: LLMDatabase, before: datetime | date) -> None:
     await record(db, TODAY - 7 * DAY)
     with pytest.raises(ValueError, match="fewer than 7 need force=True, in a shell --force"):
@@ -105,10 +105,22 @@ async def test_a_week_is_kept_unless_it_is_forced(db: LLMDatabase, before: datet
     assert await db.purge(before, force=True) == 1
 
 
-async def test_the_first_and_the_last_days_of_all_time_are_found(db: LLMDatabase, backend: Watched) -> None:
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("before", [TODAY + 2 * DAY, (TODAY + 2 * DAY).date(), datetime(9999, 12, 31, tzinfo=UTC)])
+async def test_no_purge_reaches_into_days_whose_calls_are_still_to_come(
+    db: LLMDatabase, backend: Watched, before: datetime | date, force: bool
+) -> None:
+    await record(db, TODAY - 30 * DAY)
+    with pytest.raises(ValueError, match=r"is still to come; calls can be purged up to \d{4}-\d\d-\d\d"):
+        await db.purge(before, force=force)
+    assert backend.purges == []
+    await record(db, TODAY)
+
+
+async def test_the_first_days_of_all_time_are_found(db: LLMDatabase, backend: Watched) -> None:
     for at in (datetime(1, 1, 1, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)):
         await record(db, at)
-    assert await db.purge(datetime(9999, 12, 31, tzinfo=UTC), force=True) == 3
+    assert await db.purge(TODAY, force=True) == 2
     assert backend.pages < 250
 
 

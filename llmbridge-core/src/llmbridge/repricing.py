@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from .money import from_units, to_units
 from .pricing import PriceBook, list_used
+from .records import check_amount
 from .schemas import CallRecord
 from .storage.reference import NEVER_PRICED
 from .storage.types import CostChange
@@ -62,7 +63,10 @@ class Repricing:
         self._models: dict[tuple[str, str], _Tally] = {}
 
     def changes(self, calls: Iterable[CallRecord]) -> list[CostChange]:
-        """The changes that these calls need."""
+        """The changes that these calls need.
+
+        :raises RecordRejectedError: the new cost of one is more than can be recorded
+        """
         found = [self._change(call) for call in calls]
         return [change for change in found if change is not None]
 
@@ -97,13 +101,16 @@ class Repricing:
             return None
         if call.cost_reason in NEVER_PRICED:
             return None
-        listed = list_used(call.price_version) or self._priced_as.get(call.provider)
+        listed = list_used(call.price_version)
+        if listed is None and call.cost_source != "prices":
+            listed = self._priced_as.get(call.provider)
         price = self._prices.price(call.provider, call.model_name, call, call.called_at, priced_as=listed)
         if price.reason == "unknown_model":
             self._without_price += 1
             return None
         if (price.cost, price.reason) == (call.estimated_cost, call.cost_reason):
             return None
+        check_amount(f"the new cost of call {call.id} to {call.provider}:{call.model_name}", price.cost)
         return CostChange(call.id, price.cost, price.source, price.reason, price.version, self._at)
 
 

@@ -74,6 +74,8 @@ class Upkeep:
         :param priced_as: the vendor whose list applies, by vendor called, for calls that no list has priced so far
         :param dry_run: only tell what would change
         :param on_page: called after each page with what was done so far
+        :raises RecordRejectedError: a call would cost 9,000,000 dollars or more, which no row can hold; the text names
+            it, and the pages before it are done
         :raises UnsupportedOperationError: the backend cannot reprice
         """
         fields = {"origin": origin, "id_at_origin": id_at_origin, "provider": provider, "model_name": model_name}
@@ -109,15 +111,19 @@ class Upkeep:
 
         :param dry_run: only count them
         :param on_day: called after each day with it and the number of its calls
-        :raises ValueError: this would keep fewer than 7 days, and there is no `force`
+        :raises ValueError: this would keep fewer than 7 days, and there is no `force`; or today's calls too would go,
+            after which the books would take none
         :raises UnsupportedOperationError: the backend cannot purge
         """
-        end = _midnight(periods.to_utc(before, _UTC))
-        kept = (_midnight(datetime.now(UTC)) - end).days
+        end, today = _midnight(periods.to_utc(before, _UTC)), _midnight(datetime.now(UTC))
+        kept = (today - end).days
+        if kept < 0:
+            raise ValueError(
+                f"{end.date()} is still to come; calls can be purged up to {today.date()} (UTC), today's are kept"
+            )
         if kept < LEAST_DAYS_KEPT and not force:
             raise ValueError(
-                f"calls would be kept for {max(kept, 0)} days; fewer than {LEAST_DAYS_KEPT} need force=True, "
-                "in a shell --force"
+                f"calls would be kept for {kept} days; fewer than {LEAST_DAYS_KEPT} need force=True, in a shell --force"
             )
         if self._session is None:
             return 0

@@ -40,7 +40,8 @@ def purge(
     ] = None,
     dry_run: DryRun = False,
     force: Annotated[
-        bool, typer.Option("--force", metavar=" ", help="Keep less than 7 days.", show_default=False)
+        bool,
+        typer.Option("--force", metavar=" ", help="Keep less than 7 days; today's calls stay.", show_default=False),
     ] = False,
     db: Database = None,
     plugin: Plugin = None,
