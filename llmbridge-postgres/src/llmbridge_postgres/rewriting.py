@@ -15,7 +15,7 @@ from .session import Session
 
 _READ = """
 SELECT calls.id, origin, id_at_origin, called_at, provider, model_name, status, total_tokens, estimated_cost,
-    cost_reason, coalesce(folded, true) AS folded
+    cost_reason, cost_source, price_version, coalesce(folded, true) AS folded
 FROM {{tables.llmbridge_calls}} AS calls LEFT JOIN {{tables.llmbridge_lots}} AS lots ON lots.number = calls.lot
 WHERE calls.id = ANY ($1::uuid[])
 """
@@ -42,7 +42,10 @@ async def reprice(session: Session, changes: Sequence[CostChange], where: str) -
         for row in await session.fetch(_READ, list(latest)):
             change = latest[row["id"]]
             units = None if change.cost is None else to_units(change.cost)
-            rows.append((change.id, units, change.cost_source, change.cost_reason, change.price_version, change.at))
+            after = units, change.cost_source, change.cost_reason, change.price_version
+            if after == (row["estimated_cost"], row["cost_source"], row["cost_reason"], row["price_version"]):
+                continue
+            rows.append((change.id, *after, change.at))
             if row["folded"]:
                 before = row["estimated_cost"], row["cost_reason"]
                 line = cost_change(before, (units, change.cost_reason), measured=row["total_tokens"] is not None)

@@ -12,7 +12,8 @@ from . import totals
 from .codec import to_micros
 
 _READ = """
-SELECT number, origin, id_at_origin, called_at, provider, model_name, status, total_tokens, estimated_cost, cost_reason
+SELECT number, origin, id_at_origin, called_at, provider, model_name, status, total_tokens, estimated_cost, cost_reason,
+    cost_source, price_version
 FROM llmbridge_calls WHERE id = ?
 """
 _REPRICE = """
@@ -33,8 +34,10 @@ def reprice(connection: sqlite3.Connection, changes: Sequence[CostChange]) -> in
         row = connection.execute(_READ, (change.id.bytes,)).fetchone()
         if row is None:
             continue
-        number, origin, user, called_at, provider, model_name, status, tokens, cost, reason = row
+        number, origin, user, called_at, provider, model_name, status, tokens, cost, reason, source, version = row
         units = None if change.cost is None else to_units(change.cost)
+        if (units, change.cost_source, change.cost_reason, change.price_version) == (cost, source, reason, version):
+            continue
         connection.execute(
             _REPRICE,
             (units, change.cost_source, change.cost_reason, change.price_version, to_micros(change.at), number),

@@ -252,7 +252,10 @@ class LateCallsAreKept(MemoryBackend):
 
 
 @caught_by(
-    RewritingContract, "repricing_keeps_what_stood_before", "unknown_ids_are_left_out_and_the_last_change_of_an_id_wins"
+    RewritingContract,
+    "a_change_to_what_stands_already_is_left_out",
+    "repricing_keeps_what_stood_before",
+    "unknown_ids_are_left_out_and_the_last_change_of_an_id_wins",
 )
 class RepriceForgets(MemoryBackend):
     """The cost that stood before is overwritten."""
@@ -263,6 +266,17 @@ class RepriceForgets(MemoryBackend):
             if call := self._open.calls.get(change.id):
                 self._open.calls[change.id] = call.model_copy(update={"previous_cost": None})
         return changed
+
+
+@caught_by(RewritingContract, "a_change_to_what_stands_already_is_left_out")
+class RepriceTakesTheNewForTheOld(MemoryBackend):
+    """A change that was made already is made again, and the former cost is lost."""
+
+    async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
+        for change in changes:
+            if call := self._open.calls.get(change.id):
+                self._open.calls[change.id] = call.model_copy(update={"price_version": None})
+        return await super().reprice_calls(changes)
 
 
 @caught_by(RewritingContract, "a_user_is_erased_from_purged_totals_too")

@@ -162,7 +162,9 @@ class StorageBackend(ABC):
     async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
         """Give calls new costs, in one transaction, and return how many were stored. The cost and reason that
         stood before move to `previous_cost` and `previous_cost_reason`, `repriced_at` becomes `at`, and sums
-        follow. Ids that are not stored are left out; of one id the last change wins. [reprice]
+        follow. Ids that are not stored are left out; of one id the last change wins. Left out as well is a change
+        to what stands already (cost, cost_source, cost_reason and price_version): two who decide the same at the
+        same time lose no former cost. [reprice]
 
         :raises UnsupportedOperationError: the backend lacks the capability
         """

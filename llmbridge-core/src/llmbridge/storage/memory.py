@@ -183,8 +183,12 @@ class MemoryBackend(StorageBackend):
     async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
         calls = self._open.calls
         latest = {change.id: change for change in changes if change.id in calls}
+        repriced = 0
         for call_id, change in latest.items():
             old = calls[call_id]
+            if _stands(change, old):
+                continue
+            repriced += 1
             calls[call_id] = old.model_copy(
                 update={
                     "estimated_cost": change.cost,
@@ -196,7 +200,7 @@ class MemoryBackend(StorageBackend):
                     "repriced_at": change.at,
                 }
             )
-        return len(latest)
+        return repriced
 
     async def read_totals(self, cursor: str | None = None) -> TotalsPage:
         store = self._open
@@ -222,6 +226,15 @@ class MemoryBackend(StorageBackend):
             sums = store.totals.pop(key).sums
             _merge(store.totals, (key[0], key[1], (origin, None, *key[2][2:])), (), sums)
         return len(named) + len(cells)
+
+
+def _stands(change: CostChange, call: CallRecord) -> bool:
+    return (change.cost, change.cost_source, change.cost_reason, change.price_version) == (
+        call.estimated_cost,
+        call.cost_source,
+        call.cost_reason,
+        call.price_version,
+    )
 
 
 def _cell(call: CallRecord, grain: Grain) -> CellKey:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from itertools import product
@@ -114,6 +115,26 @@ class RewritingContract(Harness):
         assert (expected.previous_cost, expected.previous_cost_reason) == (None, "missing_rate")
         assert_same((await backend.list_calls(CallQuery())).calls, [expected])
         await assert_lawful(backend, [expected], UsageQuery())
+
+    @needs("reprice", "reprice_calls")
+    async def test_a_change_to_what_stands_already_is_left_out(self, store: Store, backend: StorageBackend) -> None:
+        calls = [make_call(0), make_call(1), make_call(2, estimated_cost=None, cost_reason="unknown_model")]
+        changes = [make_change(calls[0], Decimal(3)), make_change(calls[1], None), make_change(calls[2], Decimal(5))]
+        await backend.record_calls(calls)
+        assert await backend.reprice_calls(changes) == 3
+        later = [replace(change, at=AT + timedelta(days=1)) for change in changes]
+        assert await backend.reprice_calls(later) == 0
+        expected = [*map(repriced, calls, changes)]
+        assert_same((await backend.list_calls(CallQuery())).calls, newest_first(expected))
+        others = [
+            replace(later[0], price_version="2024-06"),
+            replace(later[1], cost_reason="unknown_model"),
+            replace(later[2], cost_source="prices"),
+        ]
+        assert await backend.reprice_calls(others) == 3
+        expected = [*map(repriced, expected, others)]
+        assert_same((await backend.list_calls(CallQuery())).calls, newest_first(expected))
+        await assert_lawful(backend, expected, UsageQuery())
 
     @needs("reprice", "reprice_calls")
     async def test_a_record_that_comes_again_does_not_undo_a_new_cost(
