@@ -219,15 +219,6 @@ async def test_a_free_model_is_priced_at_zero(db: LLMDatabase) -> None:
     assert (await recorded(db, provider="acme", model_name="free")).estimated_cost == 0
 
 
-async def test_an_own_price_of_another_process_is_taken_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with LLMDatabase("memory://shared-prices") as one, LLMDatabase("memory://shared-prices") as other:
-        await other.set_prices([ModelPrice("acme", "m", datetime(2026, 1, 1, tzinfo=UTC), Decimal(1), Decimal(1))])
-        monkeypatch.setattr("llmbridge.registry.PRICES_MAX_AGE", 0.0)
-        first = await recorded(one, provider="acme", model_name="m")
-        assert first.cost_reason in (None, "unknown_model")
-        assert (await recorded(one, provider="acme", model_name="m")).cost_source == "own_prices"
-
-
 async def test_the_catalog_is_there_at_first_use(db: LLMDatabase) -> None:
     model = await db.get_model("openai", "gpt-4o-mini")
     assert model is not None
@@ -514,18 +505,6 @@ async def test_rates_that_are_not_given_stay_those_in_force(db: LLMDatabase) -> 
     assert model.source == "user"
 
 
-async def test_own_prices_are_read_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmbridge.registry.PRICES_MAX_AGE", 0.0)
-    async with LLMDatabase("memory://again") as one, LLMDatabase("memory://again") as other:
-        for rate in (1, 2):
-            price = ModelPrice("acme", "m", datetime(2026, 1, rate, tzinfo=UTC), Decimal(rate), Decimal(rate))
-            await other.set_prices([price])
-            await recorded(one, provider="acme", model_name="m")
-            await asyncio.sleep(0)
-            cost = (await recorded(one, provider="acme", model_name="m")).estimated_cost
-            assert cost == Decimal(rate) * 1100 / 10**6
-
-
 async def test_the_past_may_be_as_long_as_it_likes_and_the_future_is_not_purged(db: LLMDatabase) -> None:
     await db.record_api_call(**fields())
     stats = await db.get_usage_stats("app", days=10**7)
@@ -567,23 +546,3 @@ async def test_a_store_that_hangs_does_not_keep_the_books_from_closing() -> None
 async def test_options_without_a_url_are_an_error() -> None:
     with pytest.raises(ValueError, match="synchronous"):
         LLMDatabase(synchronous="normal")
-
-
-async def test_closing_ends_a_reading_of_prices_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Hanging(MemoryBackend):
-        hangs = False
-
-        async def list_prices(self, provider: str | None = None, model_name: str | None = None) -> list[ModelPrice]:
-            if self.hangs:
-                await asyncio.Event().wait()
-            return await super().list_prices(provider, model_name)
-
-    monkeypatch.setattr("llmbridge.registry.PRICES_MAX_AGE", 0.0)
-    backend = Hanging()
-    db = LLMDatabase(backend=backend)
-    await db.initialize()
-    backend.hangs = True
-    await db.record_api_call(**fields())
-    assert "llmbridge-prices" in {task.get_name() for task in asyncio.all_tasks()}
-    await db.close()
-    assert "llmbridge-prices" not in {task.get_name() for task in asyncio.all_tasks()}

@@ -727,7 +727,6 @@ async def test_a_call_that_is_left_while_the_books_close_is_on_them(monkeypatch:
             begun.set()
             return await asyncio.get_running_loop().create_future()
 
-    monkeypatch.setattr("llmbridge.journal.is_fresh", lambda: False)
     monkeypatch.setattr("llmbridge.price_data.is_fresh", lambda: False)  # so that recording takes a while
     bridge = await LLMBridge("memory://", origin="app").__aenter__()
     bridge.register_provider("acme", Slow(answer()))

@@ -15,8 +15,6 @@ from .desk import LEAST_SPOOLING, Desk
 from .entries import complete
 from .errors import RecordRejectedError, StorageClosedError, StorageError, StorageUnavailableError, WrongLoopError
 from .metrics import CloseReport, Counters
-from .price_data import is_fresh
-from .pricing import load_prices
 from .recorder import Recorder
 from .records import redact
 from .registry import ModelRegistry
@@ -66,8 +64,8 @@ class Journal:
         try:
             self._check_open()
             desk = self._desk or self._open_desk()
-            if not is_fresh():
-                await load_prices()
+            if not self._registry.is_fresh:
+                await self._registry.refresh()
             if self._session.started:
                 self._session.check_owner()
             else:
@@ -260,7 +258,6 @@ class Journal:
             raise StorageClosedError("the books are closed")
 
     def _completed(self, given: Mapping[str, Any], priced_as: str | None = None) -> CallRecord:
-        self._registry.refresh_prices_soon()
         return complete(given, self._registry.prices, priced_as)
 
     def _abandon(self, given: Mapping[str, Any], priced_as: str | None) -> None:

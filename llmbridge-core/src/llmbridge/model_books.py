@@ -11,7 +11,7 @@ from pathlib import Path
 from . import catalog, model_files
 from .models import Models
 from .plugins import provider_names
-from .pricing import PriceBook
+from .pricing import PriceBook, load_prices
 from .providers.routing import resolve
 from .registry import LoadReport, ModelRegistry
 from .schemas import LLMModel
@@ -32,7 +32,11 @@ class ModelBooks(ABC):
     def models(self) -> Models:
         """Questions about the models that are known: which can do this, which are cheapest, what would it cost."""
         return Models(
-            self.known_models, lambda: self.prices, lambda text: resolve(text, provider_names()), lambda _: None
+            self.known_models,
+            self.refresh_prices,
+            lambda: self.prices,
+            lambda text: resolve(text, provider_names()),
+            lambda _: None,
         )
 
     async def add_model(self, model: LLMModel) -> int | None:
@@ -108,6 +112,10 @@ class ModelBooks(ABC):
         if self._registry is None:
             return []
         return await self._registry.list_models(provider, model_name, active_only)
+
+    async def refresh_prices(self) -> None:
+        """Take up what other processes changed in the prices, if it is time to look."""
+        await (self._registry.refresh() if self._registry is not None else load_prices())
 
     async def known_models(self) -> list[LLMModel]:
         """All models, retired ones included; those of the bundled catalog where no books are kept."""

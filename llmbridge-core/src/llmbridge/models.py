@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, TypedDict, Unpack
 
 from .money import CONTEXT, parse
-from .pricing import Price, PriceBook, load_prices
+from .pricing import Price, PriceBook
 from .rate_cards import RateCard, Rates
 from .schemas import LLMModel, Message, TokenUsage
 
@@ -120,6 +120,7 @@ class Models:
     """The models that the books know, or without books the bundled ones, with the prices in force now.
 
     :param list_models: gives all models, retired ones included
+    :param refresh_prices: has the price book take up what other processes changed
     :param prices: gives the price book
     :param resolve: the vendor and the name that a model string leads to
     :param priced_as: whose price list applies to the calls of a vendor (None: its own)
@@ -128,11 +129,13 @@ class Models:
     def __init__(
         self,
         list_models: Callable[[], Awaitable[Iterable[LLMModel]]],
+        refresh_prices: Callable[[], Awaitable[None]],
         prices: Callable[[], PriceBook],
         resolve: Callable[[str], tuple[str, str]],
         priced_as: Callable[[str], str | None] = lambda vendor: None,
     ) -> None:
         self._list_models = list_models
+        self._refresh_prices = refresh_prices
         self._prices = prices
         self._resolve = resolve
         self._priced_as = priced_as
@@ -226,8 +229,9 @@ class Models:
         return _statistics(models, of_each)
 
     async def _all(self) -> list[PricedModel]:
-        await load_prices()
-        return [PricedModel(model, self._card(model)) for model in await self._list_models()]
+        models = await self._list_models()
+        await self._refresh_prices()
+        return [PricedModel(model, self._card(model)) for model in models]
 
     def _card(self, model: LLMModel) -> RateCard | None:
         vendor, now = model.provider, datetime.now(UTC)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from . import catalog
+from . import catalog, price_data
 from .errors import LLMBridgeError
 from .pricing import PriceBook, load_prices
 from .records import canonical_model, canonical_price, check_name, check_rate, storable
@@ -21,6 +21,12 @@ from .storage.types import ModelPrice, UpsertResult
 
 #: After how many seconds own prices, which another process may have changed, are read again.
 PRICES_MAX_AGE = 60.0
+
+#: Seconds that whoever needs prices waits for such a reading, and goes on with those that are known.
+PRICES_PATIENCE = 0.5
+
+#: Seconds after a reading that failed until the next.
+PRICES_RETRY = 5.0
 
 logger = logging.getLogger("llmbridge.registry")
 
@@ -41,8 +47,12 @@ class ModelRegistry:
     def __init__(self, session: Session) -> None:
         self.prices = PriceBook()
         self._session = session
-        self._loaded_at = 0.0
-        self._loading: asyncio.Task[None] | None = None
+        self._readings = 0
+        self._in_force = 0
+        self._due = 0.0
+        self._patience = 0.0
+        self._wait_until = 0.0
+        self._reading: asyncio.Task[None] | None = None
 
     async def prepare(self) -> None:
         """Bring the bundled catalog and the own prices together with what is stored, on a store that is open."""
@@ -57,19 +67,35 @@ class ModelRegistry:
             await self._backend.upsert_models(news)
         await self._load_prices()
 
-    def refresh_prices_soon(self) -> None:
-        """Read the own prices again in the background if they are old and the store is open."""
-        if not self._session.started or self._loading is not None:
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it is too early for `refresh` to read anything."""
+        return time.monotonic() < self._due and price_data.is_fresh()
+
+    async def refresh(self) -> None:
+        """Read again what another process may have changed, if it is old: price data, and own prices once the store is
+        open.
+
+        However many ask, they wait for one reading, and no longer than `PRICES_PATIENCE` seconds. When it fails they go
+        on with what is known, and nobody waits for another until one has succeeded.
+        """
+        await load_prices()
+        now = time.monotonic()
+        if not self._session.started or now < self._due:
             return
-        if time.monotonic() - self._loaded_at > PRICES_MAX_AGE:
-            self._loaded_at = time.monotonic()
-            self._loading = asyncio.create_task(self._refresh_prices(), name="llmbridge-prices")
+        self._session.check_owner()
+        if self._reading is None:
+            self._wait_until = now + self._patience
+            self._reading = asyncio.create_task(self._read_again(), name="llmbridge-prices")
+            self._reading.add_done_callback(self._after_reading)
+        if now < self._wait_until:
+            await asyncio.wait([self._reading], timeout=self._wait_until - now)
 
     async def close(self) -> None:
-        """End the background's reading."""
-        if self._loading is not None:
-            self._loading.cancel()
-            await asyncio.wait([self._loading], timeout=1)
+        """End a reading that goes on."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading], timeout=1)
 
     async def list_models(
         self, provider: str | None = None, model_name: str | None = None, active_only: bool = True
@@ -84,6 +110,8 @@ class ModelRegistry:
         """Insert or replace models as a user's own; where they have rates that differ from those in force, set own
         prices, unless that is not wanted."""
         await self._session.start()
+        if set_prices:
+            await self.reload_prices()
         now = datetime.now(UTC)
         rows = [self._canonical(model.model_copy(update={"source": "user"}), now) for model in models]
         async with self._session.guard():
@@ -116,6 +144,7 @@ class ModelRegistry:
         given = {"dollars_per_million_tokens_input": new_input, "dollars_per_million_tokens_output": new_output}
         changes = {name: rate for name, rate in given.items() if rate is not None}
         if found and changes:
+            await self.reload_prices()
             now = datetime.now(UTC)
             row = self._canonical(found[0].model_copy(update={**changes, "source": "user"}), now)
             async with self._session.guard():
@@ -188,14 +217,23 @@ class ModelRegistry:
         await self.set_prices([price])
 
     async def _load_prices(self) -> None:
-        self.prices.replace_own(await self._backend.list_prices())
-        self._loaded_at = time.monotonic()
+        self._readings += 1
+        reading = self._readings
+        prices = await self._backend.list_prices()
+        if reading < self._in_force:  # what began later has ended earlier, and knows more
+            return
+        self.prices.replace_own(prices)
+        self._in_force = reading
+        self._due = time.monotonic() + PRICES_MAX_AGE
+        self._patience = PRICES_PATIENCE
 
-    async def _refresh_prices(self) -> None:
+    async def _read_again(self) -> None:
         try:
-            async with self._session.guard():
-                await self._load_prices()
+            await self.reload_prices()
         except LLMBridgeError as error:
+            self._due = time.monotonic() + PRICES_RETRY
+            self._patience = 0.0
             logger.debug("own prices could not be read again: %s", error)
-        finally:
-            self._loading = None
+
+    def _after_reading(self, _: asyncio.Task[None]) -> None:
+        self._reading = None

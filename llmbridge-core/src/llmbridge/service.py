@@ -103,8 +103,8 @@ class LLMBridge:
     @property
     def models(self) -> Models:
         """Questions about the models that are known: which can do this, which are cheapest, what would it cost."""
-        roster = self._roster
-        return Models(self._books.known_models, lambda: self._books.prices, roster.resolve, roster.priced_as)
+        books, roster = self._books, self._roster
+        return Models(books.known_models, books.refresh_prices, lambda: books.prices, roster.resolve, roster.priced_as)
 
     @property
     def enable_db_logging(self) -> bool:
