@@ -191,11 +191,17 @@ class Upkeep:
     async def copy_to(self, target: Upkeep, *, on_page: Callable[[CopyReport], None] | None = None) -> CopyReport:
         """Carry calls with their ids, models, own prices and totals of purged days to other books, which are added to.
 
-        May be cut off and run again: what is there already stays as it is, so a repricing or a forgotten user since the
-        last run has to be repeated there. Calls that are recorded meanwhile may be left for the next run.
+        May be cut off and run again: what is there already stays as it is, so a repricing, a forgotten user or a
+        changed model since the last run has to be repeated there. Only a model of the catalog that nobody has changed
+        there yields. Calls that are recorded meanwhile may be left for the next run.
+
+        Of days that are purged here the target must have nothing but what an earlier run brought, whole days of it
+        where it has their calls: copy once more before purging days that were not over, or not all there, at the last
+        run.
 
         :param on_page: called after each page of 1,000 calls with what was done so far
-        :raises StorageError: the target has purged days of which these books have not
+        :raises StorageError: the target has purged days of which these books have not, or has something else of a day
+            that is purged here, which the text names. Nothing was written, unless that day was purged during the run
         :raises UnsupportedOperationError: there are purged days, and the target cannot take their totals
         """
         if self._session is None or target._session is None or target._registry is None:

@@ -123,7 +123,8 @@ def copy(
 ) -> None:
     """Carry the books to another database: calls with their ids, models, own prices, totals of purged days.
 
-    It may be interrupted and run again: what is there already stays as it is.
+    It may be interrupted and run again: what is there already stays as it is. Of days that FROM has purged TO must have
+    nothing but what an earlier run brought: run it once more before such a purge.
     """
     asked = settings(context, json=json)
     report = asyncio.run(_copy(database.Choice(source, "FROM"), database.Choice(target, "TO")))
