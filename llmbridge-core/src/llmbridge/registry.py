@@ -93,9 +93,10 @@ class ModelRegistry:
 
     async def close(self) -> None:
         """End a reading that goes on."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading], timeout=1)
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.cancel()
+            await asyncio.wait([reading], timeout=1)
 
     async def list_models(
         self, provider: str | None = None, model_name: str | None = None, active_only: bool = True
@@ -235,5 +236,6 @@ class ModelRegistry:
             self._patience = 0.0
             logger.debug("own prices could not be read again: %s", error)
 
-    def _after_reading(self, _: asyncio.Task[None]) -> None:
-        self._reading = None
+    def _after_reading(self, reading: asyncio.Task[None]) -> None:
+        if reading is self._reading:
+            self._reading = None
