@@ -20,13 +20,13 @@ from llmbridge.errors import (
 )
 from llmbridge.metrics import Counters
 from llmbridge.recorder import Recorder
-from llmbridge.records import build, new_id
+from llmbridge.records import new_id
 from llmbridge.schemas import CallRecord
 from llmbridge.storage import MAX_BATCH, RecordResult
 
 
 def call(origin: str = "app") -> CallRecord:
-    return build({"id": new_id(), "origin": origin, "provider": "p", "model_name": "m", "called_at": datetime.now(UTC)})
+    return CallRecord(id=new_id(), origin=origin, provider="p", model_name="m", called_at=datetime.now(UTC))
 
 
 class Store:

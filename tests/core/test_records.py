@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from llmbridge import records
+from llmbridge.entries import complete
 from llmbridge.errors import RecordRejectedError
+from llmbridge.pricing import PriceBook
 from llmbridge.schemas import CallRecord, LLMModel
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -29,9 +31,13 @@ def fields(**changes: Any) -> dict[str, Any]:
     }
 
 
+def recorded(**changes: Any) -> CallRecord:
+    return complete(fields(**changes), PriceBook())
+
+
 def test_a_canonical_record_stays_as_it_is() -> None:
-    record = records.build(fields(prompt_tokens=1, estimated_cost="0.000001", metadata={"a": [1, "x", None, 0.5]}))
-    assert records.canonical(record) == record
+    record = recorded(prompt_tokens=1, estimated_cost="0.000001", metadata={"a": [1, "x", None, 0.5]})
+    assert complete(record.model_dump(), PriceBook()) == record
 
 
 def test_ids_are_uuid7_and_rise_with_time() -> None:
@@ -68,14 +74,12 @@ def test_a_forked_child_draws_ids_of_its_own() -> None:
 
 def test_time_becomes_utc() -> None:
     local = datetime(2026, 3, 1, 14, tzinfo=timezone(timedelta(hours=2)))
-    assert records.build(fields(called_at=local)).called_at == NOON
-    assert records.build(fields(called_at=local)).called_at.tzinfo is UTC
+    assert recorded(called_at=local).called_at == NOON
+    assert recorded(called_at=local).called_at.tzinfo is UTC
 
 
 def test_unstorable_characters_become_replacement_characters() -> None:
-    record = records.build(
-        fields(id_at_origin="a\0b", error_message="x\ud800y", metadata={"k\0": ["\udfff"]}, tools_used=["t\0"])
-    )
+    record = recorded(id_at_origin="a\0b", error_message="x\ud800y", metadata={"k\0": ["\udfff"]}, tools_used=["t\0"])
     assert record.id_at_origin == "a\ufffdb"
     assert record.error_message == "x\ufffdy"
     assert record.metadata == {"k\ufffd": ["\ufffd"]}
@@ -83,17 +87,17 @@ def test_unstorable_characters_become_replacement_characters() -> None:
 
 
 def test_free_text_is_cut() -> None:
-    record = records.build(fields(error_message="e" * 5000, finish_reason="f" * 300, error_type="E" * 300))
+    record = recorded(error_message="e" * 5000, finish_reason="f" * 300, error_type="E" * 300)
     assert len(record.error_message or "") == records.MAX_ERROR_MESSAGE
     assert len(record.finish_reason or "") == len(record.error_type or "") == records.MAX_NAME
 
 
 def test_an_empty_user_is_nobody() -> None:
-    assert records.build(fields(id_at_origin="")).id_at_origin is None
+    assert recorded(id_at_origin="").id_at_origin is None
 
 
 def test_a_float_of_money_enters_by_its_digits() -> None:
-    assert records.build(fields(estimated_cost=0.1)).estimated_cost == Decimal("0.1")
+    assert recorded(estimated_cost=0.1).estimated_cost == Decimal("0.1")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +134,7 @@ def test_a_float_of_money_enters_by_its_digits() -> None:
 )
 def test_what_can_never_be_stored_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(RecordRejectedError):
-        records.build(fields(**wrong))
+        recorded(**wrong)
 
 
 def test_deeply_nested_metadata_is_refused() -> None:
@@ -148,7 +152,7 @@ def test_metadata_of_exactly_8_kib_is_taken() -> None:
 
 def test_a_refusal_does_not_quote_what_was_given() -> None:
     with pytest.raises(RecordRejectedError) as refused:
-        records.build(fields(total_tokens="secret-prompt"))
+        recorded(total_tokens="secret-prompt")
     assert "secret-prompt" not in str(refused.value)
     assert "total_tokens" in str(refused.value)
 
@@ -163,7 +167,7 @@ def test_a_refusal_does_not_quote_what_was_given() -> None:
     ],
 )
 def test_error_messages_lose_their_keys(text: str) -> None:
-    message = records.build(fields(error_message=text)).error_message
+    message = recorded(error_message=text).error_message
     assert message is not None
     assert "abcdefgh12345678" not in message
 
@@ -218,8 +222,8 @@ def test_what_is_no_secret_stays(text: str) -> None:
 
 def test_a_record_made_by_hand_is_brought_into_form() -> None:
     call = CallRecord(**fields(called_at=NOON.astimezone(timezone(timedelta(hours=5))), id_at_origin=""))
-    assert records.canonical(call).called_at.tzinfo is UTC
-    assert records.canonical(call).id_at_origin is None
+    record = complete(call.model_dump(exclude_unset=True), PriceBook())
+    assert (record.called_at, record.called_at.tzinfo, record.id_at_origin) == (NOON, UTC, None)
 
 
 def test_a_model_gets_its_id_and_times() -> None:
@@ -236,4 +240,4 @@ def test_a_negative_rate_is_refused() -> None:
 
 
 def test_a_temperature_of_zero_has_no_sign() -> None:
-    assert repr(records.build(fields(temperature=-0.0)).temperature) == "0.0"
+    assert repr(recorded(temperature=-0.0).temperature) == "0.0"

@@ -8,9 +8,6 @@ from __future__ import annotations
 import contextlib
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 
-#: Units in one dollar.
-UNITS_PER_DOLLAR = 10**12
-
 #: One amount, a call's cost or a rate, lies between these, so its units fit 64 bits.
 MIN_DOLLARS, MAX_DOLLARS = Decimal(-9_000_000), Decimal(9_000_000)
 

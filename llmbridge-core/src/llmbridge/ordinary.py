@@ -2,7 +2,7 @@
 
 Fields that have exactly the types of CallRecord and nothing in them that canonical form would change need neither
 validation nor conversion, which together take several times as long as everything else about a record. Whatever is
-only a little unusual goes the long way, by `records.build`, which gives the same record.
+only a little unusual goes the long way, by `records.convert`, which gives the same record.
 """
 
 from __future__ import annotations

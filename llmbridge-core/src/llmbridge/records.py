@@ -21,7 +21,6 @@ from . import money
 from .compact import encode_json
 from .errors import RecordRejectedError
 from .limits import INT64, MAX_ERROR_MESSAGE, MAX_METADATA_BYTES, MAX_NAME, NATURALS
-from .ordinary import in_full
 from .schemas import CallRecord, LLMModel
 from .storage.types import LATEST, ModelPrice
 
@@ -103,35 +102,16 @@ def redact(message: str, secrets: Iterable[str] = ()) -> str:
     return _SECRETS.sub(lambda match: f"{match[match.lastindex] if match.lastindex else ''}***", message)
 
 
-def build(fields: Mapping[str, Any]) -> CallRecord:
-    """The canonical record of these fields of CallRecord.
-
-    :raises RecordRejectedError: a field is missing, of the wrong type, or can never be stored
-    """
-    values = in_full(fields)
-    if values is None or values["id"] is None or values["called_at"] is None:
-        values = convert(fields)
-    return CallRecord.from_values(values)
-
-
 def convert(fields: Mapping[str, Any]) -> dict[str, Any]:
     """A value for every field of CallRecord, in canonical form, whatever the fields are.
 
-    :raises RecordRejectedError: as `build`
+    :raises RecordRejectedError: a field is missing, of the wrong type, or can never be stored
     """
     try:
         record = CallRecord.model_validate(fields)
     except ValidationError as error:
         raise RecordRejectedError(f"this call cannot be recorded: {_what_is_wrong(error)}") from None
     return {**vars(record), **_changes(record)}
-
-
-def canonical(call: CallRecord) -> CallRecord:
-    """`call` as every store will give it back: UTC, money to 1e-12, storable text, free text cut.
-
-    :raises RecordRejectedError: naive or unstorable times, amounts, integers, floats, names or metadata
-    """
-    return call.model_copy(update=_changes(call))
 
 
 def canonical_model(model: LLMModel, *, id: int, now: datetime) -> LLMModel:  # noqa: A002
