@@ -173,8 +173,9 @@ async def _has_sums(source: Session, target: Session, day: datetime) -> bool:
 
 def _refusal(what: str, at: datetime) -> StorageError:
     return StorageError(
-        f"the source has purged {at.date()}, and the target has {what} of that day that are not those of the source, "
-        "or are no longer; copy into a store of its own"
+        f"the source has purged {at.date()}, and the target has {what} of that day that are not those of the source; "
+        "copy into a store of its own, or, if an earlier copy brought them, reprice and forget there what was repriced "
+        "and forgotten here since"
     )
 
 
