@@ -64,6 +64,17 @@ async def test_the_first_and_the_last_instants_of_time_are_folded(backend: Postg
     assert not report.wrong
 
 
+async def test_a_lot_without_calls_is_folded_with_the_others(
+    backend: PostgreSQLBackend, url: str, shell: Shell
+) -> None:
+    await backend.record_calls([])
+    async with PostgreSQLBackend(url) as other:
+        await other.record_calls(calls := make_calls(20, seed=67))
+        await other.fold_totals()
+    assert shell("SELECT count(*) AS n FROM llmbridge.llmbridge_lots WHERE NOT folded")[0]["n"] == 0
+    await assert_exact(backend, calls)
+
+
 @pytest.mark.parametrize("size", [FEW, MANY])
 async def test_a_writer_whose_lot_another_one_closed_takes_a_new_one(
     backend: PostgreSQLBackend, url: str, size: int
@@ -134,7 +145,7 @@ async def test_what_a_dead_process_left_is_folded_by_another(url: str, shell: Sh
         await dead.record_calls(left[:500])
         await dead.record_calls(left[500:])
         # It ends without a word: its lot stays open, and grows old.
-        dead._lot.calls = 0
+        dead._folding.lot.number = None
     assert waiting(shell) == 1000
     shell("UPDATE llmbridge.llmbridge_lots SET touched = now() - interval '1 hour'")
     async with PostgreSQLBackend(url, fold_after=1) as other:

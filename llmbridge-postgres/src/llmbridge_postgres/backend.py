@@ -28,7 +28,6 @@ from llmbridge.storage import (
     SchemaStatus,
     SQLAccess,
     StorageClosedError,
-    StorageError,
     StorageRefusedError,
     StorageURL,
     UpsertResult,
@@ -42,14 +41,14 @@ from . import calls as call_rows
 from . import models as model_rows
 from .connections import ACQUIRE_SECONDS, BorrowedPool, Connections, OwnPool
 from .faults import DRIVER_ERRORS, translate
+from .folding import FOLD_AFTER, Folding
 from .inspection import inspect
 from .jobs import Commit, Jobs
 from .libpq import check_files, connect_arguments, place
 from .monitoring import Monitor
 from .session import Session
 from .settings import SCHEMA, Settings, check_schema, target_of
-from .totals import Lot
-from .upkeep import Upkeep, fold_due
+from .upkeep import Upkeep
 
 logger = logging.getLogger("llmbridge.postgres")
 
@@ -63,11 +62,6 @@ _WRITE_SECONDS = 60.0
 #: Seconds that the connection of work that was given up has to come back in order.
 _LEAVE_SECONDS = 1.0
 _READERS_OF_A_BORROWED_POOL = 4
-#: Calls of this backend that wait to be folded into totals, at most, and when it is closed. Reading adds them up.
-FOLD_AFTER = 8_192
-_FOLD_AT_CLOSE = 256
-#: How many times as many wait before recording waits for folding.
-_BEHIND = 4
 
 Turn = asyncio.Lock | asyncio.Semaphore
 
@@ -117,9 +111,7 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
         self._expand = lru_cache(maxsize=256)(names.prepare_query)
         self._keywords = settings.keywords
         self._jobs = Jobs()
-        self._fold_after = fold_after
-        self._folding: asyncio.Task[None] | None = None
-        self._lot = Lot()
+        self._folding = Folding(self._do_beside, fold_after, self._where)
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -166,7 +158,7 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
         with suppress(Exception):  # whoever awaits the opening is told
             await opening
         try:
-            await self._fold_before_closing()
+            await self._folding.before_closing()
         finally:
             self._is_open = False
             try:
@@ -259,6 +251,9 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
     async def _read(self, work: Callable[[Session], Awaitable[T]]) -> T:
         return await self._run(lambda _: self._do(work, self._reading, _READ_SECONDS))
 
+    async def _do_beside(self, work: Callable[[Session], Awaitable[T]], seconds: float) -> T:
+        return await self._run(lambda _: self._do(work, self._reading, seconds))
+
     async def apply_migrations(self, path: str | os.PathLike[str] | None = None) -> MigrationReport:
         """As the contract says; `path` is accepted and ignored, the migrations are those of this distribution."""
         if self._pooled:
@@ -303,29 +298,9 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
     async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
         if len(calls) > MAX_BATCH:
             raise ValueError(f"{len(calls)} calls in one batch; at most {MAX_BATCH}")
-        result = await self._write(partial(call_rows.insert, calls=calls, where=self._where, lot=self._lot))
-        if self._lot.calls >= self._fold_after and self._folding is None:
-            self._folding = asyncio.create_task(self._fold_beside())
-        if self._folding is not None and self._lot.calls >= _BEHIND * self._fold_after:
-            await asyncio.wait([self._folding])  # or the tail, which every answer adds up, would grow without bound
+        result = await self._write(partial(call_rows.insert, calls=calls, where=self._where, lot=self._folding.lot))
+        await self._folding.after_batch()
         return result
-
-    async def _fold_beside(self) -> None:
-        """Fold while callers go on, in no turn of theirs. What fails leaves the calls to a later one."""
-        work = partial(fold_due, lot=self._lot, where=self._where)
-        try:
-            await self._run(lambda _: self._do(work, self._reading, _WRITE_SECONDS))
-        except StorageError as error:
-            logger.debug("calls in %s wait to be folded into totals: %s", self._where, error)
-        finally:
-            self._folding = None
-
-    async def _fold_before_closing(self) -> None:
-        if self._folding is not None:
-            await asyncio.wait([self._folding])
-        if self._is_open and self._lot.calls >= min(self._fold_after, _FOLD_AT_CLOSE):
-            await self._fold_beside()
-        self._lot = Lot()
 
     async def list_calls(self, query: CallQuery) -> CallPage:
         return await self._read(partial(call_rows.select, query=query))

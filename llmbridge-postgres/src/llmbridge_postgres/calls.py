@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -13,7 +14,7 @@ from . import schema
 from .codec import CALL_COLUMNS, CALL_FIELDS, JSON_COLUMNS, by_column, decode_call, encode_call
 from .filters import Parameters, conditions
 from .session import Session
-from .totals import Lot, open_lot
+from .totals import Lot, open_lot, watermark
 
 #: Every batch touches its lot, which tells that it may be stored: that nobody has closed the lot, that no newer release
 #: says that this one may not write, and that no more was purged than the writer knows of.
@@ -108,10 +109,20 @@ async def _may_write(session: Session, lot: Lot) -> bool:
 
 async def select(session: Session, query: CallQuery) -> CallPage:
     """The page of a query. One call more than asked for tells whether there is a next one."""
+    async with session.snapshot():
+        since = max(query.since or EARLIEST, await watermark(session) or EARLIEST)
+        statement, values = _page(query, since)
+        rows = await session.fetch(statement, *values)
+    calls = [decode_call(row) for row in rows]
+    page = calls[: query.limit]
+    return CallPage(page, (page[-1].called_at, page[-1].id) if len(calls) > query.limit else None)
+
+
+def _page(query: CallQuery, since: datetime) -> tuple[str, list[Any]]:
     parameters = Parameters()
     wanted = conditions(query.filters, parameters)
-    if query.since is not None:
-        wanted.append(f"called_at >= {parameters.add(query.since, 'timestamptz')}")
+    if since > EARLIEST:
+        wanted.append(f"called_at >= {parameters.add(since, 'timestamptz')}")
     if query.until is not None:
         wanted.append(f"called_at < {parameters.add(query.until, 'timestamptz')}")
     if query.after is not None:
@@ -121,9 +132,4 @@ async def select(session: Session, query: CallQuery) -> CallPage:
         wanted.append(f"id = ANY ({parameters.add(list(query.ids), 'uuid[]')})")
     limit = parameters.add(query.limit + 1, "bigint")
     where = " ".join(("WHERE", " AND ".join(wanted))) if wanted else ""
-    statement = " ".join((_SELECT, where, f"ORDER BY called_at DESC, id DESC LIMIT {limit}"))
-    async with session.snapshot():
-        rows = await session.fetch(statement, *parameters.values)
-    calls = [decode_call(row) for row in rows]
-    page = calls[: query.limit]
-    return CallPage(page, (page[-1].called_at, page[-1].id) if len(calls) > query.limit else None)
+    return " ".join((_SELECT, where, f"ORDER BY called_at DESC, id DESC LIMIT {limit}")), parameters.values

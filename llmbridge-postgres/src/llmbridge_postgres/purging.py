@@ -1,28 +1,54 @@
-"""Calls that go while their totals stay, and the totals of purged days as other stores take them."""
+"""Calls that go while their totals stay, and the totals of purged days as other stores take them.
+
+Calls before the watermark are purged, whether or not they are deleted yet: no reader and no change of calls sees them.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
-from llmbridge.storage import TotalsPage, TotalsRow
+from llmbridge.storage import EARLIEST, LATEST, TotalsPage, TotalsRow
 from llmbridge.storage.coverage import GRAINS, SECOND, micros
 from llmbridge.storage.sheets import Sheets, line_of, place_line, rows_of, unpack
 
 from . import schema, totals
 from .session import Session
 
-#: Calls that one transaction deletes, more only if one day has more: others write in between.
+#: Where a call stands in the order of times: its `called_at` and id.
+Place = tuple[datetime, UUID]
+#: Before all calls, and behind them.
+BEFORE_ALL: Place | None = (EARLIEST, UUID(int=0))
+_BEHIND_ALL: Place = (LATEST, UUID(int=2**128 - 1))
+
+#: Calls that one transaction deletes: others write in between.
 _CHUNK = 5_000
 _PAGE = 100
 
 #: Whoever records calls holds a lock on the lots until it has committed, and reads the watermark after it has it.
 _KEEP_WRITERS_OUT = "LOCK TABLE {{tables.llmbridge_lots}} IN EXCLUSIVE MODE"
-_NTH = "SELECT called_at FROM {{tables.llmbridge_calls}} WHERE called_at < $1 ORDER BY called_at LIMIT 1 OFFSET $2"
-_DELETE = "DELETE FROM {{tables.llmbridge_calls}} WHERE called_at < $1"
-_MOVE_WATERMARK = "UPDATE {{tables.llmbridge_state}} SET watermark = greatest(watermark, $1)"
+_MOVE_WATERMARK = "UPDATE {{tables.llmbridge_state}} SET watermark = $1"
+_MAY_DELETE = "DELETE FROM {{tables.llmbridge_calls}} WHERE false"
+_PURGED = """
+(called_at, id) > ($1::timestamptz, $2::uuid) AND called_at < (SELECT watermark FROM {{tables.llmbridge_state}})
+"""
+_NTH = " ".join(
+    (
+        "SELECT called_at, id FROM {{tables.llmbridge_calls}} WHERE",
+        _PURGED,
+        "ORDER BY called_at, id LIMIT 1 OFFSET $3",
+    )
+)
+_DELETE = " ".join(
+    (
+        "DELETE FROM {{tables.llmbridge_calls}} WHERE",
+        _PURGED,
+        "AND (called_at, id) <= ($3::timestamptz, $4::uuid)",
+    )
+)
 _USER_PAGE = """
 SELECT start, origin, id_at_origin, sums, histograms FROM {{tables.llmbridge_user_totals}}
 WHERE (start, origin, id_at_origin) > ($1::bigint, $2::text, $3::text) AND start < $4
@@ -34,24 +60,32 @@ WHERE grain = $1 AND (start, origin) > ($2::bigint, $3::text) AND start < $4 ORD
 """
 
 
-async def purge(session: Session, before: datetime, where: str) -> tuple[int, bool]:
-    """Delete the oldest calls before a midnight, whole days of them; how many, and whether this was the last of it."""
+async def purge(session: Session, to: datetime, where: str) -> None:
+    """Purge the calls before a midnight: their totals have them all, and from now on stand for them. The calls
+    themselves count no more; `delete` takes them away, now or after the next purge."""
     async with session.turn():
-        watermark = await totals.watermark(session)
-        if watermark is not None and before <= watermark:
-            return 0, True
-        await session.execute(_KEEP_WRITERS_OUT)
-        nth = await session.fetch_value(_NTH, before, _CHUNK)
-        end = before if nth is None else min(before, _midnight(nth) + timedelta(days=1))
-        await totals.fold(session, await totals.open_lots(session))
-        deleted = await session.execute(_DELETE, end)
-        await session.execute(_MOVE_WATERMARK, end)
+        await session.execute(_MAY_DELETE)  # who lacks the right purges nothing
+        await _move_watermark(session, to)
         await schema.check_writable(session, where)
-    return deleted, end == before
 
 
-def _midnight(at: datetime) -> datetime:
-    return at.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=UTC)
+async def _move_watermark(session: Session, to: datetime) -> None:
+    watermark = await totals.watermark(session)
+    if watermark is None or to > watermark:
+        await session.execute(_KEEP_WRITERS_OUT)
+        await totals.fold(session, await totals.open_lots(session))
+        await session.execute(_MOVE_WATERMARK, to)
+
+
+async def delete(session: Session, after: Place, where: str) -> tuple[int, Place | None]:
+    """Delete some of the calls that were purged, the oldest `after` a place, before which there is none; how many, and
+    the place of the last one (None: there are no more)."""
+    async with session.turn():
+        nth = await session.fetch(_NTH, *after, _CHUNK - 1)
+        last = (nth[0]["called_at"].replace(tzinfo=UTC), nth[0]["id"]) if nth else None
+        deleted = await session.execute(_DELETE, *after, *(last or _BEHIND_ALL))
+        await schema.check_writable(session, where)
+    return deleted, last
 
 
 async def read_totals(session: Session, cursor: str | None) -> TotalsPage:
@@ -82,7 +116,8 @@ async def write_totals(session: Session, rows: Sequence[TotalsRow], watermark: d
     """Replace totals by the difference to what stands there, which coarser sheets take over."""
     lines = {(place, key): line for place, key, line in map(line_of, rows)}
     async with session.turn():
-        await session.execute(_KEEP_WRITERS_OUT)
+        if watermark is not None:
+            await _move_watermark(session, watermark)
         places = {place for place, _ in lines}
         users = [place for place in places if isinstance(place[0], str)]
         times = [place for place in places if isinstance(place[0], int)]
@@ -95,6 +130,4 @@ async def write_totals(session: Session, rows: Sequence[TotalsRow], watermark: d
                 line.add(before.negative())
             place_line(differences, place, key, line)
         await totals.add(session, differences)
-        if watermark is not None:
-            await session.execute(_MOVE_WATERMARK, watermark)
         await schema.check_writable(session, where)

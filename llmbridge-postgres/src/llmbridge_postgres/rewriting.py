@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC
 
 from llmbridge.storage import CostChange, to_units
-from llmbridge.storage.coverage import micros
+from llmbridge.storage.coverage import SECOND, micros
 from llmbridge.storage.sheets import Sheets, cost_change
 
 from . import schema, totals
@@ -18,6 +18,7 @@ SELECT calls.id, origin, id_at_origin, called_at, provider, model_name, status, 
     cost_reason, cost_source, price_version, coalesce(folded, true) AS folded
 FROM {{tables.llmbridge_calls}} AS calls LEFT JOIN {{tables.llmbridge_lots}} AS lots ON lots.number = calls.lot
 WHERE calls.id = ANY ($1::uuid[])
+    AND called_at >= coalesce((SELECT watermark FROM {{tables.llmbridge_state}}), '-infinity')
 """
 _REPRICE = """
 UPDATE {{tables.llmbridge_calls}} AS calls
@@ -28,9 +29,20 @@ FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::ti
     AS change (id, cost, cost_source, cost_reason, price_version, at)
 WHERE calls.id = change.id
 """
-_ERASE = "UPDATE {{tables.llmbridge_calls}} SET id_at_origin = NULL WHERE (origin, id_at_origin) = ($1, $2)"
-_NAMED = "SELECT start FROM {{tables.llmbridge_user_totals}} WHERE (origin, id_at_origin) = ($1, $2)"
-_FORGET = "DELETE FROM {{tables.llmbridge_user_totals}} WHERE (origin, id_at_origin) = ($1, $2)"
+#: Calls that one transaction takes the name from, and days: others write in between.
+_CHUNK, _DAYS = 5_000, 500
+_NAMED_CALLS = """
+SELECT id, called_at >= coalesce((SELECT watermark FROM {{tables.llmbridge_state}}), '-infinity') AS is_kept
+FROM {{tables.llmbridge_calls}} WHERE (origin, id_at_origin) = ($1, $2) LIMIT $3
+"""
+_FOLDED = " ".join(("{{tables.llmbridge_calls}} WHERE id = ANY ($1::uuid[]) AND lot <> ALL (ARRAY(", totals.OPEN, "))"))
+_ERASE = "UPDATE {{tables.llmbridge_calls}} SET id_at_origin = NULL WHERE id = ANY ($1::uuid[])"
+_NAMED_DAYS = """
+SELECT start FROM {{tables.llmbridge_user_totals}} WHERE (origin, id_at_origin) = ($1, $2) ORDER BY start LIMIT $3
+"""
+_FORGET = """
+DELETE FROM {{tables.llmbridge_user_totals}} WHERE (origin, id_at_origin) = ($1, $2) AND start = ANY ($3::bigint[])
+"""
 
 
 async def reprice(session: Session, changes: Sequence[CostChange], where: str) -> int:
@@ -58,16 +70,41 @@ async def reprice(session: Session, changes: Sequence[CostChange], where: str) -
     return repriced
 
 
-async def erase(session: Session, origin: str, user: str, where: str) -> int:
-    """Take a user's name from calls and totals; how many rows that changed."""
+async def erase(session: Session, origin: str, user: str, where: str) -> tuple[int, bool]:
+    """Take a user's name from some of his calls, and once it stands on none of them, from totals of some days. How many
+    calls and lines of purged days that changed, and whether there may be more.
+
+    Sums that the totals have of these calls lose the name with them, so that answers are exact in between.
+    """
     async with session.turn():
-        changed = await session.execute(_ERASE, origin, user)
-        days = [row["start"] for row in await session.fetch(_NAMED, origin, user)]
-        named = await totals.read(session, [(origin, user, start) for start in days], [])
-        nameless = Sheets()
-        nameless.users.update({(origin, "", start): sheet for (_, _, start), sheet in named.users.items()})
-        if days:
-            await session.execute(_FORGET, origin, user)
-            await totals.add(session, nameless)
+        found = await session.fetch(_NAMED_CALLS, origin, user, _CHUNK)
+        kept = [row["id"] for row in found if row["is_kept"]]
+        named = (await totals.summed(session, _FOLDED, kept, users_only=True)).users
+        moved = Sheets()
+        for place, sheet in named.items():
+            moved.users[place] = {key: line.negative() for key, line in sheet.items()}
+            moved.users[origin, "", place[2]] = sheet
+        await totals.add(session, moved)
+        await session.execute(_ERASE, [row["id"] for row in found])
+        changed, may_go_on = len(kept), len(found) == _CHUNK
+        if not may_go_on:
+            lines, may_go_on = await _erase_days(session, origin, user)
+            changed += lines
         await schema.check_writable(session, where)
-    return changed + len(days)
+    return changed, may_go_on
+
+
+async def _erase_days(session: Session, origin: str, user: str) -> tuple[int, bool]:
+    """Take a user's name from the totals of some days; how many of their lines are of purged days, and whether there
+    may be more."""
+    days = [row["start"] for row in await session.fetch(_NAMED_DAYS, origin, user, _DAYS)]
+    if not days:
+        return 0, False
+    named = await totals.read(session, [(origin, user, start) for start in days], [])
+    nameless = Sheets()
+    nameless.users.update({(origin, "", start): sheet for (_, _, start), sheet in named.users.items()})
+    await session.execute(_FORGET, origin, user, days)
+    await totals.add(session, nameless)
+    watermark = await totals.watermark(session)
+    purged = [] if watermark is None else [start for start in days if start * SECOND < micros(watermark)]
+    return sum(len(named.users[origin, user, start]) for start in purged), len(days) == _DAYS

@@ -62,7 +62,7 @@ class Session:
     async def turn(self, patience: float | None = None) -> AsyncIterator[None]:
         """A transaction that changes totals: one at a time does, and each sees what those before it did. Calls are
         recorded meanwhile, and readers go on. Waits for at most `patience` seconds (None: as long as it takes)."""
-        async with self.connection.transaction():
+        async with self.connection.transaction(isolation="read_committed"):
             if patience is not None:
                 await self.connection.execute(f"SET LOCAL lock_timeout = {round(patience * 1000)}")
             await self.execute(_TAKE_TURN)

@@ -41,6 +41,7 @@ AGGREGATES = ", ".join((_SUMS, _HISTOGRAMS))
 #: The lots of the tail.
 OPEN = "SELECT number FROM {{tables.llmbridge_lots}} WHERE NOT folded"
 
+_SIZES = "SELECT number, calls FROM {{tables.llmbridge_lots}} WHERE NOT folded ORDER BY number"
 _WATERMARK = "SELECT watermark FROM {{tables.llmbridge_state}}"
 _OPEN_LOT = " ".join(
     (
@@ -49,7 +50,7 @@ _OPEN_LOT = " ".join(
         ") <= $1 RETURNING number",
     )
 )
-#: Lots of processes that are gone or idle, once they have become worth a transaction.
+#: Lots of processes that are gone or idle, the oldest with about $2 calls.
 _IDLE = """
 SELECT number, calls, lots FROM (
     SELECT
@@ -60,9 +61,12 @@ SELECT number, calls, lots FROM (
     FROM {{tables.llmbridge_lots}}
     WHERE NOT folded AND number <> $1 AND touched < now() - interval '1 minute'
 ) AS idle
-WHERE before < 100000 ORDER BY number LIMIT 100
+WHERE before < $2 ORDER BY number LIMIT 100
 """
+#: How many calls or lots are worth a transaction.
 _WORTH_CALLS, _WORTH_LOTS = 1_000, 50
+#: Calls that one transaction folds, more only if one lot has more.
+_FOLD_AT_ONCE = 20_000
 _CLOSE_LOTS = """
 UPDATE {{tables.llmbridge_lots}} SET folded = true WHERE number = ANY ($1::bigint[]) AND NOT folded RETURNING number
 """
@@ -122,9 +126,9 @@ async def open_lot(session: Session, lot: Lot) -> None:
     lot.number, lot.calls = await session.fetch_value(_OPEN_LOT, schema.HEAD_NUMBER), 0
 
 
-async def idle_lots(session: Session, own: int | None) -> list[int]:
-    """Lots of others that nobody folds any more, if they have become worth it."""
-    found = await session.fetch(_IDLE, own or 0)
+async def idle_lots(session: Session, own: int | None, calls: int) -> list[int]:
+    """Lots of others with about so many `calls` that nobody folds any more, if they have become worth it."""
+    found = await session.fetch(_IDLE, own or 0, calls)
     worth = bool(found) and (found[0]["calls"] >= _WORTH_CALLS or found[0]["lots"] >= _WORTH_LOTS)
     return [row["number"] for row in found] if worth else []
 
@@ -134,6 +138,19 @@ async def open_lots(session: Session) -> list[int]:
     return [row["number"] for row in await session.fetch(OPEN)]
 
 
+async def lots_by_slices(session: Session) -> list[list[int]]:
+    """All lots of the tail, in slices that one transaction each should fold."""
+    slices: list[list[int]] = []
+    calls = 0
+    for row in await session.fetch(_SIZES):
+        if not slices or calls + row["calls"] > _FOLD_AT_ONCE:
+            slices.append([])
+            calls = 0
+        slices[-1].append(row["number"])
+        calls += row["calls"]
+    return slices
+
+
 async def fold(session: Session, lots: Sequence[int]) -> None:
     """Fold lots into the totals. Belongs into a turn. Who has one of them open gets another."""
     closed = [row["number"] for row in await session.fetch(_CLOSE_LOTS, list(lots))]
@@ -141,13 +158,22 @@ async def fold(session: Session, lots: Sequence[int]) -> None:
         await add(session, await summed(session, _OF_LOTS, closed))
 
 
-async def summed(session: Session, calls: str, *parameters: Any) -> Sheets:
+async def fold_lots(session: Session, lots: Sequence[int], where: str) -> None:
+    """Fold lots in a turn of their own."""
+    async with session.turn():
+        await fold(session, lots)
+        await schema.check_writable(session, where)
+
+
+async def summed(session: Session, calls: str, *parameters: Any, users_only: bool = False) -> Sheets:
     """The sheets of `calls`, which is what stands behind FROM, summed by PostgreSQL and put together beside the event
     loop."""
-    users, quarters = [
-        await session.fetch(" ".join(("SELECT", sums, "FROM", calls, "GROUP BY", keys)), *parameters)
-        for sums, keys in ((_OF_USERS, "1, 2, 3, 4, 5, 6"), (_OF_TIMES, "1, 2, 3, 4, 5"))
-    ]
+
+    async def found(sums: str, keys: str) -> list[Any]:
+        return await session.fetch(" ".join(("SELECT", sums, "FROM", calls, "GROUP BY", keys)), *parameters)
+
+    users = await found(_OF_USERS, "1, 2, 3, 4, 5, 6")
+    quarters = [] if users_only else await found(_OF_TIMES, "1, 2, 3, 4, 5")
     return await asyncio.to_thread(lambda: sheets.fold(map(_sums, users), map(_sums, quarters)))
 
 

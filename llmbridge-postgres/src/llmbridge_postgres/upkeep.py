@@ -11,13 +11,10 @@ from typing import Any, TypeVar
 from llmbridge.storage import CostChange, StorageBackend, TotalsPage, TotalsReport, TotalsRow
 from llmbridge.storage.tasks import to_its_end
 
-from . import checking, purging, rewriting, schema, totals
+from . import checking, purging, rewriting, totals
 from .session import Session
 
 T = TypeVar("T")
-
-#: Seconds that folding, which can come later, waits for the turn.
-_PATIENCE = 1.0
 
 
 class Upkeep(StorageBackend):
@@ -37,9 +34,11 @@ class Upkeep(StorageBackend):
         midnight = before.replace(hour=0, minute=0, second=0, microsecond=0)
 
         async def purged() -> int:
-            deleted, is_done = 0, False
-            while not is_done:
-                more, is_done = await self._write(partial(purging.purge, before=midnight, where=self._where))
+            await self.fold_totals()  # ahead, so that what is left for the transaction that purges is little
+            await self._write(partial(purging.purge, to=midnight, where=self._where))
+            deleted, last = 0, purging.BEFORE_ALL
+            while last is not None:
+                more, last = await self._write(partial(purging.delete, after=last, where=self._where))
                 deleted += more
             return deleted
 
@@ -55,7 +54,16 @@ class Upkeep(StorageBackend):
         await self._write(partial(purging.write_totals, rows=rows, watermark=watermark, where=self._where))
 
     async def erase_user(self, origin: str, id_at_origin: str) -> int:
-        return await self._write(partial(rewriting.erase, origin=origin, user=id_at_origin, where=self._where))
+        async def erased() -> int:
+            changed, may_go_on = 0, True
+            while may_go_on:
+                more, may_go_on = await self._write(
+                    partial(rewriting.erase, origin=origin, user=id_at_origin, where=self._where)
+                )
+                changed += more
+            return changed
+
+        return await to_its_end(erased())
 
     async def check_totals(self, repair: bool = False) -> TotalsReport:
         """As the contract says, a day at a time: the calls of a day that are folded, against its totals."""
@@ -72,18 +80,5 @@ class Upkeep(StorageBackend):
 
     async def fold_totals(self) -> None:
         """Fold all calls that are in no total yet. It happens by itself and changes no answer."""
-        await self._write(partial(_fold_all, where=self._where))
-
-
-async def _fold_all(session: Session, where: str) -> None:
-    async with session.turn():
-        await totals.fold(session, await totals.open_lots(session))
-        await schema.check_writable(session, where)
-
-
-async def fold_due(session: Session, lot: totals.Lot, where: str) -> None:
-    """Fold the lot of a writer, and those of writers that are gone, unless another has the turn for long."""
-    async with session.turn(patience=_PATIENCE):
-        own, lot.number = lot.number, None
-        await totals.fold(session, [*([] if own is None else [own]), *await totals.idle_lots(session, own)])
-        await schema.check_writable(session, where)
+        for lots in await self._read(totals.lots_by_slices):
+            await self._write(partial(totals.fold_lots, lots=lots, where=self._where))

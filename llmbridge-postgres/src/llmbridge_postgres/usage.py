@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from llmbridge.storage import LATEST, UsageQuery, UsageRow
+from llmbridge.storage import EARLIEST, LATEST, UsageQuery, UsageRow
 from llmbridge.storage.answers import Plan
 from llmbridge.storage.coverage import EPOCH, Uses, micros
 
@@ -42,7 +42,7 @@ async def summarize(session: Session, query: UsageQuery) -> list[UsageRow]:
             cut = await _sheets(session, plan, [(plan.grains[-1], *starts) for starts in purged])
         wanted = [(grain, *starts) for grain, of_grain in uses.items() for starts in of_grain.ranges()]
         kept = await _sheets(session, plan, wanted) if wanted else []
-        scanned = await _gaps(session, plan) if plan.coverage.gaps else []
+        scanned = await _gaps(session, plan, purged_before or EARLIEST)
         lots = await open_lots(session) if plan.coverage.parts else []
         scanned += await _tail(session, plan, lots) if lots else []
 
@@ -72,9 +72,12 @@ async def _sheets(session: Session, plan: Plan, wanted: Sequence[Range]) -> list
     return await session.fetch(statement, *parameters.values)
 
 
-async def _gaps(session: Session, plan: Plan) -> list[Any]:
-    """Sums of the calls in the gaps."""
-    gaps = plan.coverage.gaps
+async def _gaps(session: Session, plan: Plan, not_purged: datetime) -> list[Any]:
+    """Sums of the calls in the gaps, from the first instant on that is not purged."""
+    first_bound = micros(not_purged)
+    gaps = [(max(first, first_bound), last) for first, last in plan.coverage.gaps if last > first_bound]
+    if not gaps:
+        return []
     parameters = Parameters()
     if len(gaps) == 1:
         first, last = (parameters.add(_instant(bound), "timestamptz") for bound in gaps[0])

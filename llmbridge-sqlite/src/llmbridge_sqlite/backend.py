@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -54,6 +55,10 @@ T = TypeVar("T")
 #: Calls that wait to be folded into totals, at most, and when the store is closed. Reading adds them up each time.
 FOLD_AFTER = 8_192
 _FOLD_AT_CLOSE = 256
+#: Seconds that closing gives to folding, which can come later.
+_CLOSE_SECONDS = 2.0
+#: The longest pause in seconds between two slices of work.
+_LONGEST_PAUSE = 0.2
 
 _SYNCHRONOUS = {"full": "PRAGMA synchronous = FULL", "normal": "PRAGMA synchronous = NORMAL"}
 
@@ -120,21 +125,23 @@ class SQLiteBackend(StorageBackend, SQLAccess):
         self._writer, self._reader = opened[0], opened[-1]
 
     async def _close(self, opening: asyncio.Task[None]) -> None:
-        with suppress(Exception):  # whoever awaits the opening is told
-            await opening
-        await self._fold_before_closing()
-        reader, writer = self._reader, self._writer
-        self._reader = self._writer = None
         try:
-            if reader is not None and reader is not writer:
-                await reader.close()
+            with suppress(Exception):  # whoever awaits the opening is told
+                await opening
+            await self._fold_before_closing()
         finally:
-            # The last to close folds the write-ahead log into the file, which takes a connection that may write.
+            reader, writer = self._reader, self._writer
+            self._reader = self._writer = None
             try:
-                if writer is not None:
-                    await writer.close()
+                if reader is not None and reader is not writer:
+                    await reader.close()
             finally:
-                self._opening = self._closing = self._home = None
+                # The last to close folds the write-ahead log into the file, which takes a connection that may write.
+                try:
+                    if writer is not None:
+                        await writer.close()
+                finally:
+                    self._opening = self._closing = self._home = None
 
     def _prepare_writer(self, session: Session) -> None:
         session.execute("PRAGMA foreign_keys = ON")
@@ -178,6 +185,18 @@ class SQLiteBackend(StorageBackend, SQLAccess):
             return work(session)
 
         return await self._open_channel(self._writer).write(checked)
+
+    async def _write_in_slices(self, work: Callable[[Session], tuple[int, bool]]) -> int:
+        """Do `work` in one transaction after the other, as long as it says that there may be more; the sum of what it
+        counts. Others, of other processes too, write in the pauses, each about as long as the slice before it."""
+        counted = 0
+        while True:
+            begun = time.monotonic()
+            count, may_go_on = await self._write(work)
+            counted += count
+            if not may_go_on:
+                return counted
+            await asyncio.sleep(min(time.monotonic() - begun, _LONGEST_PAUSE))
 
     async def _read(self, work: Callable[[Session], T]) -> T:
         return await self._open_channel(self._reader).read(work)
@@ -227,16 +246,17 @@ class SQLiteBackend(StorageBackend, SQLAccess):
             self._folding = None
 
     async def _fold_before_closing(self) -> None:
-        if self._folding is not None:
-            await asyncio.wait([self._folding])
-        if self._writer is not None and self._unfolded >= min(self._fold_after, _FOLD_AT_CLOSE):
-            with suppress(StorageError):  # they are folded when the store is used again
-                await self.fold_totals()
+        """What is not folded in time is folded when the store is used again."""
+        with suppress(StorageError, TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                if self._folding is not None:
+                    await self._folding
+                if self._writer is not None and self._unfolded >= min(self._fold_after, _FOLD_AT_CLOSE):
+                    await self.fold_totals()
 
     async def fold_totals(self, least: int = 1) -> None:
         """Fold the calls that are in no total yet, if there are `least`. It happens by itself and changes no answer."""
-        while await self._write(partial(totals.fold, least=least)):
-            pass
+        await self._write_in_slices(partial(totals.fold, least=least))
         self._unfolded = 0
 
     async def list_calls(self, query: CallQuery) -> CallPage:
@@ -249,11 +269,9 @@ class SQLiteBackend(StorageBackend, SQLAccess):
         day = to_micros(before.replace(hour=0, minute=0, second=0, microsecond=0))
 
         async def purged() -> int:
-            deleted, is_done = 0, False
-            while not is_done:
-                more, is_done = await self._write(partial(purging.purge, before=day))
-                deleted += more
-            return deleted
+            await self.fold_totals()  # ahead, so that what is left for the transaction that purges is little
+            await self._write(partial(purging.move_watermark, to=day))
+            return await self._write_in_slices(purging.delete)
 
         return await to_its_end(purged())
 
@@ -268,7 +286,7 @@ class SQLiteBackend(StorageBackend, SQLAccess):
         await self._write(partial(purging.write_totals, rows=rows, watermark=to))
 
     async def erase_user(self, origin: str, id_at_origin: str) -> int:
-        return await self._write(partial(rewriting.erase, origin=origin, user=id_at_origin))
+        return await to_its_end(self._write_in_slices(partial(rewriting.erase, origin=origin, user=id_at_origin)))
 
     async def check_totals(self, repair: bool = False) -> TotalsReport:
         """As the contract says, a day at a time: the calls of a day that are folded, against its totals."""

@@ -6,11 +6,12 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from llmbridge.storage import CallPage, CallQuery, CallRecord, RecordRejectedError, RecordResult
+from llmbridge.storage import EARLIEST, CallPage, CallQuery, CallRecord, RecordRejectedError, RecordResult
 
 from .codec import CALL_COLUMNS, CALL_FIELDS, decode_call, encode_call, to_micros
 from .faults import translate
 from .filters import conditions, define_tag
+from .totals import state
 
 _INSERT = " ".join(
     (
@@ -61,9 +62,10 @@ def select(connection: sqlite3.Connection, query: CallQuery) -> CallPage:
     define_tag(connection)
     parameters: dict[str, Any] = {"limit": query.limit + 1}
     wanted = conditions(query.filters, parameters)
-    if query.since is not None:
+    since = max(to_micros(query.since or EARLIEST), state(connection).first)
+    if since > to_micros(EARLIEST):
         wanted.append("called_at >= :since")
-        parameters["since"] = to_micros(query.since)
+        parameters["since"] = since
     if query.until is not None:
         wanted.append("called_at < :until")
         parameters["until"] = to_micros(query.until)

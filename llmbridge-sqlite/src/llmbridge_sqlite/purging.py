@@ -1,4 +1,7 @@
-"""Calls that go while their totals stay, and the totals of purged days as other stores take them."""
+"""Calls that go while their totals stay, and the totals of purged days as other stores take them.
+
+Calls before the watermark are purged, whether or not they are deleted yet: no reader and no change of calls sees them.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,21 @@ from llmbridge.storage.sheets import Sheets, line_of, place_line, rows_of, unpac
 from . import totals
 from .codec import from_micros, to_micros
 
-_DAY = 86_400 * SECOND
-#: Calls that one transaction deletes, more only if one day has more: others write in between.
-_CHUNK = 5_000
+#: Calls that one transaction deletes: others write in between.
+_CHUNK = 2_000
 _PAGE = 100
 
-_NTH = "SELECT called_at FROM llmbridge_calls WHERE called_at < ? ORDER BY called_at LIMIT 1 OFFSET ?"
-_DELETE = "DELETE FROM llmbridge_calls WHERE called_at < ?"
-_SET_STATE = "UPDATE llmbridge_state SET folded = (SELECT coalesce(MAX(number), 0) FROM llmbridge_calls), watermark = ?"
-_MOVE_WATERMARK = "UPDATE llmbridge_state SET watermark = max(coalesce(watermark, :to), :to)"
+_MOVE_WATERMARK = "UPDATE llmbridge_state SET watermark = ?"
+_DELETE = """
+DELETE FROM llmbridge_calls WHERE number IN (
+    SELECT number FROM llmbridge_calls WHERE called_at < (SELECT watermark FROM llmbridge_state)
+    ORDER BY called_at LIMIT ?
+)
+"""
+#: The number of the last call is given anew once that is deleted.
+_COUNT_ANEW = """
+UPDATE llmbridge_state SET folded = min(folded, (SELECT coalesce(MAX(number), 0) FROM llmbridge_calls))
+"""
 _USER_PAGE = """
 SELECT start, origin, id_at_origin, sums, histograms FROM llmbridge_user_totals
 WHERE (start, origin, id_at_origin) > (?, ?, ?) AND start < ? ORDER BY start, origin, id_at_origin LIMIT ?
@@ -42,18 +51,20 @@ def split(calls: Sequence[CallRecord], watermark: int | None) -> tuple[Sequence[
     return [call for call in calls if to_micros(call.called_at) >= watermark], late
 
 
-def purge(connection: sqlite3.Connection, before: int) -> tuple[int, bool]:
-    """Delete the oldest calls before a midnight (microseconds), whole days of them; how many, and whether this was
-    the last of it. The number of the last call may be given anew afterwards, so nothing is left unfolded."""
+def move_watermark(connection: sqlite3.Connection, to: int) -> None:
+    """Purge the calls before a midnight (microseconds): their totals have them all, and from now on stand for them.
+    The calls themselves count no more; `delete` takes them away, now or after the next purge."""
     watermark = totals.state(connection).watermark
-    if watermark is not None and before <= watermark:
-        return 0, True
-    nth = connection.execute(_NTH, (before, _CHUNK)).fetchone()
-    end = before if nth is None else min(before, (nth[0] // _DAY + 1) * _DAY)
-    totals.fold_all(connection)
-    deleted = connection.execute(_DELETE, (end,)).rowcount
-    connection.execute(_SET_STATE, (end,))
-    return deleted, end == before
+    if watermark is None or to > watermark:
+        totals.fold_all(connection)
+        connection.execute(_MOVE_WATERMARK, (to,))
+
+
+def delete(connection: sqlite3.Connection) -> tuple[int, bool]:
+    """Delete some of the calls that were purged, the oldest; how many, and whether there may be more."""
+    deleted = connection.execute(_DELETE, (_CHUNK,)).rowcount
+    connection.execute(_COUNT_ANEW)
+    return deleted, deleted == _CHUNK
 
 
 def read_totals(connection: sqlite3.Connection, cursor: str | None) -> TotalsPage:
@@ -81,6 +92,8 @@ def read_totals(connection: sqlite3.Connection, cursor: str | None) -> TotalsPag
 
 def write_totals(connection: sqlite3.Connection, rows: Sequence[TotalsRow], watermark: int | None) -> None:
     """Replace totals by the difference to what stands there, which coarser sheets take over."""
+    if watermark is not None:
+        move_watermark(connection, watermark)
     differences = Sheets()
     for place, key, line in {(place, key): (place, key, line) for place, key, line in map(line_of, rows)}.values():
         before = totals.read(connection, place).get(key)
@@ -88,5 +101,3 @@ def write_totals(connection: sqlite3.Connection, rows: Sequence[TotalsRow], wate
             line.add(before.negative())
         place_line(differences, place, key, line)
     totals.add(connection, differences)
-    if watermark is not None:
-        connection.execute(_MOVE_WATERMARK, {"to": watermark})

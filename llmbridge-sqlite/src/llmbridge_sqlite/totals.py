@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmbridge.storage import sheets
-from llmbridge.storage.coverage import GRAINS, SECOND, USER_GRAINS
+from llmbridge.storage import EARLIEST, sheets
+from llmbridge.storage.coverage import GRAINS, SECOND, USER_GRAINS, micros
 from llmbridge.storage.sheets import NUMBERS, LineKey, Sheet, Sheets, TimeKey, UserKey
 
 #: What a call counts to a total, by name of `sheets.NUMBERS`. The first four are 0 or 1.
@@ -46,8 +46,10 @@ _IS_WHOLE = [name in _COUNTED for name in NUMBERS]
 _START = "(called_at - (called_at % {cell} + {cell}) % {cell}) / 1000000"
 #: What stands before the sums that `sheets.fold` takes.
 _LINE = ("provider", "model_name", "status")
-_OF_USERS = ("origin", "coalesce(id_at_origin, '')", _START.format(cell=USER_GRAINS[-1] * SECOND), *_LINE)
+OF_USERS = ("origin", "coalesce(id_at_origin, '')", _START.format(cell=USER_GRAINS[-1] * SECOND), *_LINE)
 _OF_TIMES = ("origin", _START.format(cell=GRAINS[-1] * SECOND), *_LINE)
+
+_EARLIEST = micros(EARLIEST)
 
 _READ_STATE = "SELECT folded, watermark FROM llmbridge_state"
 _LAST = "SELECT coalesce(MAX(number), 0) FROM llmbridge_calls"
@@ -62,7 +64,8 @@ _WRITE_TIME = """
 INSERT INTO llmbridge_totals (grain, start, origin, sums, histograms) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET sums = excluded.sums, histograms = excluded.histograms
 """
-_FOLD_AT_ONCE = 20_000
+#: How many calls one transaction folds: others write in between.
+_FOLD_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,11 @@ class State:
 
     folded: int
     watermark: int | None
+
+    @property
+    def first(self) -> int:
+        """The first microsecond that is not purged."""
+        return _EARLIEST if self.watermark is None else self.watermark
 
 
 def state(connection: sqlite3.Connection) -> State:
@@ -84,25 +92,25 @@ def last(connection: sqlite3.Connection) -> int:
     return int(number)
 
 
-def fold(connection: sqlite3.Connection, least: int = 1) -> bool:
-    """Fold calls of the tail, the oldest first, if there are `least`; whether there may be more."""
+def fold(connection: sqlite3.Connection, least: int = 1) -> tuple[int, bool]:
+    """Fold calls of the tail, the oldest first, if there are `least`; how many, and whether there may be more."""
     folded, end = state(connection).folded, last(connection)
     if end - folded < max(least, 1):
-        return False
+        return 0, False
     upto = min(end, folded + _FOLD_AT_ONCE)
     add(connection, summed(connection, _TAIL, (folded, upto)))
     connection.execute("UPDATE llmbridge_state SET folded = ?", (upto,))
-    return upto < end
+    return upto - folded, upto < end
 
 
 def summed(connection: sqlite3.Connection, calls: str, parameters: Sequence[int]) -> Sheets:
     """The sheets of `calls`, which is what stands behind FROM, summed by SQLite as far as it can."""
-    users, quarters = (sums(connection, keys, calls, parameters) for keys in (_OF_USERS, _OF_TIMES))
+    users, quarters = (sums(connection, keys, calls, parameters) for keys in (OF_USERS, _OF_TIMES))
     return sheets.fold(users, quarters)
 
 
 def sums(
-    connection: sqlite3.Connection, keys: Sequence[str], calls: str, parameters: Sequence[int] | Mapping[str, Any]
+    connection: sqlite3.Connection, keys: Sequence[str], calls: str, parameters: Sequence[Any] | Mapping[str, Any]
 ) -> list[tuple[Any, ...]]:
     """For each combination of `keys` among `calls`, which is what stands behind FROM: these, the two histograms as
     texts (None: nothing), and the numbers in the order of `sheets.NUMBERS`."""
@@ -123,7 +131,7 @@ def sums(
 
 def fold_all(connection: sqlite3.Connection) -> None:
     """Fold the whole tail in this transaction."""
-    while fold(connection):
+    while fold(connection)[1]:
         pass
 
 

@@ -40,7 +40,7 @@ def summarize(connection: sqlite3.Connection, query: UsageQuery) -> list[UsageRo
                 plan.add_sheet(origin, user, uses.of(start), lines, histograms)
     scan = _Scan(connection, plan)
     for gap in plan.coverage.gaps:
-        scan.gap(*gap)
+        scan.gap(*gap, now.first)
     if plan.coverage.parts:
         scan.tail(now.folded)
     return plan.rows()
@@ -80,11 +80,11 @@ class _Scan:
         self._connection.create_function("llmbridge_edges_passed", 1, partial(bisect_right, edges), deterministic=True)
         return "llmbridge_edges_passed(called_at) - 1"
 
-    def gap(self, first: int, last: int) -> None:
-        """Sum the calls of a range. One open below is nearly the whole table, which an index would only read in a
-        slower order; `+` keeps SQLite from using one."""
+    def gap(self, first: int, last: int, not_purged: int) -> None:
+        """Sum the calls of a range from the first microsecond on that is not purged. One open below is nearly the whole
+        table, which an index would only read in a slower order; `+` keeps SQLite from using one."""
         column = "+called_at" if first == to_micros(EARLIEST) else "called_at"
-        self._add("llmbridge_calls", [f"{column} >= :first", f"{column} < :last"], first, last)
+        self._add("llmbridge_calls", [f"{column} >= :first", f"{column} < :last"], max(first, not_purged), last)
 
     def tail(self, folded: int) -> None:
         """Sum the calls of the question that are in no total, but those of its gaps."""

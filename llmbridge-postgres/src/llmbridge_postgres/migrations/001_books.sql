@@ -10,7 +10,7 @@ CREATE TABLE {{tables.llmbridge_schema}} (
 
 INSERT INTO {{tables.llmbridge_schema}} (migration, writable_from) VALUES ('001_books', 1);
 
--- One row. Calls before `watermark` were purged (NULL: none was). Whoever changes totals locks this table.
+-- One row. Calls before `watermark` were purged (NULL: none was), whether or not they are deleted yet. Whoever changes totals locks this table.
 CREATE TABLE {{tables.llmbridge_state}} (
     id integer PRIMARY KEY CHECK (id = 1),
     watermark timestamptz
@@ -223,7 +223,8 @@ SELECT
     error_type,
     error_message,
     metadata
-FROM {{tables.llmbridge_calls}};
+FROM {{tables.llmbridge_calls}}
+WHERE called_at >= coalesce((SELECT watermark FROM {{tables.llmbridge_state}}), '-infinity');
 
 -- Days that were purged come from the totals, a line of which is [provider, model_name, status, calls, requests,
 -- unmeasured, unpriced, cost, total_tokens, prompt_tokens, completion_tokens, timed, response_time_ms, ...], less the
@@ -242,7 +243,9 @@ WITH counted AS (
         response_time_ms::numeric,
         (response_time_ms IS NOT NULL)::int::numeric AS timed
     FROM {{tables.llmbridge_calls}}
-    WHERE status = 'success'
+    WHERE
+        status = 'success'
+        AND called_at >= coalesce((SELECT watermark FROM {{tables.llmbridge_state}}), '-infinity')
     UNION ALL
     SELECT
         origin,

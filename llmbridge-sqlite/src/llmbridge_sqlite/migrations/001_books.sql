@@ -54,7 +54,8 @@ CREATE INDEX llmbridge_calls_by_time ON llmbridge_calls (called_at, id);
 
 CREATE INDEX llmbridge_calls_by_user ON llmbridge_calls (origin, id_at_origin, called_at);
 
--- One row. Calls up to the number `folded` are in the totals; those before `watermark` were purged (NULL: none was).
+-- One row. Calls up to the number `folded` are in the totals; those before `watermark` were purged (NULL: none was),
+-- whether or not they are deleted yet.
 CREATE TABLE llmbridge_state (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     folded INTEGER NOT NULL,
@@ -128,6 +129,7 @@ WITH readable AS (
         ((called_at % 1000000) + 1000000) % 1000000 AS microseconds,
         ((repriced_at % 1000000) + 1000000) % 1000000 AS repriced_microseconds
     FROM llmbridge_calls
+    WHERE called_at >= (SELECT coalesce(watermark, -9223372036854775808) FROM llmbridge_state)
 )
 SELECT
     strftime('%Y-%m-%dT%H:%M:%S', (called_at - microseconds) / 1000000, 'unixepoch')
@@ -233,7 +235,9 @@ counted AS (
         response_time_ms,
         response_time_ms IS NOT NULL AS timed
     FROM llmbridge_calls
-    WHERE status = 'success'
+    WHERE
+        status = 'success'
+        AND called_at >= (SELECT coalesce(watermark, -9223372036854775808) FROM llmbridge_state)
     UNION ALL
     SELECT
         origin,
