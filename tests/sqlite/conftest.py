@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,12 +28,12 @@ async def backend(path: Path) -> AsyncIterator[SQLiteBackend]:
 
 
 @pytest.fixture
-def other(path: Path) -> Iterator[Callable[[], sqlite3.Connection]]:
+def other(path: Path) -> Iterator[Callable[..., sqlite3.Connection]]:
     """Opens the file as another program would; every connection is closed at the end."""
     opened: list[sqlite3.Connection] = []
 
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(path, isolation_level=None)
+    def connect(**options: Any) -> sqlite3.Connection:
+        connection = sqlite3.connect(path, isolation_level=None, **options)
         connection.row_factory = sqlite3.Row
         opened.append(connection)
         return connection

@@ -6,6 +6,8 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from datetime import timedelta
 from decimal import Decimal
 
@@ -23,6 +25,7 @@ from llmbridge.storage import (
 from llmbridge.storage.reference import summarize
 from llmbridge.testing import make_call, make_calls
 from llmbridge_sqlite import SQLiteBackend, connection
+from llmbridge_sqlite import backend as backend_module
 
 
 async def count(backend: SQLiteBackend) -> int:
@@ -61,6 +64,71 @@ async def test_opening_a_locked_file_is_unavailable_and_can_be_tried_again(path,
     holder.execute("ROLLBACK")
     async with backend:
         await backend.ping()
+
+
+async def test_whoever_closes_does_not_wait_for_a_lock(path, other, shell, monkeypatch):
+    monkeypatch.setattr(connection, "BUSY_SECONDS", 3600)
+    monkeypatch.setattr(backend_module, "_CLOSE_SECONDS", 0.1)
+    backend = SQLiteBackend(path)
+    await backend.connect()
+    await backend.apply_migrations()
+    await backend.record_calls([make_call(n) for n in range(300)])
+    holder = other()
+    holder.execute("BEGIN IMMEDIATE")
+    async with asyncio.timeout(60):
+        await backend.disconnect()
+    holder.execute("ROLLBACK")
+    assert shell("SELECT folded AS n FROM llmbridge_state")[0]["n"] == 0
+    async with backend:
+        assert await count(backend) == 300
+
+
+@pytest.mark.parametrize("what", ["connect", "migrate", "record", "execute", "close"])
+def test_whoever_leaves_while_a_lock_is_waited_for_leaves_a_backend_that_opens_again(path, other, what, monkeypatch):
+    monkeypatch.setattr(connection, "BUSY_SECONDS", 3600)
+    monkeypatch.setattr(backend_module, "_CLOSE_SECONDS", 3600 if what == "close" else 0.1)
+    backend, before = SQLiteBackend(path), threading.enumerate()
+
+    async def use() -> int:
+        async with backend:
+            await backend.apply_migrations()
+            return await count(backend)
+
+    async def begin() -> None:
+        if what != "connect":
+            await backend.connect()
+        if what not in ("connect", "migrate"):
+            await backend.apply_migrations()
+            await backend.record_calls([make_call(n) for n in range(300)])
+        holder.execute("BEGIN EXCLUSIVE" if what == "connect" else "BEGIN IMMEDIATE")
+        waiting = {
+            "connect": backend.connect,
+            "migrate": backend.apply_migrations,
+            "record": lambda: backend.record_calls([make_call(1000)]),
+            "execute": lambda: backend.execute("DELETE FROM llmbridge_calls"),
+            "close": backend.disconnect,
+        }[what]
+        kept.append(asyncio.create_task(waiting()))
+        await asyncio.sleep(0.1)
+        if what not in ("connect", "close"):  # those are cancelled as the loop ends
+            kept[0].cancel()
+            await backend.disconnect()
+
+    kept: list[asyncio.Task[object]] = []
+    holder = other(check_same_thread=False)
+    if what == "connect":
+        holder.execute("CREATE TABLE theirs (x)")
+    loop = threading.Thread(target=lambda: asyncio.run(begin()), daemon=True)
+    loop.start()
+    loop.join(60)
+    assert not loop.is_alive()
+    holder.execute("ROLLBACK")
+    tables = [row["name"] for row in holder.execute("SELECT name FROM sqlite_master WHERE name = 'llmbridge_calls'")]
+    stored = [row["n"] for name in tables for row in holder.execute(f"SELECT COUNT(*) AS n FROM {name}")]
+    assert stored == ([] if what in ("connect", "migrate") else [300])
+    while threading.enumerate() != before:
+        time.sleep(0.01)
+    assert asyncio.run(use()) == sum(stored)
 
 
 async def test_a_full_disk_stores_nothing_of_a_batch(backend):

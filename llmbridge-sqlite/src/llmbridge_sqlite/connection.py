@@ -17,8 +17,8 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from llmbridge.storage import StorageRefusedError
@@ -33,22 +33,74 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: How long a statement waits for a lock, and how long opening repeats what does not wait by itself.
+#: How long a statement waits for a lock, and how long it pauses between two looks at it.
 BUSY_SECONDS = 30.0
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+
+
+class Claim:
+    """Who decides about a job: its thread, that it goes on, or a cancelled caller, that it does not."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_taken = self._is_left = False
+
+    def take(self) -> None:
+        """The job goes on, unless its caller has left."""
+        with self._lock:
+            self.look()
+            self._is_taken = True
+
+    def leave(self) -> bool:
+        """The caller leaves; whether he leaves a job that will never go on."""
+        with self._lock:
+            self._is_left = True
+            return not self._is_taken
+
+    def look(self) -> None:
+        """End a job that has done nothing yet, if its caller has left."""
+        if self._is_left:
+            raise _AbandonedError
 
 
 class Session(sqlite3.Connection):
     """A connection whose `execute` takes a function as well: it runs with the connection and leaves no transaction
-    open, however it ends."""
+    open, however it ends.
+
+    It waits for locks by itself. Nothing can end SQLite's own waiting, which would keep the thread busy long after the
+    caller has left.
+    """
+
+    #: Of the job that runs, as long as it has committed nothing.
+    claim: Claim | None = None
 
     def execute(self, statement: Any, parameters: Any = (), /) -> Any:
         if isinstance(statement, str):
-            return super().execute(statement, parameters)
+            return self._run(statement, parameters)
         try:
             return _Answer(statement(self))
         finally:
+            self.claim = None
             if self.in_transaction:
                 self.rollback()
+
+    def _run(self, statement: str, parameters: Any) -> sqlite3.Cursor:
+        deadline, pause = None, _SHORTEST_PAUSE
+        while True:
+            try:
+                cursor = super().execute(statement, parameters)
+            except sqlite3.OperationalError as error:
+                deadline = deadline or time.monotonic() + BUSY_SECONDS
+                if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() + pause > deadline:
+                    raise
+            else:
+                if statement == "COMMIT":
+                    self.claim = None
+                return cursor
+            if self.claim is not None:
+                self.claim.look()
+            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311  spreads contenders, keeps no secret
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 class _Answer:
@@ -73,25 +125,37 @@ class Channel:
     @classmethod
     async def open(cls, location: Location, mode: str, prepare: Callable[[Session], None]) -> Channel:
         """Connect in SQLite's mode `rw`, which makes a file that is missing, or `ro`; then `prepare` the connection.
-        When that fails nothing stays open."""
-
+        When that fails, or the caller is cancelled, nothing stays open."""
+        claim = Claim()
         faults: list[Exception] = []
         opened: list[files.Identity] = []
+        threads: list[threading.Thread] = []
 
         def connect(*args: Any, **options: Any) -> Session:
             """Never fails, since aiosqlite's thread could then outlive the loop to which it reports its end."""
+            threads.append(threading.current_thread())
             session = None
             try:
                 location.create()
                 if location.path is not None:
                     opened.append(files.opening(location.path))
                 session = Session(*args, **options)
-                _patiently(partial(prepare, session))
+                session.claim = claim
+                prepare(session)
+                session.claim = None
             except Exception as error:
                 faults.append(error)
             return session or Session(MEMORY)
 
-        channel = cls(await _unstarted(location.uri(mode), connect), location, opened)
+        try:
+            channel = cls(await _started(location.uri(mode), connect), location, opened)
+        except asyncio.CancelledError:  # aiosqlite ends its thread, and with it the connection
+            claim.leave()
+            while not threads or threads[0].is_alive():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(_SHORTEST_PAUSE)
+            _closed(opened)
+            raise
         for fault in faults:
             await channel.close()
             if isinstance(fault, sqlite3.Error | OSError):
@@ -101,10 +165,10 @@ class Channel:
 
     async def read(self, work: Callable[[Session], T]) -> T:
         """Run `work` in one snapshot of the database, which has everything that was committed before this call."""
-        claim = threading.Lock()
+        claim = Claim()
 
         def snapshot(session: Session) -> T:
-            _go_on(claim)
+            claim.take()
             session.execute("BEGIN")
             result = work(session)
             session.execute("COMMIT")
@@ -115,11 +179,12 @@ class Channel:
     async def write(self, work: Callable[[Session], T]) -> T:
         """Run `work` in one transaction, which holds the lock for writing from its beginning. A caller cancelled
         before it has the lock has written nothing; one cancelled later is held until it is decided."""
-        claim = threading.Lock()
+        claim = Claim()
 
         def transaction(session: Session) -> T:
+            claim.look()
             session.execute("BEGIN IMMEDIATE")
-            _go_on(claim)
+            claim.take()
             self._check_place()
             result = work(session)
             session.execute("COMMIT")
@@ -128,24 +193,28 @@ class Channel:
         return await self._hand_over(transaction, claim, settles=True)
 
     async def run(self, work: Callable[[Session], T]) -> T:
-        """Run `work`, which begins and ends its own transactions. A caller cancelled before it has begun has done
-        nothing; one cancelled later is held until it has ended."""
-        claim = threading.Lock()
+        """Run `work`, which begins and ends its own transactions. A caller cancelled before it has begun, or while it
+        waits for its first lock, has done nothing; one cancelled later is held until it has ended."""
+        claim = Claim()
 
         def begun(session: Session) -> T:
-            _go_on(claim)
+            claim.take()
             return work(session)
 
         return await self._hand_over(begun, claim, settles=True)
 
-    async def _hand_over(self, job: Callable[[Session], T], claim: threading.Lock, *, settles: bool) -> T:
-        """Wait for `job` on its thread. Whoever takes `claim` first decides: the thread, that the job goes on, or a
-        cancelled caller, that it does not."""
-        call = asyncio.ensure_future(self._call(job))
+    async def _hand_over(self, job: Callable[[Session], T], claim: Claim, *, settles: bool) -> T:
+        """Wait for `job` on its thread."""
+
+        def claimed(session: Session) -> T:
+            session.claim = claim
+            return job(session)
+
+        call = asyncio.ensure_future(self._call(claimed))
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
-            if not claim.acquire(blocking=False) and settles:
+            if not claim.leave() and settles:
                 await ended(call)
             else:
                 call.add_done_callback(_take_note)
@@ -171,8 +240,12 @@ class Channel:
         try:
             await self._database.close()
         finally:
-            for file in self._opened:
-                files.closed(file)
+            _closed(self._opened)
+
+
+def _closed(opened: Sequence[files.Identity]) -> None:
+    for file in opened:
+        files.closed(file)
 
 
 def _take_note(call: asyncio.Future[Any]) -> None:
@@ -182,24 +255,18 @@ def _take_note(call: asyncio.Future[Any]) -> None:
 
 
 class _AbandonedError(Exception):
-    """The caller was cancelled before the job began; nobody waits for this."""
-
-
-def _go_on(claim: threading.Lock) -> None:
-    if not claim.acquire(blocking=False):
-        raise _AbandonedError
+    """The caller was cancelled before the job did anything; nobody waits for this."""
 
 
 def switch_to_wal(session: Session) -> bool:
-    """Make the file's journal a write-ahead log; False where its file system cannot have one. SQLite does not wait
-    for locks here, so this belongs into `prepare`, which is repeated."""
+    """Make the file's journal a write-ahead log; False where its file system cannot have one."""
     (mode,) = session.execute("PRAGMA journal_mode").fetchone()
     if mode not in ("wal", "memory"):
         (mode,) = session.execute("PRAGMA journal_mode = WAL").fetchone()
     return mode in ("wal", "memory")
 
 
-def _unstarted(uri: str, factory: Callable[..., Session]) -> aiosqlite.Connection:
+async def _started(uri: str, factory: Callable[..., Session]) -> aiosqlite.Connection:
     """An aiosqlite connection whose thread does not keep the interpreter from exiting.
 
     aiosqlite's threads are no daemons, so one connection never closed would hang the exit for ever. A thread
@@ -210,30 +277,9 @@ def _unstarted(uri: str, factory: Callable[..., Session]) -> aiosqlite.Connectio
     made: list[aiosqlite.Connection] = []
 
     def make() -> None:
-        made.append(
-            aiosqlite.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, factory=cast("Any", factory))
-        )
+        made.append(aiosqlite.connect(uri, uri=True, timeout=0, isolation_level=None, factory=cast("Any", factory)))
 
     maker = threading.Thread(target=make, daemon=True)
     maker.start()
     maker.join()
-    return made[0]
-
-
-def _patiently(step: Callable[[], None]) -> None:
-    deadline = time.monotonic() + BUSY_SECONDS
-    for pause in _pauses():
-        try:
-            return step()
-        except sqlite3.OperationalError as error:
-            if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() + pause > deadline:
-                raise
-        time.sleep(pause)
-    return None
-
-
-def _pauses() -> Iterable[float]:
-    longest = 0.01
-    while True:
-        yield random.uniform(longest / 2, longest)  # noqa: S311  spreads contenders, keeps no secret
-        longest = min(longest * 2, 0.5)
+    return await made[0]
