@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from llmbridge import LLMDatabase
-from llmbridge.plugins import create_backend
 from llmbridge.schemas import CallRecord
 from llmbridge.spool import Spool
 from llmbridge.storage import CallQuery, StorageBackend, UsageQuery
 from llmbridge.storage.reference import summarize
 from llmbridge.testing.comparison import assert_same
+from llmbridge_postgres import PostgreSQLBackend
+from llmbridge_sqlite import SQLiteBackend
 
 from ..postgres.server import Server
 from .programs.calls import number_of, numbered
+from .programs.stores import backend
 
 #: Questions whose answers come from every kept total and from the calls themselves.
 QUESTIONS = (
@@ -40,18 +42,16 @@ class Books:
         self.url = url
         self.home = home
         self.spool_dir = home / "spool"
-        backend = self.backend()
-        assert backend.target is not None
-        self.spool = Spool(backend.target, self.spool_dir)
+        target = self.backend().target
+        assert target is not None
+        self.spool = Spool(target, self.spool_dir)
 
-    def backend(self) -> StorageBackend:
-        made = create_backend(self.url)
-        assert made is not None
-        return made
+    def backend(self) -> SQLiteBackend | PostgreSQLBackend:
+        return backend(self.url)
 
     def open(self, **options: Any) -> LLMDatabase:
         """The books as an application opens them."""
-        return LLMDatabase(self.url, **{"spool_dir": self.spool_dir, "record_timeout": 60, **options})
+        return LLMDatabase(backend=self.backend(), **{"spool_dir": self.spool_dir, "record_timeout": 60, **options})
 
     def check_integrity(self) -> None:
         """What the store's own tools say."""
@@ -144,22 +144,29 @@ async def check(
 
 
 async def _stored(books: Books, attempted: Iterable[int] | None) -> set[int]:
-    """The numbers of the calls in the store, which are as they were recorded, and whose sums equal a scan."""
+    """The numbers of the calls in the store, which are as they were recorded, and whose sums equal a scan, before and
+    after those that wait are folded."""
     backend = books.backend()
     async with backend:
         await backend.apply_migrations()
         calls = await _every_call(backend)
         assert_same(calls, [numbered(number_of(call.id)) for call in calls])
-        for question in QUESTIONS:
-            assert_same(await backend.summarize_usage(question), summarize(calls, question))
-        totals = await backend.check_totals()
-        assert not totals.wrong, totals
+        await _check_sums(backend, calls)
+        await backend.fold_totals()
+        await _check_sums(backend, calls)
     await asyncio.to_thread(books.check_integrity)
     numbers = [number_of(call.id) for call in calls]
     assert len(numbers) == len(set(numbers)), "a call is there twice"
     if attempted is not None:
         assert set(numbers) <= set(attempted)
     return set(numbers)
+
+
+async def _check_sums(backend: SQLiteBackend | PostgreSQLBackend, calls: list[CallRecord]) -> None:
+    for question in QUESTIONS:
+        assert_same(await backend.summarize_usage(question), summarize(calls, question))
+    totals = await backend.check_totals()
+    assert not totals.wrong, totals
 
 
 async def _every_call(backend: StorageBackend) -> list[CallRecord]:

@@ -14,10 +14,10 @@ import pytest
 from llmbridge.errors import StorageUnavailableError
 from llmbridge.recorder import Recorder
 from llmbridge.schemas import CallRecord
-from llmbridge.storage import RecordResult, StorageBackend
+from llmbridge.storage import RecordResult
 
 from . import test_callers, test_kills, test_many_processes
-from .books import Books, SQLiteBooks, check
+from .books import Books, check
 from .conftest import MakeBooks
 from .disk import built
 from .processes import Zygote, acknowledged, zygote
@@ -41,55 +41,33 @@ async def find(fault: Callable[[], Awaitable[object]], told: str, attempts: int 
     pytest.fail(f"{attempts} faults have not found the defect")
 
 
-class DefectiveBooks(SQLiteBooks):
-    """A store whose own sums have the defect."""
-
-    defect = ""
-
-    def backend(self) -> StorageBackend:
-        with defects.applied(self.defect):
-            made = defects.backend(self.url)
-        assert made is not None
-        return made
+async def record_some(programs: Zygote, books: Books, notes: Path, defect: str) -> int:
+    """Record calls in a process that has a defect; how it ended."""
+    process = programs.start(
+        "record", url=books.url, notes=str(notes), numbers=(0, 200), spool_dir=str(books.spool_dir), defect=defect
+    )
+    return await asyncio.to_thread(process.wait)
 
 
-@pytest.fixture
-def defective(tmp_path: Path, request: pytest.FixtureRequest) -> Books:
-    class Made(DefectiveBooks):
-        defect = request.param
+async def test_totals_outside_the_transaction(programs: Zygote, new_books: MakeBooks, tmp_path: Path) -> None:
+    """A process dies within folding, which harms no store whose totals change in one transaction."""
+    books, notes = new_books(), tmp_path / "notes"
+    assert await record_some(programs, books, notes, "killed_while_folding") == -9
+    await check(books, acknowledged(notes), range(200))
 
-    return Made(tmp_path / "defective")
-
-
-@pytest.mark.parametrize("defective", ["totals_outside_the_transaction"], indirect=True)
-async def test_totals_outside_the_transaction(programs: Zygote, defective: DefectiveBooks, tmp_path: Path) -> None:
-    dice, used = next(rounds(1, 1)), 0
-
-    async def kill() -> None:
-        nonlocal used
-        used += 1
-        notes = tmp_path / "notes"
-        first = used * test_kills.CALLS
-        await test_kills.kill_one(programs, defective, notes, first, dice, defect=defective.defect)
-        await check(defective, acknowledged(notes))
-
-    await find(kill, WRONG_SUM)
-
-
-@pytest.mark.parametrize("defective", ["duplicate_counted"], indirect=True)
-async def test_a_duplicate_that_counts(programs: Zygote, defective: DefectiveBooks, tmp_path: Path) -> None:
-    for _ in range(2):
-        process = programs.start(
-            "record",
-            url=defective.url,
-            notes=str(tmp_path / "notes"),
-            numbers=(0, 50),
-            spool_dir=str(defective.spool_dir),
-            defect=defective.defect,
-        )
-        assert await asyncio.to_thread(process.wait) == 0
+    books, notes = new_books(), tmp_path / "notes of the defect"
+    assert await record_some(programs, books, notes, "totals_outside_the_transaction") == -9
     with pytest.raises(AssertionError, match=WRONG_SUM):
-        await check(defective, range(50), range(50))
+        await check(books, acknowledged(notes), range(200))
+
+
+async def test_a_duplicate_that_counts(programs: Zygote, new_sqlite: MakeBooks, tmp_path: Path) -> None:
+    books, notes = new_sqlite(), tmp_path / "notes"
+    assert await record_some(programs, books, notes, "duplicate_counted") == 0
+    await check(books, range(200), range(200))
+    assert await record_some(programs, books, notes, "duplicate_counted") == 0
+    with pytest.raises(AssertionError, match=WRONG_SUM):
+        await check(books, range(200), range(200))
 
 
 async def test_acknowledgement_before_the_commit(programs: Zygote, new_sqlite: MakeBooks, tmp_path: Path) -> None:

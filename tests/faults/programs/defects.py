@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 from llmbridge import recorder, spool
 from llmbridge.errors import RecordRejectedError, StorageUnavailableError
-from llmbridge.plugins import create_backend
 from llmbridge.recorder import Entry, Recorder
 from llmbridge.replay import Replay
 from llmbridge.schemas import CallRecord, RecordStatus
-from llmbridge.storage import RecordResult, StorageBackend, UsageQuery, UsageRow
+from llmbridge.storage import RecordResult
 from llmbridge_postgres import calls as postgres_calls
-from llmbridge_sqlite import SQLiteBackend
+from llmbridge_postgres import totals as postgres_totals
 from llmbridge_sqlite import backend as sqlite_backend
 from llmbridge_sqlite import connection as sqlite_connection
+from llmbridge_sqlite import totals as sqlite_totals
 
 PATCHES: dict[str, Callable[[], None]] = {}
-BACKENDS: dict[str, type[SQLiteBackend]] = {}
-
-_applied: list[str] = []
 
 
 def apply(name: str | None) -> None:
     """Give this process a defect."""
-    if name is None:
-        return
-    _applied.append(name)
-    PATCHES.get(name, lambda: None)()
+    if name is not None:
+        PATCHES[name]()
 
 
 @contextmanager
@@ -45,7 +41,6 @@ def applied(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _applied.clear()
         for place, was in zip(places, before, strict=True):
             for attribute in vars(place).keys() - was.keys():
                 delattr(place, attribute)
@@ -54,26 +49,9 @@ def applied(name: str) -> Iterator[None]:
                     setattr(place, attribute, value)
 
 
-def backend(url: str) -> StorageBackend | None:
-    """The defective backend of this process; None where its backends are sound."""
-    kind = BACKENDS.get(_applied[-1]) if _applied else None
-    if kind is None:
-        return None
-    sound = create_backend(url)
-    assert sound is not None
-    made = kind(url.removeprefix("sqlite:///"))
-    made.target = sound.target
-    return made
-
-
 def patch(function: Callable[[], None]) -> Callable[[], None]:
     PATCHES[function.__name__] = function
     return function
-
-
-def store(kind: type[SQLiteBackend]) -> type[SQLiteBackend]:
-    BACKENDS[(kind.__doc__ or "").rstrip(".").lower().replace(" ", "_")] = kind
-    return kind
 
 
 @patch
@@ -89,41 +67,56 @@ def acknowledge_before_commit() -> None:
     Recorder.leave = at_once  # type: ignore[method-assign]
 
 
-class _Counting(SQLiteBackend):
-    """Keeps the number of calls in a table, and answers the ungrouped question from there."""
-
-    async def apply_migrations(self, path: Any = None) -> Any:
-        report = await super().apply_migrations(path)
-        await self.execute("CREATE TABLE IF NOT EXISTS seeded (calls INTEGER NOT NULL)")
-        await self.execute("INSERT INTO seeded SELECT 0 WHERE NOT EXISTS (SELECT * FROM seeded)")
-        return report
-
-    async def summarize_usage(self, query: UsageQuery) -> list[UsageRow]:
-        rows = await super().summarize_usage(query)
-        if query == UsageQuery():
-            counted = await self.fetch_value("SELECT calls FROM seeded")
-            rows = [replace(row, calls=counted) for row in rows]
-        return rows
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-@store
-class TotalsOutsideTheTransaction(_Counting):
-    """Totals outside the transaction."""
-
-    async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
-        result = await super().record_calls(calls)
-        await self.execute("UPDATE seeded SET calls = calls + $1", result.inserted)
-        return result
+@patch
+def killed_while_folding() -> None:
+    """No defect, but the end that the next one would not survive."""
+    _fold_in_halves(is_one_transaction=True)
 
 
-@store
-class DuplicateCounted(_Counting):
-    """Duplicate counted."""
+@patch
+def totals_outside_the_transaction() -> None:
+    _fold_in_halves(is_one_transaction=False)
 
-    async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
-        result = await super().record_calls(calls)
-        await self.execute("UPDATE seeded SET calls = calls + $1", len(calls))
-        return result
+
+def _fold_in_halves(*, is_one_transaction: bool) -> None:
+    """Folding dies between its halves: on SQLite the calls are in the totals and wait to be folded all the same, on
+    PostgreSQL they are in neither."""
+    add, summed = sqlite_totals.add, postgres_totals.summed
+
+    def add_and_die(connection: sqlite3.Connection, more: Any) -> None:
+        add(connection, more)
+        if not is_one_transaction:
+            connection.execute("COMMIT")
+        _die()
+
+    async def die_and_sum(session: Any, calls: str, *parameters: Any) -> Any:
+        if calls == postgres_totals._OF_LOTS:
+            if not is_one_transaction:
+                await session.connection.execute("COMMIT")
+            _die()
+        return await summed(session, calls, *parameters)
+
+    sqlite_totals.add = add_and_die
+    postgres_totals.summed = die_and_sum  # type: ignore[assignment]
+
+
+@patch
+def duplicate_counted() -> None:
+    """Every batch is folded at once, by the ids of what was to be recorded."""
+    record = sqlite_backend._record
+
+    def record_and_fold(session: Any, calls: Sequence[CallRecord], where: str) -> tuple[RecordResult, int]:
+        result, _ = record(session, calls, where)
+        ids = ", ".join(f"X'{call.id.hex}'" for call in calls)
+        sqlite_totals.add(session, sqlite_totals.summed(session, f"llmbridge_calls WHERE id IN ({ids})", ()))
+        session.execute("UPDATE llmbridge_state SET folded = ?", (sqlite_totals.last(session),))
+        return result, 0
+
+    sqlite_backend._record = record_and_fold
 
 
 @patch

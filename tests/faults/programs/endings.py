@@ -14,6 +14,7 @@ from functools import partial
 
 from calls import numbered
 from recording import Notes
+from stores import backend
 
 from llmbridge import LLMDatabase
 from llmbridge.errors import WrongLoopError
@@ -36,7 +37,7 @@ def run(way: str, *, url: str, spool_dir: str, accepted: str, acknowledged: str)
 
 async def work(url: str, spool_dir: str, accepted: Notes, acknowledged: Notes) -> LLMDatabase:
     """Record calls without end; return when some are acknowledged and others wait."""
-    db = LLMDatabase(url, spool_dir=spool_dir, record_timeout=60)
+    db = LLMDatabase(backend=backend(url), spool_dir=spool_dir, record_timeout=60)
     await db.initialize()
     noted, enough = 0, asyncio.Event()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import defects
 from calls import numbered
+from stores import backend
 
 from llmbridge import LLMDatabase
 from llmbridge.errors import StorageError
@@ -41,10 +42,7 @@ def run(program: str, arguments: dict[str, Any]) -> int | None:
 
 
 def books(url: str, options: dict[str, Any]) -> LLMDatabase:
-    made = defects.backend(url)
-    if made is not None:
-        return LLMDatabase(backend=made, **options)
-    return LLMDatabase(url, **options)
+    return LLMDatabase(backend=backend(url), **options)
 
 
 def record(
