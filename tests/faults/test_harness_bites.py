@@ -120,7 +120,7 @@ async def test_commits_that_are_not_synced(powerless: Zygote, new_sqlite: MakeBo
     await find(lose_power, "", 10)
 
 
-@pytest.mark.parametrize(("defect", "told"), [("spool_not_synced", ""), ("spool_folders_not_synced", LOST)])
+@pytest.mark.parametrize(("defect", "told"), [("spool_not_synced", ""), ("folders_not_synced", LOST)])
 async def test_a_spool_that_is_not_synced(defect: str, told: str, powerless: Zygote, tmp_path: Path) -> None:
     dice, folders = next(rounds(1, 1)), count()
 

@@ -13,7 +13,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from .errors import StorageError, StorageUnavailableError
 from .schemas import CallRecord
+from .storage.private_files import exists, make_private_file
 
 #: The largest that a spool's file grows, in bytes: about a million calls. What comes then is refused.
 MAX_BYTES = 1024 * 1024 * 1024
@@ -168,7 +169,7 @@ class Spool:
                 file.execute("ROLLBACK")
             return
         with self._explained():
-            nearest = next((folder for folder in self.path.parents if _exists(folder)), self.path.parent)
+            nearest = next((folder for folder in self.path.parents if exists(folder)), self.path.parent)
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             raise StorageUnavailableError(
                 f"calls cannot wait in {self.path.parent}: {nearest} is no folder that this process may write; give "
@@ -242,7 +243,7 @@ class Spool:
             with _one_at_a_time, self._explained():
                 _close_inherited_turns()
                 path = self.path.with_suffix(".turn")
-                _make(path)
+                make_private_file(path)
                 lock = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
                 try:
                     lock.execute("BEGIN EXCLUSIVE")
@@ -272,7 +273,7 @@ class Spool:
     def _opened(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
         with _one_at_a_time, self._explained():
             if create:
-                _make(self.path)
+                make_private_file(self.path)
             uri = f"{self.path.as_uri()}?mode=rw"
             with closing(sqlite3.connect(uri, uri=True, timeout=_LOCK_SECONDS, isolation_level=None)) as file:
                 _prepare(file)
@@ -287,47 +288,11 @@ class Spool:
             raise StorageUnavailableError(f"calls cannot wait in {self.path}: {told}") from error
 
 
-def _make(path: Path) -> None:
-    """Make a file for its owner alone, and the folders above it. One that exists is not opened: closing a file takes
-    away the locks that this process has on it."""
-    if _exists(path):
-        return
-    for folder in reversed([parent for parent in path.parents if not _exists(parent)]):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        _sync_folder(folder.parent)
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        _sync_folder(path.parent)
-
-
-def _exists(path: Path) -> bool:
-    """Whether something is there.
-
-    :raises OSError: that cannot be told
-    """
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
-
-
 def _close_inherited_turns() -> None:
     for lock, process in list(_turns.items()):
         if process != os.getpid():
             del _turns[lock]
             lock.close()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, without which a loss of power takes the files."""
-    if sys.platform == "win32":
-        return
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _prepare(file: sqlite3.Connection) -> None:

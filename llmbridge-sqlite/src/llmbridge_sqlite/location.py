@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmbridge.storage import InvalidStorageURLError, StorageRefusedError
+from llmbridge.storage.private_files import make_private_file
 
 MEMORY = ":memory:"
 
@@ -49,7 +49,7 @@ class Location:
 
     def create(self) -> None:
         """Make the file, empty and for its owner alone, and the folders above it. What exists stays as it is, and is
-        not opened: closing a file takes away all locks that this process has on it, those of SQLite included.
+        not opened.
 
         :raises OSError: it cannot be made, or what exists cannot be read
         :raises StorageRefusedError: what exists is something else than a SQLite database
@@ -60,10 +60,7 @@ class Location:
             if self.path.exists():
                 self._check_file(self.path)
                 return
-            for folder in reversed([parent for parent in self.path.parents if not parent.exists()]):
-                folder.mkdir(mode=0o700, exist_ok=True)
-            with suppress(FileExistsError):
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            make_private_file(self.path)
 
     @staticmethod
     def _check_file(path: Path) -> None:

@@ -16,7 +16,7 @@ from llmbridge.errors import RecordRejectedError, StorageUnavailableError
 from llmbridge.recorder import Entry, Recorder
 from llmbridge.replay import Replay
 from llmbridge.schemas import CallRecord, RecordStatus
-from llmbridge.storage import RecordResult
+from llmbridge.storage import RecordResult, private_files
 from llmbridge_postgres import calls as postgres_calls
 from llmbridge_postgres import totals as postgres_totals
 from llmbridge_sqlite import backend as sqlite_backend
@@ -150,8 +150,8 @@ def spool_not_synced() -> None:
 
 
 @patch
-def spool_folders_not_synced() -> None:
-    spool._sync_folder = lambda folder: None
+def folders_not_synced() -> None:
+    private_files._sync_folder = lambda folder: None
 
 
 @patch
