@@ -187,7 +187,8 @@ class StorageBackend(ABC):
 
     async def erase_user(self, origin: str, id_at_origin: str) -> int:
         """Make `id_at_origin` None wherever it stands with this origin, in calls and in totals; the sums stay.
-        Return how many rows, of calls and of totals, changed. [erase]
+        Return how many changed: calls, and rows of purged days' totals with the grain of a day, as `read_totals`
+        gives them. [erase]
 
         :raises UnsupportedOperationError: the backend lacks the capability
         """
