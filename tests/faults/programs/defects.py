@@ -85,23 +85,25 @@ def totals_outside_the_transaction() -> None:
 def _fold_in_halves(*, is_one_transaction: bool) -> None:
     """Folding dies between its halves: on SQLite the calls are in the totals and wait to be folded all the same, on
     PostgreSQL they are in neither."""
-    add, summed = sqlite_totals.add, postgres_totals.summed
+    add = sqlite_totals.add
+
+    def die_at_the_mark(statement: str) -> None:
+        if "SET folded" in statement:
+            _die()
 
     def add_and_die(connection: sqlite3.Connection, more: Any) -> None:
         add(connection, more)
+        connection.set_trace_callback(die_at_the_mark)
         if not is_one_transaction:
             connection.execute("COMMIT")
+
+    async def die_and_add(session: Any, more: Any) -> None:
+        if not is_one_transaction:
+            await session.connection.execute("COMMIT")
         _die()
 
-    async def die_and_sum(session: Any, calls: str, *parameters: Any) -> Any:
-        if calls == postgres_totals._OF_LOTS:
-            if not is_one_transaction:
-                await session.connection.execute("COMMIT")
-            _die()
-        return await summed(session, calls, *parameters)
-
     sqlite_totals.add = add_and_die
-    postgres_totals.summed = die_and_sum  # type: ignore[assignment]
+    postgres_totals.add = die_and_add
 
 
 @patch
