@@ -10,7 +10,8 @@ CREATE TABLE {{tables.llmbridge_schema}} (
 
 INSERT INTO {{tables.llmbridge_schema}} (migration, writable_from) VALUES ('001_books', 1);
 
--- One row. Calls before `watermark` were purged (NULL: none was), whether or not they are deleted yet. Whoever changes totals locks this table.
+-- One row. Calls before `watermark` were purged (NULL: none was), whether or not they are deleted yet. Whoever changes
+-- totals locks this table.
 CREATE TABLE {{tables.llmbridge_state}} (
     id integer PRIMARY KEY CHECK (id = 1),
     watermark timestamptz
