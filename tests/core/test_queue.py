@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from llmbridge import queue
-from llmbridge.records import build, new_id
+from llmbridge.entries import complete
+from llmbridge.pricing import PriceBook
+from llmbridge.records import new_id
 from llmbridge.schemas import CallRecord
 
 WIDE = "\U0001f600"
@@ -35,7 +37,7 @@ TEXTS = (
 def call(**changes: Any) -> CallRecord:
     tokens = {"prompt_tokens": 10**9, "completion_tokens": 10**9, "total_tokens": 2 * 10**9, "response_time_ms": 10**6}
     known = {"id": new_id(), "origin": "shop", "provider": "openai", "model_name": "gpt-4o", "estimated_cost": "0.5"}
-    return build({**known, **tokens, "called_at": datetime.now(UTC), "temperature": 0.5, **changes})
+    return complete({**known, **tokens, "called_at": datetime.now(UTC), "temperature": 0.5, **changes}, PriceBook())
 
 
 #: What each call of a kind has besides, made anew for each, as callers do.
