@@ -90,3 +90,16 @@ async def test_a_record_takes_no_more_memory_than_is_counted(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["plain", "no metadata", "short metadata"])
 def test_as_many_ordinary_calls_may_wait_as_the_bound_on_their_number_says(kind: str) -> None:
     assert queue.size(call(**KINDS[kind]())) * queue.MAX_PENDING <= queue.MAX_PENDING_BYTES
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_counted_fits_all_the_same(kind: str) -> None:
+    assert queue.size(call(**KINDS[kind]())) * queue.UNCOUNTED <= queue.MAX_PENDING_BYTES
+
+
+async def test_calls_are_counted_once_many_wait() -> None:
+    waiting = queue.Queue()
+    for _ in range(queue.UNCOUNTED + 1):
+        made = call()
+        waiting.add((made, asyncio.get_running_loop().create_future(), 0.0, waiting.size(made)))
+    assert [entry[3] for entry in waiting] == [0] * queue.UNCOUNTED + [queue.size(made)]

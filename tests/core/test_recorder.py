@@ -469,6 +469,7 @@ async def test_a_call_left_by_its_caller_is_told_of_if_it_is_lost(caplog: pytest
 
 async def test_callers_beyond_the_bound_of_bytes_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "MAX_PENDING_BYTES", 30_000)
+    monkeypatch.setattr(queue, "UNCOUNTED", 0)
     store = Store()
     recorder = Recorder(store.write, patience=5)
     large = [call().model_copy(update={"metadata": {"text": "x" * 8000}}) for _ in range(20)]

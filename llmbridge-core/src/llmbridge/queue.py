@@ -11,9 +11,11 @@ from typing import Any
 from .limits import MAX_NAME
 from .schemas import CallRecord, RecordStatus
 
-#: Most records that wait, and most bytes that they take; further callers wait for room.
+#: Most records that wait, and most bytes that they take; further callers wait for room. What comes while fewer than
+#: `UNCOUNTED` wait is not looked at: they fit, whatever they hold, and to look at them would take time of every call.
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 64 * 1024 * 1024
+UNCOUNTED = 200
 
 #: What a record with its entry takes at most, apart from the fields of any size, where its ten texts are in ASCII; and
 #: how much more where some of those texts have characters of four bytes.
@@ -47,6 +49,10 @@ class Queue:
     def is_full(self) -> bool:
         """Whether further callers had better wait."""
         return len(self._entries) >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES
+
+    def size(self, call: CallRecord) -> int:
+        """How many bytes of memory a record that comes now is taken to have."""
+        return size(call) if len(self._entries) >= UNCOUNTED else 0
 
     def add(self, entry: Entry) -> None:
         """Put an entry at the end."""

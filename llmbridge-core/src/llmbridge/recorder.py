@@ -20,7 +20,7 @@ from .errors import (
     WrongLoopError,
 )
 from .metrics import Counters
-from .queue import Entry, Queue, size
+from .queue import Entry, Queue
 from .schemas import CallRecord, RecordStatus
 from .storage.types import MAX_BATCH, RecordResult
 
@@ -112,9 +112,9 @@ class Recorder:
         :raises RecordRejectedError: the store can never hold this call
         :raises StorageError: the call is not known to be stored
         """
-        if self._trouble is None and not self._waiting.is_full:
-            return self.leave(call, since)
         self._check_open()
+        if self._trouble is None and not self._waiting.is_full:
+            return self._enqueue(call, since)
         return self._record_with_room(call, since)
 
     async def _record_with_room(self, call: CallRecord, since: float | None) -> RecordStatus:
@@ -173,7 +173,7 @@ class Recorder:
     def _enqueue(self, call: CallRecord, since: float | None) -> asyncio.Future[RecordStatus]:
         loop = asyncio.get_running_loop()
         settled: asyncio.Future[RecordStatus] = loop.create_future()
-        self._add((call, settled, since or loop.time(), size(call)))
+        self._add((call, settled, since or loop.time(), self._waiting.size(call)))
         return settled
 
     def _add(self, entry: Entry) -> None:
