@@ -700,9 +700,9 @@ async def test_a_store_that_fails_to_close_takes_no_report_along(
 async def test_no_log_line_and_no_error_shows_a_password(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with books(store, tmp_path, on_storage_error="log", record_timeout=0.1) as db:
-        store.fault = StorageUnavailableError(str(AWAY))
-        with pytest.raises(StorageUnavailableError) as failed:
+    async with books(store, tmp_path, on_storage_error="log", record_timeout=60) as db:
+        store.fault = StorageRefusedError(str(AWAY))
+        with pytest.raises(StorageRefusedError) as failed:
             await db.record_api_call(**FIELDS)
         assert (await db.keep(FIELDS))[1] == "lost"
         leaving = asyncio.create_task(db.record_api_call(**FIELDS))

@@ -222,4 +222,4 @@ async def test_calls_left_in_memory_when_a_process_ends(programs: Zygote, new_sq
         await asyncio.to_thread(process.wait)
         await check(books, acknowledged(accepted))
 
-    await find(end, LOST, 5)
+    await find(end, LOST)

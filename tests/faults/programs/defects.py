@@ -56,15 +56,15 @@ def patch(function: Callable[[], None]) -> Callable[[], None]:
 
 @patch
 def acknowledge_before_commit() -> None:
-    leave = Recorder.leave
+    enqueue = Recorder._enqueue
 
-    def at_once(self: Recorder, call: CallRecord, since: float | None = None) -> asyncio.Future[RecordStatus]:
-        leave(self, call, since)
+    def at_once(self: Recorder, call: CallRecord, since: float | None) -> asyncio.Future[RecordStatus]:
+        enqueue(self, call, since)
         told: asyncio.Future[RecordStatus] = asyncio.get_running_loop().create_future()
         told.set_result("committed")
         return told
 
-    Recorder.leave = at_once  # type: ignore[method-assign]
+    Recorder._enqueue = at_once  # type: ignore[method-assign]
 
 
 def _die() -> None:
@@ -173,26 +173,26 @@ def no_migration_lock() -> None:
 def dropped_future() -> None:
     answer = recorder._answer
 
-    def all_but_one(entries: Sequence[Entry], outcome: RecordStatus) -> None:
-        answer(entries[:-1] if len(entries) > 3 else entries, outcome)
+    def all_but_one(entries: Sequence[Entry], outcome: RecordStatus) -> int:
+        return answer(entries[:-1] if len(entries) > 3 else entries, outcome)
 
     recorder._answer = all_but_one
 
 
 @patch
 def cancelled_caller_takes_others_along() -> None:
-    leave = Recorder.leave
+    enqueue = Recorder._enqueue
 
-    def tied(self: Recorder, call: CallRecord, since: float | None = None) -> asyncio.Future[RecordStatus]:
+    def tied(self: Recorder, call: CallRecord, since: float | None) -> asyncio.Future[RecordStatus]:
         def take_along(future: asyncio.Future[RecordStatus]) -> None:
             if future.cancelled() and self._waiting:
                 self._waiting.take(1)[0][1].set_result("committed")
 
-        settled = leave(self, call, since)
+        settled = enqueue(self, call, since)
         settled.add_done_callback(take_along)
         return settled
 
-    Recorder.leave = tied  # type: ignore[method-assign]
+    Recorder._enqueue = tied  # type: ignore[method-assign]
 
 
 @patch
