@@ -130,6 +130,7 @@ class Channel:
         faults: list[Exception] = []
         opened: list[files.Identity] = []
         threads: list[threading.Thread] = []
+        made: list[Session] = []
 
         def connect(*args: Any, **options: Any) -> Session:
             """Never fails, since aiosqlite's thread could then outlive the loop to which it reports its end."""
@@ -139,21 +140,26 @@ class Channel:
                 location.create()
                 if location.path is not None:
                     opened.append(files.opening(location.path))
-                session = Session(*args, **options)
+                session = Session(*args, **(options | {"check_same_thread": False}))
+                made.append(session)
                 session.claim = claim
                 prepare(session)
                 session.claim = None
             except Exception as error:
                 faults.append(error)
-            return session or Session(MEMORY)
+            if session is None:
+                made.append(session := Session(MEMORY, check_same_thread=False))
+            return session
 
         try:
             channel = cls(await _started(location.uri(mode), connect), location, opened)
-        except asyncio.CancelledError:  # aiosqlite ends its thread, and with it the connection
+        except asyncio.CancelledError:  # aiosqlite ends its thread, and leaves the connection to us
             claim.leave()
             while not threads or threads[0].is_alive():
                 with suppress(asyncio.CancelledError):
                     await asyncio.sleep(_SHORTEST_PAUSE)
+            for session in made:
+                session.close()
             _closed(opened)
             raise
         for fault in faults:
