@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from llmbridge.cli.database import Choice
+
 Command = Callable[..., Any]
 SECRET = "s3cr3t-w0rd"
 
@@ -123,6 +125,13 @@ def test_what_is_said_of_a_missing_file_makes_it(cli: Command, own_directory: Pa
     assert cli(*words).code == 0
     assert (folder / "calls.db").is_file()
     assert cli("usage", "--db", str(folder / "calls.db")).code == 0
+
+
+def test_books_are_named_by_their_schema_without_the_secrets_of_the_url() -> None:
+    choice = Choice("postgresql://shop:hunter2@db/orders?schema=Other%20books&sslmode=require&sslpassword=x", "--db")
+    assert choice.shown() == "postgresql://shop:***@db/orders?schema=Other%20books"
+    assert f"llmbridge init-db --db '{choice.shown()}' makes them" in str(choice.without_books())
+    assert Choice("postgresql://db/orders", "--db").shown() == "postgresql://db/orders"
 
 
 @pytest.mark.parametrize(

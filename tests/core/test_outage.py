@@ -94,6 +94,16 @@ def books(store: Store, folder: Path, **options: Any) -> LLMDatabase:
     return LLMDatabase(backend=store, **{"record_timeout": 0.3, "spool_dir": folder, **options})
 
 
+async def hanging(db: LLMDatabase, store: Store) -> list[asyncio.Task[UUID | None]]:
+    """Ten callers whose calls a store that hangs has in hand."""
+    await db.initialize()
+    store.answers.clear()
+    recording = [asyncio.create_task(db.record_api_call(**FIELDS)) for _ in range(10)]
+    while not store.batches:
+        await asyncio.sleep(0)
+    return recording
+
+
 async def replayed(spool: Spool, left: int = 0) -> None:
     async with asyncio.timeout(20):
         while (await asyncio.to_thread(spool.counts)).waiting > left:
@@ -598,11 +608,7 @@ async def test_a_store_that_answers_and_takes_no_calls_is_not_healthy(store: Sto
 
 async def test_closing_twice_is_closing_once(store: Store, spool: Spool, tmp_path: Path) -> None:
     db = books(store, tmp_path, record_timeout=60)
-    await db.initialize()
-    store.answers.clear()
-    recording = [asyncio.create_task(db.record_api_call(**FIELDS)) for _ in range(10)]
-    while not store.batches:
-        await asyncio.sleep(0)
+    recording = await hanging(db, store)
     report = CloseReport(committed=0, spooled=10, lost=0)
     assert await asyncio.gather(db.close(timeout=0.1), db.close(timeout=0.1)) == [report, report]
     assert None not in await asyncio.gather(*recording)
@@ -612,11 +618,7 @@ async def test_closing_twice_is_closing_once(store: Store, spool: Spool, tmp_pat
 
 async def test_a_closing_that_is_cut_off_goes_on(store: Store, spool: Spool, tmp_path: Path) -> None:
     db = books(store, tmp_path, record_timeout=60)
-    await db.initialize()
-    store.answers.clear()
-    recording = [asyncio.create_task(db.record_api_call(**FIELDS)) for _ in range(10)]
-    while not store.batches:
-        await asyncio.sleep(0)
+    recording = await hanging(db, store)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await db.close(timeout=0.3)
@@ -681,6 +683,13 @@ async def test_an_answer_after_the_closing_is_lost_where_there_is_no_spool(
     assert (await db.keep(FIELDS))[1] == "lost"
     assert db.metrics()["calls_lost"] == 1
     assert [level for level, _ in lines(caplog)] == ["ERROR"]
+
+
+async def test_a_call_whose_store_was_closed_by_another_is_lost_once(store: Store, tmp_path: Path) -> None:
+    async with books(store, tmp_path, on_storage_error="log") as db:
+        await store.disconnect()
+        assert (await db.keep(FIELDS))[1] == "lost"
+        assert db.metrics()["calls_lost"] == 1
 
 
 async def test_a_store_that_fails_to_close_takes_no_report_along(

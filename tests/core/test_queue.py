@@ -20,18 +20,12 @@ from llmbridge.records import new_id
 from llmbridge.schemas import CallRecord
 
 WIDE = "\U0001f600"
-TEXTS = (
-    "origin",
-    "id_at_origin",
-    "provider",
-    "model_name",
-    "requested_model",
-    "price_version",
-    "finish_reason",
-    "response_id",
-    "system_prompt_hash",
-    "error_type",
-)
+#: The texts that every record has, or may have, and whose length is bounded.
+TEXTS = [
+    name
+    for name, field in CallRecord.model_fields.items()
+    if field.annotation in (str, str | None) and name != "error_message"
+]
 
 
 def call(**changes: Any) -> CallRecord:

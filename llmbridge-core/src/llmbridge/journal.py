@@ -53,8 +53,8 @@ class Journal:
     async def record(
         self, given: Mapping[str, Any], priced_as: str | None = None, *, kept: bool = False
     ) -> tuple[CallRecord, RecordStatus]:
-        """The complete record of a call and what became of it, once it is committed or spooled. With `kept`, whoever
-        asks does something about calls that come too late.
+        """The complete record of a call and what became of it, once it is committed or spooled; one that is to be
+        `kept` is spooled also after the books were closed.
 
         :raises RecordRejectedError: it can never be stored
         :raises StorageError: it is not known to be stored
@@ -77,8 +77,11 @@ class Journal:
             self._abandon(given, priced_as)
             raise
         except (StorageClosedError, WrongLoopError):
-            self._counters.calls_lost += not kept
-            raise
+            late = await self._spool_late(given, priced_as) if kept else None
+            if late is None:
+                self._counters.calls_lost += 1
+                raise
+            return late, "spooled"
         finally:
             self._arriving -= 1
             if self._all_arrived is not None and not self._arriving:
@@ -102,10 +105,6 @@ class Journal:
         record = None
         with contextlib.suppress(Exception):
             record = self._completed(given, priced_as)
-        if isinstance(failure, StorageClosedError | WrongLoopError):
-            if record is not None and await self._is_spooled(record):
-                return record, "spooled"
-            self._counters.calls_lost += 1
         self._tell_loss(given, failure)
         return record, "lost"
 
@@ -270,16 +269,17 @@ class Journal:
             self._counters.calls_lost += 1
             self._tell_loss(given, error)
 
-    async def _is_spooled(self, record: CallRecord) -> bool:
-        """Whether a call that came too late waits for the next start."""
+    async def _spool_late(self, given: Mapping[str, Any], priced_as: str | None) -> CallRecord | None:
+        """The record of a call that came too late, once it waits for the next start; None where it cannot."""
         if self._spool is None:
-            return False
+            return None
         try:
+            record = self._completed(given, priced_as)
             await asyncio.to_thread(self._spool.put, [record])
-        except StorageUnavailableError:
-            return False
+        except StorageError:
+            return None
         self._counters.calls_spooled += 1
-        return True
+        return record
 
     def _tell_loss(self, given: Mapping[str, Any], error: Exception) -> None:
         told = error if isinstance(error, StorageError) else f"recording it raised {type(error).__name__}"

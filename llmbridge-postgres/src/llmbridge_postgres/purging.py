@@ -21,7 +21,7 @@ from .session import Session
 #: Where a call stands in the order of times: its `called_at` and id.
 Place = tuple[datetime, UUID]
 #: Before all calls, and behind them.
-BEFORE_ALL: Place | None = (EARLIEST, UUID(int=0))
+BEFORE_ALL: Place = (EARLIEST, UUID(int=0))
 _BEHIND_ALL: Place = (LATEST, UUID(int=2**128 - 1))
 
 #: Calls that one transaction deletes: others write in between.

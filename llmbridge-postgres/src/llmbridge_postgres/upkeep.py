@@ -36,7 +36,8 @@ class Upkeep(StorageBackend):
         async def purged() -> int:
             await self.fold_totals()  # ahead, so that what is left for the transaction that purges is little
             await self._write(partial(purging.purge, to=midnight, where=self._where))
-            deleted, last = 0, purging.BEFORE_ALL
+            deleted = 0
+            last: purging.Place | None = purging.BEFORE_ALL
             while last is not None:
                 more, last = await self._write(partial(purging.delete, after=last, where=self._where))
                 deleted += more

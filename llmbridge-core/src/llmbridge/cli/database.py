@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ..errors import LLMBridgeError
 from . import output
@@ -40,15 +41,15 @@ class Choice:
             return str(parse(self.url)[0])
 
     def shown(self) -> str:
-        """The URL without password, and the schema if one is named."""
+        """The URL without password, and of the options with the schema alone."""
         from ..storage.url import parse
 
         schema = parse(self.url)[1].get("schema")
-        return self.masked() if schema is None else f"{self.masked()}, schema {schema}"
+        return self.masked() if schema is None else f"{self.masked()}?schema={quote(schema)}"
 
     def without_books(self) -> UserError:
         """What to say where the database is there and has no books."""
-        making = f"llmbridge init-db --db {shlex.quote(self.masked())}"
+        making = f"llmbridge init-db --db {shlex.quote(self.shown())}"
         return UserError(f"there are no books in {output.clean(self.shown())} yet; {output.clean(making)} makes them")
 
     def missing(self) -> str | None:

@@ -81,7 +81,7 @@ def usage(
     "unpriced" calls have a cost that nobody knows: the sum is then marked ≥, or "unknown" where it holds nothing
     else. "unmeasured" calls have unknown tokens. Times are those of successful calls, in milliseconds; of --times,
     those under "first" are to the first token, and percentiles are within 1.1 %. --json has all of it. A --since that
-    counts back from now moves on to midnight (UTC) where of its day there are only totals, and says so.
+    counts back from now moves back to midnight (UTC) where of its day there are only totals, and says so.
     """
     zone = questions.zone(tz)
     now = datetime.now(UTC)
