@@ -606,11 +606,22 @@ async def test_a_store_that_answers_and_takes_no_calls_is_not_healthy(store: Sto
             await asyncio.sleep(0.01)
 
 
-async def test_closing_twice_is_closing_once(store: Store, spool: Spool, tmp_path: Path) -> None:
+async def test_closing_twice_is_closing_once(
+    store: Store, spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+    disconnect = store.disconnect
+
+    async def close_once() -> None:
+        closed.append(store)
+        await disconnect()
+
+    monkeypatch.setattr(store, "disconnect", close_once)
     db = books(store, tmp_path, record_timeout=60)
     recording = await hanging(db, store)
     report = CloseReport(committed=0, spooled=10, lost=0)
     assert await asyncio.gather(db.close(timeout=0.1), db.close(timeout=0.1)) == [report, report]
+    assert closed == [store]
     assert None not in await asyncio.gather(*recording)
     assert spool.counts().waiting == 10
     store.answers.set()

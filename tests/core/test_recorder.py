@@ -250,6 +250,22 @@ async def test_closing_without_time_passes_on_callers_that_wait_for_room(monkeyp
     assert len(other.stored) == 4
 
 
+async def test_closing_waits_for_a_caller_who_has_room_and_does_not_know_it_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queue, "MAX_PENDING", 1)
+    store = Store()
+    store.gate.clear()
+    recorder = Recorder(store.write, patience=20)
+    tasks = [asyncio.ensure_future(recorder.record(call())) for _ in range(3)]
+    while not store.batches:
+        await asyncio.sleep(0)
+    store.gate.set()  # the writer goes on, and ends, in the turn of the event loop in which the closing begins
+    await asyncio.create_task(recorder.close(timeout=20))
+    assert len(store.stored) == 3
+    assert await asyncio.gather(*tasks) == ["committed"] * 3
+
+
 async def test_closing_a_slow_store_is_no_outage() -> None:
     store, log = Store(), Log()
     store.gate.clear()

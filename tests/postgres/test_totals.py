@@ -10,8 +10,10 @@ from decimal import Decimal
 import asyncpg
 import pytest
 
+from llmbridge.errors import RecordRejectedError
+from llmbridge.recorder import Recorder
 from llmbridge.schemas import CallRecord
-from llmbridge.storage import EARLIEST, LATEST, CostChange, StorageBackend, StorageRefusedError, UsageQuery
+from llmbridge.storage import EARLIEST, LATEST, CallQuery, CostChange, StorageBackend, StorageRefusedError, UsageQuery
 from llmbridge.storage.reference import summarize
 from llmbridge.testing import make_call, make_calls, make_totals
 from llmbridge.testing.comparison import assert_same
@@ -122,6 +124,27 @@ async def test_a_batch_that_meets_a_purge_is_stored_or_expired(
     assert (await backend.check_totals()).wrong == 0
 
 
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+async def test_a_purge_among_writers_succeeds_also_where_transactions_are_stricter_by_default(
+    isolation: str, backend: PostgreSQLBackend, database: str, url: str, shell: Shell
+) -> None:
+    shell(f"ALTER DATABASE {database} SET default_transaction_isolation = '{isolation}'")
+    midnight = EPOCH.replace(hour=0) + DAY
+    calls = [make_call(number) for number in range(400)]
+    async with PostgreSQLBackend(url) as purging, PostgreSQLBackend(url) as writing:
+        await purging.record_calls(calls[:1])
+        recorders = [Recorder(writing.record_calls, patience=60) for _ in range(20)]
+        recording = [recorders[number % 20].record(call) for number, call in enumerate(calls[1:])]
+        purged, *outcomes = await asyncio.gather(purging.purge_calls(midnight), *recording, return_exceptions=True)
+        assert isinstance(purged, int), purged
+        expired = sum(isinstance(outcome, RecordRejectedError) for outcome in outcomes)
+        assert outcomes.count("committed") + expired == len(calls) - 1
+        assert purged + expired == sum(call.called_at < midnight for call in calls)
+        assert [row.calls for row in await writing.summarize_usage(UsageQuery())] == [len(calls) - expired]
+        assert (await writing.check_totals()).wrong == 0
+        await asyncio.gather(*(recorder.close() for recorder in recorders))
+
+
 async def test_a_transaction_that_stays_open_elsewhere_keeps_nothing_from_being_folded(
     backend: PostgreSQLBackend, url: str, shell: Shell
 ) -> None:
@@ -138,16 +161,32 @@ async def test_a_transaction_that_stays_open_elsewhere_keeps_nothing_from_being_
         await host.close()
 
 
-async def test_what_a_dead_process_left_is_folded_by_another(url: str, shell: Shell) -> None:
-    left = make_calls(1000, seed=64)
+@pytest.fixture
+async def left(url: str, shell: Shell) -> list[CallRecord]:
+    """The calls of a process that ended without a word an hour ago: its lot stays open."""
+    calls = make_calls(1000, seed=64)
     async with PostgreSQLBackend(url, fold_after=2**62) as dead:
         await dead.apply_migrations()
-        await dead.record_calls(left[:500])
-        await dead.record_calls(left[500:])
-        # It ends without a word: its lot stays open, and grows old.
+        await dead.record_calls(calls[:500])
+        await dead.record_calls(calls[500:])
         dead._folding.lot.number = None
     assert waiting(shell) == 1000
     shell("UPDATE llmbridge.llmbridge_lots SET touched = now() - interval '1 hour'")
+    return calls
+
+
+async def test_what_a_dead_process_left_is_folded_once_another_records(
+    left: list[CallRecord], url: str, shell: Shell
+) -> None:
+    async with PostgreSQLBackend(url) as other:
+        await other.record_calls([call := make_call(called_at=EPOCH + 3 * DAY)])
+        async with asyncio.timeout(20):
+            while waiting(shell) != 1:
+                await asyncio.sleep(0.01)
+        await assert_exact(other, [*left, call])
+
+
+async def test_what_a_dead_process_left_is_folded_by_another(left: list[CallRecord], url: str, shell: Shell) -> None:
     async with PostgreSQLBackend(url, fold_after=1) as other:
         await other.record_calls([call := make_call(called_at=EPOCH + 3 * DAY)])
     assert waiting(shell) == 0
@@ -176,6 +215,7 @@ async def test_only_purging_and_forgetting_need_the_right_to_delete(
             assert (await plain.check_totals(repair=True)).wrong == 0
             await plain.write_totals(make_totals([make_call(called_at=EPOCH - 90 * DAY)]), EPOCH - 80 * DAY)
             before = await plain.summarize_usage(UsageQuery())
+            listed = (await plain.list_calls(CallQuery(limit=1000))).calls
             for refused in (
                 lambda: plain.purge_calls(midnight),
                 lambda: plain.erase_user(user.origin, str(user.id_at_origin)),
@@ -183,6 +223,7 @@ async def test_only_purging_and_forgetting_need_the_right_to_delete(
                 with pytest.raises(StorageRefusedError, match="right"):
                     await refused()
             assert_same(await plain.summarize_usage(UsageQuery()), before)
+            assert_same((await plain.list_calls(CallQuery(limit=1000))).calls, listed)
             server.run(f"GRANT DELETE ON llmbridge.llmbridge_calls TO {name}", database=database)
             assert await plain.purge_calls(midnight) > 0
             server.run(f"GRANT DELETE ON llmbridge.llmbridge_user_totals TO {name}", database=database)
