@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -22,8 +23,8 @@ class Raised:
     attributes: dict[str, Any]
 
 
-#: Of these, what is equal and of the same type is the same.
-_PLAIN = (str, int, UUID, type(None))
+#: Of these, what is equal is the same.
+_PLAIN = frozenset({str, int, bool, UUID, type(None)})
 
 
 async def outcome(asked: Awaitable[Any]) -> Any:
@@ -38,28 +39,41 @@ async def outcome(asked: Awaitable[Any]) -> Any:
 def difference(got: Any, expected: Any, where: str = "the answer") -> str | None:
     """What is not the same, to the type, the sign of zero and the last digit; None when all is. Any mapping may stand
     for a dict."""
-    if isinstance(got, Mapping) and isinstance(expected, dict):
+    found = _difference(got, expected)
+    return None if found is None else where + found
+
+
+def _difference(got: Any, expected: Any) -> str | None:
+    if isinstance(expected, dict) and isinstance(got, Mapping):
         got = dict(got)
-    if type(got) is not type(expected):
-        return f"{where} is {got!r}, not {expected!r}"
-    if got == expected and isinstance(expected, _PLAIN):
-        return None
+    kind = type(expected)
+    if type(got) is not kind:
+        return f" is {got!r}, not {expected!r}"
+    if kind in _PLAIN:
+        return None if got == expected else f" is {got!r}, not {expected!r}"
     if isinstance(expected, BaseModel):
-        return difference(dict(got), dict(expected), where)
-    if dataclasses.is_dataclass(expected):
-        names = [field.name for field in dataclasses.fields(expected)]
-        pairs = [(f".{name}", getattr(got, name), getattr(expected, name)) for name in names]
-    elif isinstance(expected, dict):
+        return _difference(dict(got), dict(expected))
+    if isinstance(expected, dict):
         if got.keys() != expected.keys():
-            return f"{where} has the keys {list(got)}, not {list(expected)}"
-        pairs = [(f"[{key!r}]", got[key], expected[key]) for key in expected]
-    elif isinstance(expected, list | tuple):
+            return f" has the keys {list(got)}, not {list(expected)}"
+        return _first("[{!r}]", ((key, got[key], value) for key, value in expected.items()))
+    if isinstance(expected, list | tuple):
         if len(got) != len(expected):
-            return f"{where} has {len(got)} items, not {len(expected)}: {got!r}, not {expected!r}"
-        pairs = [(f"[{i}]", one, other) for i, (one, other) in enumerate(zip(got, expected, strict=True))]
-    else:
-        return None if _exact(got) == _exact(expected) else f"{where} is {got!r}, not {expected!r}"
-    return next(filter(None, (difference(one, other, where + part) for part, one, other in pairs)), None)
+            return f" has {len(got)} items, not {len(expected)}: {got!r}, not {expected!r}"
+        return _first("[{}]", zip(count(), got, expected, strict=False))
+    if dataclasses.is_dataclass(expected):
+        names = (field.name for field in dataclasses.fields(expected))
+        return _first(".{}", ((name, getattr(got, name), getattr(expected, name)) for name in names))
+    return None if _exact(got) == _exact(expected) else f" is {got!r}, not {expected!r}"
+
+
+def _first(place: str, pairs: Iterable[tuple[Any, Any, Any]]) -> str | None:
+    """The first difference among pairs, each with its name, and the place of that name in the whole."""
+    for name, got, expected in pairs:
+        found = _difference(got, expected)
+        if found is not None:
+            return place.format(name) + found
+    return None
 
 
 def _exact(value: Any) -> Any:
