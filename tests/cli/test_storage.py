@@ -89,6 +89,18 @@ def test_a_file_that_does_not_exist_is_unhealthy_and_not_made(cli: Command, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_asking_for_the_health_of_a_store_migrates_nothing(cli: Command, tmp_path: Path) -> None:
+    (tmp_path / "new.db").touch()
+    for _ in range(2):
+        result = cli("health", "--db", "new.db")
+        assert result.code == 1
+        assert result.out.startswith("unhealthy: SchemaOutdatedError: ")
+        assert "llmbridge storage migrate" in result.out
+    assert cli("storage", "status", "--db", "new.db", "--json").document["current"] is None
+    assert cli("storage", "migrate", "--db", "new.db").code == 0
+    assert cli("health", "--db", "new.db").code == 0
+
+
 def test_a_reader_makes_no_books(cli: Command, tmp_path: Path) -> None:
     (tmp_path / "new.db").touch()
     for _ in range(2):
@@ -127,6 +139,16 @@ def test_books_are_copied_to_a_database_that_is_made(cli: Command, books: str) -
     assert of_each[0]["rows"] == of_each[1]["rows"]
     of_each = [cli("calls", "--json", "--db", url).document for url in (books, "sqlite:///copy.db")]
     assert of_each[0] == of_each[1]
+
+
+def test_what_has_no_books_is_not_copied_and_gets_none(cli: Command, tmp_path: Path) -> None:
+    (tmp_path / "new.db").touch()
+    for _ in range(2):
+        refused = cli("storage", "copy", "new.db", "copy.db")
+        assert (refused.code, refused.out) == (2, "")
+        assert "there are no books in sqlite:///new.db yet" in refused.err
+    assert cli("storage", "status", "--db", "new.db", "--json").document["current"] is None
+    assert not (tmp_path / "copy.db").exists()
 
 
 def test_purged_days_are_copied_with_their_totals(cli: Command, own_directory: Path) -> None:

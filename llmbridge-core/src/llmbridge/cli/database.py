@@ -123,17 +123,23 @@ async def opened(settings: Settings) -> AsyncIterator[LLMDatabase]:
     it is."""
     db, choice = books_to_read(settings)
     try:
-        with choice.explained():
-            status = await db.schema_status()
-            in_memory = db.backend is not None and db.backend.target is None
-            if status is not None and status.current is None and not in_memory:
-                raise choice.without_books()
-            await db.initialize()
-        if status is not None and status.pending:
-            output.note(f"database: migrated: {', '.join(status.pending)}")
+        await open_to_read(db, choice)
         yield db
     finally:
         await db.close()
+
+
+async def open_to_read(db: LLMDatabase, choice: Choice) -> None:
+    """Open a database and migrate it, and say so when it had to be; one without books is a mistake, and stays as it
+    is."""
+    with choice.explained():
+        status = await db.schema_status()
+        in_memory = db.backend is not None and db.backend.target is None
+        if status is not None and status.current is None and not in_memory:
+            raise choice.without_books()
+        await db.initialize()
+    if status is not None and status.pending:
+        output.note(f"database: migrated: {', '.join(status.pending)}")
 
 
 @contextmanager

@@ -36,9 +36,9 @@ def init_db(context: typer.Context, db: Database = None, plugin: Plugin = None, 
 
 
 def health(context: typer.Context, db: Database = None, plugin: Plugin = None, json: Json = False) -> None:
-    """Ask whether the database answers.
+    """Ask whether the database answers, and has a schema that is up to date.
 
-    The exit code is 1 if it does not, or is a file that does not exist.
+    The exit code is 1 if not, and if it is a file that does not exist. Migrates nothing.
     """
     asked = settings(context, db, json, plugin)
     report = asyncio.run(_check(asked))
@@ -74,7 +74,7 @@ async def _initialize(asked: Settings) -> dict[str, Any]:
 
 
 async def _check(asked: Settings) -> dict[str, Any]:
-    db, choice = database.books(asked)
+    db, choice = database.books(asked, migrate="check")
     if (text := choice.missing()) is not None:
         target = db.backend.target if db.backend is not None else None
         return {"database": choice.masked(), "status": "unhealthy", "target": target, "error": text}

@@ -150,10 +150,11 @@ async def _copy(source: database.Choice, target: database.Choice) -> CopyReport:
     if from_db.backend.target is not None and from_db.backend.target == to_db.backend.target:
         raise UserError("FROM and TO are the same database")
     async with AsyncExitStack() as closing:
-        for db, choice in ((from_db, source), (to_db, target)):
+        for db in (from_db, to_db):
             closing.push_async_callback(db.close)
-            with choice.explained():
-                await db.initialize()
+        await database.open_to_read(from_db, source)
+        with target.explained():
+            await to_db.initialize()
         return await from_db.copy_to(to_db, on_page=_told)
 
 
