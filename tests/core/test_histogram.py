@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,17 +31,23 @@ def test_the_numbers_of_the_buckets_never_change() -> None:
     assert {ms: histogram.bucket(ms) for ms in known} == known
 
 
-@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=50), st.sampled_from([0.5, 0.95, 0.99, 1.0, 0.0]))
-def test_a_percentile_is_that_of_the_times_within_1_1_percent(times_ms: list[int], fraction: float) -> None:
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=50), st.sampled_from([50, 95, 99, 100, 0]))
+def test_a_percentile_is_that_of_the_times_within_1_1_percent(times_ms: list[int], percent: int) -> None:
     counts: dict[int, int] = {}
     for ms in times_ms:
         counts[histogram.bucket(ms)] = counts.get(histogram.bucket(ms), 0) + 1
-    rank = max(1, -int(-fraction * len(times_ms) // 1))
+    rank = max(1, -(-percent * len(times_ms) // 100))
     exact = sorted(times_ms)[rank - 1]
-    found = histogram.percentile(counts, fraction)
+    found = histogram.percentile(counts, percent)
     assert found is not None
     assert abs(found - exact) <= 0.011 * exact
 
 
+@pytest.mark.parametrize(("percent", "calls"), [(99.9, 1000), (99.99, 10_000), (55, 100), (7, 100)])
+def test_a_percentile_counts_no_call_too_many(percent: float, calls: int) -> None:
+    below = round(percent * calls / 100)
+    assert histogram.percentile({1: below, 40: calls - below}, percent) == 1
+
+
 def test_no_calls_have_no_percentile() -> None:
-    assert histogram.percentile({}, 0.5) is None
+    assert histogram.percentile({}, 50) is None

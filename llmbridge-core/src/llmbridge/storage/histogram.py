@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
+from fractions import Fraction
+from math import ceil
 
 _GROWTH = (1022, 1000)
 _LONGEST = 2**63
@@ -36,13 +38,14 @@ def value(index: int) -> float:
     return 2 * first * last / (first + last) if last else 0.0
 
 
-def percentile(histogram: Mapping[int, int], fraction: float) -> float | None:
-    """The time in milliseconds below or at which `fraction` (0 to 1) of the calls lie, by nearest rank, within
+def percentile(histogram: Mapping[int, int], percent: float) -> float | None:
+    """The time in milliseconds below or at which `percent` (0 to 100) of the calls lie, by nearest rank, within
     1.1 %; None for an empty histogram."""
     total = sum(histogram.values())
     if not total:
         return None
-    rank = min(max(1, -int(-fraction * total // 1)), total)
+    # As it is written: 99.9 in binary is a little more, and of 1,000 calls would be the last.
+    rank = min(max(1, ceil(Fraction(str(percent)) * total / 100)), total)
     for index in sorted(histogram):
         rank -= histogram[index]
         if rank <= 0:

@@ -205,12 +205,12 @@ class UsageRow:
     def response_time_ms(self, percent: float) -> float | None:
         """The time below or at which `percent` of the successful calls lie (50: the median), within 1.1 %; None where
         none was timed."""
-        return percentile(self.response_time_histogram, percent / 100)
+        return percentile(self.response_time_histogram, percent)
 
     def first_token_ms(self, percent: float) -> float | None:
         """The time to the first token below or at which `percent` of the successful calls lie, within 1.1 %; None where
         none was timed."""
-        return percentile(self.first_token_histogram, percent / 100)
+        return percentile(self.first_token_histogram, percent)
 
 
 @dataclass(frozen=True, slots=True)
