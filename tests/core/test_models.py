@@ -78,6 +78,13 @@ async def test_models_are_found_by_what_they_can_and_ask(db: LLMDatabase, wanted
     assert names(await db.models.find(**wanted)) == found
 
 
+async def test_a_filter_of_another_name_is_refused(db: LLMDatabase) -> None:
+    misspelt: Any = {"function_caling": True}
+    for asked in (db.models.find(**misspelt), db.models.search("", **misspelt), db.models.cheapest(1, 1, **misspelt)):
+        with pytest.raises(TypeError, match="'function_caling'; known: provider, vision, function_calling"):
+            await asked
+
+
 async def test_a_bound_that_is_no_amount_is_refused(db: LLMDatabase) -> None:
     with pytest.raises(ValueError, match="dollars"):
         await db.models.find(max_input_rate="cheap")

@@ -143,6 +143,7 @@ class Models:
     async def find(self, **wanted: Unpack[Wanted]) -> list[PricedModel]:
         """The models that have what is wanted (see `Wanted`), in order of vendor and name.
 
+        :raises TypeError: `Wanted` has no such name
         :raises ValueError: a rate that is no amount of dollars
         """
         is_wanted = _test(wanted)
@@ -248,6 +249,8 @@ class Models:
 
 
 def _test(wanted: Wanted) -> Callable[[PricedModel], bool]:
+    if unknown := wanted.keys() - Wanted.__annotations__.keys():
+        raise TypeError(f"models are not found by {min(unknown)!r}; known: {', '.join(Wanted.__annotations__)}")
     providers = wanted.get("provider")
     vendors = {providers} if isinstance(providers, str) else None if providers is None else {*providers}
     least = {name: _amount(wanted.get(f"min_{name}_rate")) for name in ("input", "output")}
