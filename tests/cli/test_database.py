@@ -127,11 +127,13 @@ def test_what_is_said_of_a_missing_file_makes_it(cli: Command, own_directory: Pa
     assert cli("usage", "--db", str(folder / "calls.db")).code == 0
 
 
-def test_books_are_named_by_their_schema_without_the_secrets_of_the_url() -> None:
+def test_books_are_named_by_their_place_without_the_secrets_of_the_url() -> None:
     choice = Choice("postgresql://shop:hunter2@db/orders?schema=Other%20books&sslmode=require&sslpassword=x", "--db")
     assert choice.shown() == "postgresql://shop:***@db/orders?schema=Other%20books"
     assert f"llmbridge init-db --db '{choice.shown()}' makes them" in str(choice.without_books())
     assert Choice("postgresql://db/orders", "--db").shown() == "postgresql://db/orders"
+    socket = Choice("postgresql:///?host=/run/pg&port=5433&dbname=a%26b&password=hunter2&user=ann", "--db")
+    assert socket.shown() == "postgresql://?host=/run/pg&port=5433&dbname=a%26b&user=ann"
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 VARIABLES = ("LLMBRIDGE_DATABASE_URL", "DATABASE_URL")
 DEFAULT = "~/.llmbridge/llmbridge.db"
 
+#: Options of URLs that say which server, database and schema it is. None is a secret.
+_PLACE = ("host", "hostaddr", "port", "dbname", "user", "schema")
+
 _ENV_FILE = ".env"
 _KEY = "_API_KEY"
 _BESIDE_A_KEY = ("_BASE_URL", "_ORG_ID")
@@ -41,11 +44,11 @@ class Choice:
             return str(parse(self.url)[0])
 
     def shown(self) -> str:
-        """The URL without password, and of the options with the schema alone."""
+        """The URL without password, and of the options with those that say where the books are."""
         from ..storage.url import parse
 
-        schema = parse(self.url)[1].get("schema")
-        return self.masked() if schema is None else f"{self.masked()}?schema={quote(schema)}"
+        place = [f"{name}={quote(value)}" for name, value in parse(self.url)[1].items() if name in _PLACE]
+        return f"{self.masked()}?{'&'.join(place)}" if place else self.masked()
 
     def without_books(self) -> UserError:
         """What to say where the database is there and has no books."""
