@@ -64,3 +64,9 @@ def test_filters_choose_the_calls(cli: Command, books: str) -> None:
     assert found("--model", "mystery", "--provider", "openai") == 1
     assert found("--since", "2026-03-01T23:40:00Z", "--until", "2026-03-02") == 2
     assert found("--since", "7d") == 0
+
+
+def test_a_range_that_holds_no_time_is_a_mistake(cli: Command, books: str) -> None:
+    result = cli("calls", "--since", "2026-03-02", "--until", "2026-03-01")
+    assert (result.code, result.out) == (2, "")
+    assert "must be before until" in result.err

@@ -160,6 +160,7 @@ def test_reprice_takes_the_list_of_another_vendor(cli: Command, store: str) -> N
     [
         ([], "say from when"),
         (["--from", "soon"], "is no time"),
+        (["--from", "2026-03-02", "--to", "2026-03-02"], "must be before until"),
         (["--from", "all", "--priced-as", "mine"], "VENDOR=LIST"),
     ],
 )

@@ -183,9 +183,12 @@ def test_a_name_with_a_colon_is_a_name_unless_a_vendor_stands_before_it(cli: Com
     [
         (["--since", "all", "--by", "month"], "--by month needs a --since other than all"),
         (["--by", "day,month"], "--by takes one period, not day, month"),
+        (["--by", "user,day", "--by", "id_at_origin"], "--by names user twice"),
+        (["--by", "tag:team,tag:room"], "--by takes one tag, not tag:team, tag:room"),
+        (["--tag", "a=1", "--tag", "a=2", "--tag", "b=1"], "--tag takes several values only of one name, not a, b"),
     ],
 )
-def test_a_wrong_period_is_told_in_the_words_of_the_options(cli: Command, options: list[str], said: str) -> None:
+def test_a_wrong_question_is_told_in_the_words_of_the_options(cli: Command, options: list[str], said: str) -> None:
     assert cli("usage", *options).err == f"error: {said}\n"
 
 

@@ -59,6 +59,15 @@ def to_utc(at: datetime | date, tz: ZoneInfo) -> datetime:
     raise ValueError(f"a time is a datetime or a date, not {type(at).__name__}")
 
 
+def check_range(since: datetime | None, until: datetime | None) -> None:
+    """Refuse a range that is empty; None is unbounded.
+
+    :raises ValueError: `since` is not before `until`
+    """
+    if since is not None and until is not None and since >= until:
+        raise ValueError(f"since ({since.isoformat()}) must be before until ({until.isoformat()})")
+
+
 def split(since: datetime, until: datetime, unit: str, tz: ZoneInfo) -> Periods:
     """The periods of `unit` in `tz` that [since, until) touches.
 
@@ -66,8 +75,7 @@ def split(since: datetime, until: datetime, unit: str, tz: ZoneInfo) -> Periods:
     """
     if unit not in UNITS:
         raise ValueError(f"{unit!r} is no period; known: {', '.join(UNITS)}")
-    if since >= until:
-        raise ValueError(f"since ({since.isoformat()}) must be before until ({until.isoformat()})")
+    check_range(since, until)
     edges, step = [since], _STEPS[unit]
     labels: list[Any] = []
     while edges[-1] < until:

@@ -74,12 +74,14 @@ class Upkeep:
         :param priced_as: the vendor whose list applies, by vendor called, for calls that no list has priced so far
         :param dry_run: only tell what would change
         :param on_page: called after each page with what was done so far
+        :raises ValueError: a naive time, or an empty range
         :raises RecordRejectedError: a call would cost 9,000,000 dollars or more, which no row can hold; the text names
             it, and the pages before it are done
         :raises UnsupportedOperationError: the backend cannot reprice
         """
         fields = {"origin": origin, "id_at_origin": id_at_origin, "provider": provider, "model_name": model_name}
         start, end = _instant(since), _instant(until)
+        periods.check_range(start, end)
         chosen, after = usage.filters(fields), None
         if self._session is None or self._registry is None:
             return Repricing(PriceBook(), {}, datetime.now(UTC)).report(dry_run=dry_run)

@@ -66,8 +66,7 @@ def ask(
     if units and since is None:
         raise ValueError(f"group_by {units[0]} needs since")
     end = datetime.now(UTC) if until is None and units else LATEST if until is None else periods.to_utc(until, zone)
-    if start >= end:
-        raise ValueError(f"since ({start.isoformat()}) must be before until ({end.isoformat()})")
+    periods.check_range(start, end)
     chosen = filters(fields, tags)
     if not units:
         return Question(UsageQuery(chosen, groups, (start, end)))

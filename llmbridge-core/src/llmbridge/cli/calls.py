@@ -66,13 +66,16 @@ def calls(
 
     With --json whole records, and in "next" the cursor of the next page (null: there is none).
     """
-    from .. import cursors
+    from .. import cursors, periods
     from ..storage.types import CallQuery
     from ..usage import filters
 
     zone = questions.zone(tz)
     now = datetime.now(UTC)
+    start = questions.instant(questions.time("--since", since, now), zone)
+    end = questions.instant(questions.time("--until", until, now), zone)
     with questions.answerable():
+        periods.check_range(start, end)
         query = CallQuery(
             filters(
                 {
@@ -84,8 +87,8 @@ def calls(
                 },
                 questions.tags(tag),
             ),
-            since=questions.instant(questions.time("--since", since, now), zone),
-            until=questions.instant(questions.time("--until", until, now), zone),
+            since=start,
+            until=end,
             limit=limit,
             after=None if cursor is None else cursors.decode(cursor),
         )

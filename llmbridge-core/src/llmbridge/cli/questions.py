@@ -90,6 +90,11 @@ def fields(words: Iterable[str]) -> tuple[str, ...]:
         if name not in (*GROUP_FIELDS, *UNITS) and not (name.startswith(TAG_PREFIX) and len(name) > len(TAG_PREFIX)):
             known = ", ".join((*map(title, GROUP_FIELDS), f"{TAG_PREFIX}NAME", *UNITS))
             raise UserError(f"--by {name!r} is no field; known: {known}")
+        if found.count(name) > 1:
+            raise UserError(f"--by names {title(name)} twice")
+    tagged = [name for name in found if name.startswith(TAG_PREFIX)]
+    if len(tagged) > 1:
+        raise UserError(f"--by takes one tag, not {', '.join(tagged)}")
     return found
 
 
@@ -130,6 +135,8 @@ def tags(pairs: Sequence[str] | None) -> dict[str, tuple[str | None, ...]] | Non
     found: dict[str, tuple[str | None, ...]] = {}
     for name, value in map(_pair, pairs or ()):
         found[name] = (*found.get(name, ()), value or None)
+    if len(found) > 1:
+        raise UserError(f"--tag takes several values only of one name, not {', '.join(found)}")
     return found or None
 
 
