@@ -1,4 +1,4 @@
-"""What stands where a PostgreSQL server should: too old, a pooler that refuses, without TLS, or silent."""
+"""What stands where a PostgreSQL server should: too old, a pooler that refuses, without TLS, silent, or another."""
 
 from __future__ import annotations
 
@@ -59,6 +59,13 @@ def refusing(sqlstate: str, text: str) -> Answer:
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """A server that accepts connections and never says a word."""
     await reader.read()
+
+
+async def of_the_web(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A server of another kind, which understands nothing."""
+    await reader.read(8)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+    await writer.drain()
 
 
 async def _startup(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

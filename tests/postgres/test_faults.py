@@ -23,7 +23,7 @@ from llmbridge.testing import make_call
 from llmbridge_postgres import PostgreSQLBackend
 from llmbridge_postgres.faults import translate
 
-from .fake_server import answering, of_version, refusing
+from .fake_server import answering, of_the_web, of_version, refusing
 from .server import OwnServer, Server
 
 PASSWORD = "hunter2-do-not-show"
@@ -132,6 +132,13 @@ async def test_a_server_without_the_tls_that_was_asked_for() -> None:
     assert "sslmode" in str(error)
 
 
+async def test_what_answers_is_no_postgresql() -> None:
+    async with answering(of_the_web) as port:
+        error = await refusal(f"postgresql://me:{PASSWORD}@127.0.0.1:{port}/books")
+    assert isinstance(error, StorageRefusedError)
+    assert "is no PostgreSQL server; correct" in str(error)
+
+
 async def test_a_certificate_of_authority_that_is_missing() -> None:
     error = await refusal(
         f"postgresql://me:{PASSWORD}@127.0.0.1/books?sslmode=verify-full&sslrootcert=/nonexistent.pem"
@@ -189,7 +196,7 @@ async def test_use_without_a_schema_names_the_command(url: str) -> None:
 async def test_no_rights_to_the_tables(server: Server, database: str, backend: PostgreSQLBackend) -> None:
     with server.role() as name:
         async with PostgreSQLBackend(server.database_url(database, user=name)) as strange:
-            with pytest.raises(StorageRefusedError, match="SELECT, INSERT and UPDATE"):
+            with pytest.raises(StorageRefusedError, match=r"INSERT and UPDATE .*, to purge and to forget DELETE"):
                 await strange.record_calls([make_call()])
 
 

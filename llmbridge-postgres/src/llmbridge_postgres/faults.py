@@ -40,8 +40,8 @@ _ENTRY = (
     "certificate (sslcert, sslkey)"
 )
 _RIGHTS = (
-    "the user lacks a right: the books need SELECT, INSERT and UPDATE on their tables, to purge DELETE as well, and to "
-    "migrate CREATE on their schema; have them granted"
+    "the user lacks a right: the books need SELECT, INSERT and UPDATE on their tables, to purge and to forget DELETE "
+    "as well, and to migrate CREATE on their schema; have them granted"
 )
 _READ_ONLY = "it is read-only now, as a standby is; it is tried again over new connections"
 
@@ -143,7 +143,11 @@ def _translate_network(error: OSError, what: str) -> StorageError:
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return StorageRefusedError(f"{what}: TLS with it fails ({_tls_reason(error)}); {_TLS_FILES}")
     if "SSL upgrade" in str(error):
-        return StorageRefusedError(f"{what}: it has no TLS, which sslmode asks for; correct sslmode in the URL")
+        # Whatever the answer was but a yes; to a no, sslmode=prefer goes on without.
+        return StorageRefusedError(
+            f"{what}: it has no TLS, which sslmode asks for, or is no PostgreSQL server; correct sslmode, host or port "
+            "in the URL"
+        )
     return StorageUnavailableError(f"{what} cannot be reached: {_first_line(error)}; look whether it runs there")
 
 
