@@ -154,6 +154,7 @@ class LLMBridge:
         :raises ModelNotFoundError, ProviderNotFoundError: a model leads to no vendor; nothing was sent
         :raises InvalidRequestError: the request cannot be served as it is
         :raises ProviderError: the vendor refused or failed, in the last attempt
+        :raises ModelNotFoundError: the vendor does not have the model; no ProviderError
         """
         call = self._call(request, id_at_origin)
         with self._in_flight():
@@ -170,7 +171,8 @@ class LLMBridge:
         retries and fallbacks as in `chat` until the first text has come, and none afterwards. Whoever stops early ends
         the call at once by `aclose()`, or by `contextlib.aclosing`.
 
-        Raises like `chat`: at once what keeps the request from being sent, and while iterating a ProviderError.
+        Raises like `chat`: at once what keeps the request from being sent, and while iterating what the vendor's
+        failure is.
         """
         call = self._call(request, id_at_origin)
         return streams.chunks(call, self._retries, self._in_flight)
