@@ -311,6 +311,7 @@ async def test_usage_filters_by_one_value_by_several_and_by_absence(db: LLMDatab
         {"group_by": ("day", "hour"), "since": datetime(2026, 1, 1, tzinfo=UTC)},
         {"group_by": ("tag:a", "tag:b")},
         {"group_by": "tag:"},
+        {"group_by": ("origin", 7)},
         {"tz": "Mars/Olympus"},
         {"since": datetime(2026, 1, 1)},
         {"since": datetime(2026, 1, 2, tzinfo=UTC), "until": datetime(2026, 1, 1, tzinfo=UTC)},
@@ -322,6 +323,14 @@ async def test_usage_filters_by_one_value_by_several_and_by_absence(db: LLMDatab
 async def test_a_wrong_question_is_refused(db: LLMDatabase, wrong: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError)):
         await db.usage(**wrong)
+
+
+@pytest.mark.parametrize("url", ["memory://", "sqlite://"])
+async def test_an_id_that_is_no_uuid_is_refused_by_every_store_alike(url: str) -> None:
+    async with LLMDatabase(url) as db:
+        known = await db.record_api_call(**fields())
+        with pytest.raises(ValueError, match="an id is a UUID, not str"):
+            await db.get_call_record(str(known))  # type: ignore[arg-type]
 
 
 async def test_stats_start_at_midnight_where_their_first_day_was_purged(db: LLMDatabase) -> None:

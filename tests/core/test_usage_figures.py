@@ -72,8 +72,9 @@ async def test_daily_analytics_are_per_day_origin_user_vendor_and_model() -> Non
 
         assert [entry.id_at_origin for entry in await bridge.get_daily_analytics("ann")] == ["ann"]
         assert {entry.origin for entry in await bridge.db.get_daily_analytics(days=1)} == {"shop", "other"}
-        with pytest.raises(ValueError, match="at least 1"):
-            await bridge.get_daily_analytics(days=0)
+        for days in (0, 20_001, 10**12):
+            with pytest.raises(ValueError, match="at least 1 and at most 20000"):
+                await bridge.get_daily_analytics(days=days)
 
 
 async def test_days_of_analytics_are_those_of_the_zone() -> None:

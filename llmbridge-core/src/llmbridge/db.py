@@ -318,9 +318,12 @@ class LLMDatabase(ModelBooks, Upkeep):
         self, origin: str | None = None, id_at_origin: str | None = None, days: int = 30, *, tz: str = "UTC"
     ) -> list[DailyAnalytics]:
         """Usage per day, origin, user, vendor and model over the last `days` days in the zone `tz`, today included, in
-        this order. None does not filter."""
-        if days < 1:
-            raise ValueError(f"days is {days}; it must be at least 1")
+        this order. None does not filter.
+
+        :raises ValueError: an unknown zone, or no day or too many
+        """
+        if not 1 <= days <= periods.MAX_PERIODS:
+            raise ValueError(f"days is {days}; it must be at least 1 and at most {periods.MAX_PERIODS}")
         first = datetime.now(periods.zone(tz)).date() - timedelta(days=days - 1)
         rows = await self.usage(first, group_by=usage.BY_DAY, tz=tz, origin=origin, id_at_origin=id_at_origin)
         return [usage.daily(row) for row in rows]

@@ -55,7 +55,7 @@ def ask(
     """
     zone = periods.zone(tz)
     start = EARLIEST if since is None else periods.to_utc(since, zone)
-    groups = tuple(map(storable, (group_by,) if isinstance(group_by, str) else group_by))
+    groups = tuple(map(_name, (group_by,) if isinstance(group_by, str) else group_by))
     for name in groups:
         if name not in (*GROUP_FIELDS, *periods.UNITS) and not name.startswith(TAG_PREFIX):
             known = ", ".join((*GROUP_FIELDS, f"{TAG_PREFIX}NAME", *periods.UNITS))
@@ -73,6 +73,12 @@ def ask(
     split = periods.split(start, end, units[0], zone)
     names = tuple("period" if name in units else name for name in groups)
     return Question(UsageQuery(chosen, names, split.edges), units[0], split.labels)
+
+
+def _name(field: str) -> str:
+    if not isinstance(field, str):
+        raise ValueError(f"group_by takes names of fields, not {type(field).__name__}")
+    return storable(field)
 
 
 def filters(fields: Mapping[str, Accepted], tags: Mapping[str, Accepted] | None = None) -> Filters:

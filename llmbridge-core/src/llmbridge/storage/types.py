@@ -91,7 +91,7 @@ class CallQuery:
     """Which calls to list: newest first, at most `limit`, those after the `after` of the page before.
 
     `since` inclusive, `until` exclusive, None unbounded. `ids` None does not restrict. Raises ValueError for a
-    wrong filter, limit, time or cursor.
+    wrong filter, limit, time, cursor or id.
     """
 
     filters: Filters = field(default_factory=dict)
@@ -107,6 +107,9 @@ class CallQuery:
             raise ValueError(f"limit is {self.limit}; it must be from 1 to {MAX_PAGE}")
         if self.ids is not None and len(self.ids) > MAX_PAGE:
             raise ValueError(f"{len(self.ids)} ids asked for; at most {MAX_PAGE} at once")
+        for one in self.ids or ():
+            if not isinstance(one, UUID):
+                raise ValueError(f"an id is a UUID, not {type(one).__name__}")
         for at in (self.since, self.until, self.after[0] if self.after else None):
             if at is not None:
                 check_utc(at)
