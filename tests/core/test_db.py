@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -512,6 +512,26 @@ async def test_rates_that_are_not_given_stay_those_in_force(db: LLMDatabase) -> 
     model = await db.get_model("openai", "gpt-4o-mini")
     assert model is not None
     assert model.source == "user"
+
+
+async def test_rates_of_many_models_become_prices_at_once() -> None:
+    class Counting(MemoryBackend):
+        writes = 0
+
+        async def set_prices(self, prices: Sequence[ModelPrice]) -> None:
+            self.writes += 1
+            await super().set_prices(prices)
+
+    def model(name: str, rate: str) -> LLMModel:
+        rates = {"dollars_per_million_tokens_input": rate, "dollars_per_million_tokens_output": rate}
+        return LLMModel.model_validate({"provider": "acme", "model_name": name, **rates})
+
+    backend = Counting()
+    async with LLMDatabase(backend=backend) as db:
+        await db.upsert_models([model("a", "1"), model("b", "2"), model("a", "3")])
+        assert [(price.model_name, price.input) for price in await db.list_prices()] == [("a", 3), ("b", 2)]
+        await db.upsert_models([model("a", "3"), model("b", "2")])
+    assert backend.writes == 1
 
 
 async def test_the_past_may_be_as_long_as_it_likes_and_the_future_is_not_purged(db: LLMDatabase) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -27,6 +27,9 @@ PRICES_PATIENCE = 0.5
 
 #: Seconds after a reading that failed until the next.
 PRICES_RETRY = 5.0
+
+#: Dollars per million tokens of input and of output; None leaves the rate that is in force.
+GivenRates = tuple[Decimal | None, Decimal | None]
 
 logger = logging.getLogger("llmbridge.registry")
 
@@ -117,8 +120,10 @@ class ModelRegistry:
         rows = [self._canonical(model.model_copy(update={"source": "user"}), now) for model in models]
         async with self._session.guard():
             result = await self._backend.upsert_models(rows)
-        for row in rows if set_prices else ():
-            await self._charge(row, row.dollars_per_million_tokens_input, row.dollars_per_million_tokens_output, now)
+        if set_prices:
+            last = {(row.provider, row.model_name): row for row in rows}.values()
+            rates = ((m.dollars_per_million_tokens_input, m.dollars_per_million_tokens_output) for m in last)
+            await self._charge(zip(last, rates, strict=True), now)
         return result
 
     async def load(self, vendors: Mapping[str, Sequence[LLMModel]], *, set_prices: bool) -> LoadReport:
@@ -150,7 +155,7 @@ class ModelRegistry:
             row = self._canonical(found[0].model_copy(update={**changes, "source": "user"}), now)
             async with self._session.guard():
                 await self._backend.upsert_models([row])
-            await self._charge(row, new_input, new_output, now)
+            await self._charge([(row, (new_input, new_output))], now)
         return bool(found)
 
     async def retire(self, keys: Sequence[tuple[str, str]]) -> int:
@@ -190,22 +195,23 @@ class ModelRegistry:
     def _canonical(self, model: LLMModel, now: datetime) -> LLMModel:
         return canonical_model(model, id=catalog.model_id(model.provider, model.model_name), now=now)
 
-    async def _charge(
-        self, model: LLMModel, given_input: Decimal | None, given_output: Decimal | None, now: datetime
-    ) -> None:
-        """Make the given rates an own price, unless they are in force; None keeps the rate that is."""
+    async def _charge(self, given: Iterable[tuple[LLMModel, GivenRates]], now: datetime) -> None:
+        """Make the rates given with models own prices, all at once, but for those that are in force."""
         await load_prices()
+        found = [self._own_price(model, rates, now) for model, rates in given]
+        if prices := [price for price in found if price is not None]:
+            await self.set_prices(prices)
+
+    def _own_price(self, model: LLMModel, given: GivenRates, now: datetime) -> ModelPrice | None:
+        """The own price that the given rates make; None where they are in force."""
         card = self.prices.rates(model.provider, model.model_name, now)
         held = card.rates() if card is not None else None
         own = held if card is not None and card.source == "own_prices" else None
         in_force = (held.input, held.output) if held is not None else (None, None)
-        wanted = (
-            in_force[0] if given_input is None else given_input,
-            in_force[1] if given_output is None else given_output,
-        )
+        wanted = tuple(now_is if rate is None else rate for rate, now_is in zip(given, in_force, strict=True))
         if wanted == in_force:
-            return
-        price = ModelPrice(
+            return None
+        return ModelPrice(
             model.provider,
             model.model_name,
             now,
@@ -215,7 +221,6 @@ class ModelRegistry:
             cache_write=own.cache_write if own is not None else None,
             cache_write_1h=own.cache_write_1h if own is not None else None,
         )
-        await self.set_prices([price])
 
     async def _load_prices(self) -> None:
         self._readings += 1
