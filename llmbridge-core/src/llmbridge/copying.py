@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from .errors import StorageError, UnsupportedOperationError
+from .periods import midnight
 from .schemas import LLMModel
 from .session import Session
 from .storage.reference import CELL_KEYS, GRAINS, none_first
@@ -60,7 +61,7 @@ async def copy(source: Session, target: Session, on_page: Callable[[CopyReport],
         if page.calls:
             async with target.guard():
                 result = await target.backend.record_calls(page.calls)
-            brought.update(_midnight(call.called_at) for call in page.calls)
+            brought.update(midnight(call.called_at) for call in page.calls)
             report = replace(
                 report,
                 calls=report.calls + result.inserted,
@@ -153,7 +154,7 @@ async def _check_calls(source: Session, target: Session, mark: datetime, brought
             newest = (await target.backend.list_calls(CallQuery(until=until, limit=1))).calls
         if not newest:
             return
-        until = _midnight(newest[0].called_at)
+        until = midnight(newest[0].called_at)
         (held,) = await _sums(target, UsageQuery(edges=(until, until + GRAINS["day"])))
         if held.calls != brought.get(until, 0) and not await _has_sums(source, target, until):
             raise _refusal("calls", until)
@@ -212,7 +213,3 @@ def _place(row: TotalsRow) -> tuple[Any, ...]:
 
 def _label(row: UsageRow) -> tuple[Any, ...]:
     return row.period, *row.key.values()
-
-
-def _midnight(at: datetime) -> datetime:
-    return at.replace(hour=0, minute=0, second=0, microsecond=0)

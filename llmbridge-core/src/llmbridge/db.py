@@ -309,7 +309,7 @@ class LLMDatabase(ModelBooks, Upkeep):
         try:
             return await self._stats(since, origin, id_at_origin)
         except PurgedDetailError:
-            return await self._stats(_midnight(since), origin, id_at_origin)
+            return await self._stats(periods.midnight(since), origin, id_at_origin)
 
     async def aggregate_daily_analytics(self, date: str | None = None) -> None:
         """Nothing to do: sums are exact at every commit. Kept for code that calls it on a schedule."""
@@ -392,7 +392,3 @@ class LLMDatabase(ModelBooks, Upkeep):
     async def _stats(self, since: datetime, origin: str | None, id_at_origin: str | None) -> UsageStats | None:
         rows = await self.usage(since, group_by=("provider", "model_name"), origin=origin, id_at_origin=id_at_origin)
         return usage.stats(rows, since)
-
-
-def _midnight(at: datetime) -> datetime:
-    return at.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypedDict, Unpack
 
-from .money import CONTEXT, parse
+from .money import mean, parse, total
 from .pricing import Price, PriceBook
 from .rate_cards import RateCard, Rates
 from .schemas import LLMModel, Message, TokenUsage
@@ -19,7 +19,6 @@ CHARACTERS_PER_TOKEN = 4
 #: Most tokens of an answer that is only estimated.
 MOST_ESTIMATED = 1000
 
-_UNIT = Decimal("1E-12")
 _FEATURES = ("vision", "function_calling", "json_mode", "parallel_tool_calls")
 
 
@@ -313,7 +312,4 @@ def _span(values: Iterable[Decimal | None]) -> Span:
     known = [value for value in values if value is not None]
     if not known:
         return Span()
-    total = Decimal(0)
-    for value in known:
-        total = CONTEXT.add(total, value)
-    return Span(min(known), max(known), CONTEXT.divide(total, len(known)).quantize(_UNIT, context=CONTEXT))
+    return Span(min(known), max(known), mean(total(known), len(known)))

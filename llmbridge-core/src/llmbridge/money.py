@@ -6,6 +6,7 @@ Everything that is stored or summed is a whole number of *units* (1 unit = 1e-12
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 
 #: One amount, a call's cost or a rate, lies between these, so its units fit 64 bits.
@@ -64,6 +65,19 @@ def to_units(dollars: Decimal) -> int:
 def from_units(units: int) -> Decimal:
     """The dollars of a number of units, always with 12 decimal places."""
     return _scaled(units, -12)
+
+
+def total(amounts: Iterable[Decimal]) -> Decimal:
+    """The sum, which does not round."""
+    found = Decimal(0)
+    for amount in amounts:
+        found = CONTEXT.add(found, amount)
+    return found
+
+
+def mean(whole: Decimal, parts: int) -> Decimal:
+    """`whole` divided by `parts`, rounded half-even to 1e-12."""
+    return CONTEXT.divide(whole, parts).quantize(_UNIT, context=CONTEXT)
 
 
 def text(dollars: Decimal) -> str:

@@ -90,11 +90,16 @@ def split(since: datetime, until: datetime, unit: str, tz: ZoneInfo) -> Periods:
     return Periods(tuple(edges), tuple(labels))
 
 
+def midnight(at: datetime) -> datetime:
+    """The start of the UTC day that holds `at`, which is in UTC."""
+    return at.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
 def start_of_day(day: date, tz: ZoneInfo) -> datetime:
     """The first instant (UTC) at which it is `day` in `tz`, or later where the zone skipped that day."""
-    midnight = datetime.combine(day, time.min, tz)
-    instant = midnight.astimezone(UTC)
-    if instant.astimezone(tz).replace(tzinfo=None) == midnight.replace(tzinfo=None):
+    local = datetime.combine(day, time.min, tz)
+    instant = local.astimezone(UTC)
+    if instant.astimezone(tz).replace(tzinfo=None) == local.replace(tzinfo=None):
         return instant
     return _first(instant - 2 * _DAY, instant, lambda at: at.astimezone(tz).date() >= day)
 

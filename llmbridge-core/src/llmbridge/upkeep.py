@@ -117,7 +117,7 @@ class Upkeep:
             after which the books would take none
         :raises UnsupportedOperationError: the backend cannot purge
         """
-        end, today = _midnight(periods.to_utc(before, _UTC)), _midnight(datetime.now(UTC))
+        end, today = periods.midnight(periods.to_utc(before, _UTC)), periods.midnight(datetime.now(UTC))
         kept = (today - end).days
         if kept < 0:
             raise ValueError(
@@ -267,7 +267,3 @@ def _instant(at: datetime | date | None) -> datetime | None:
 
 def _start(day: date) -> datetime:
     return datetime.combine(day, time.min, UTC)
-
-
-def _midnight(at: datetime) -> datetime:
-    return _start(at.date())

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from . import periods
-from .money import CONTEXT
+from .money import CONTEXT, mean, total
 from .records import storable
 from .schemas import DailyAnalytics, UsageStats
 from .storage.types import EARLIEST, GROUP_FIELDS, LATEST, TAG_PREFIX, Filters, UsageQuery, UsageRow
@@ -17,7 +17,6 @@ from .storage.types import EARLIEST, GROUP_FIELDS, LATEST, TAG_PREFIX, Filters, 
 #: What a filter takes: one value or several, where None inside a tuple means "calls without one".
 Accepted = str | Iterable[str | None] | None
 
-_UNIT = Decimal("1E-12")
 _RATE = Decimal("0.0001")
 
 
@@ -112,9 +111,7 @@ def stats(rows: Sequence[UsageRow], since: datetime) -> UsageStats | None:
         return None
     calls = sum(row.calls for row in rows)
     unpriced = sum(row.unpriced_calls for row in rows)
-    cost = Decimal(0)
-    for row in rows:
-        cost = CONTEXT.add(cost, row.cost)
+    cost = total(row.cost for row in rows)
     timed = sum(row.response_time_ms_count for row in rows)
     successes = sum(row.by_status.get("success", 0) for row in rows)
     busiest = min(rows, key=lambda row: (-row.calls, row.key["provider"], row.key["model_name"]))
@@ -126,9 +123,7 @@ def stats(rows: Sequence[UsageRow], since: datetime) -> UsageStats | None:
         total_cost=cost,
         unpriced_calls=unpriced,
         unmeasured_calls=sum(row.unmeasured_calls for row in rows),
-        avg_cost_per_call=CONTEXT.divide(cost, calls - unpriced).quantize(_UNIT, context=CONTEXT)
-        if calls > unpriced
-        else None,
+        avg_cost_per_call=mean(cost, calls - unpriced) if calls > unpriced else None,
         most_used_model=busiest.key["model_name"],
         success_rate=_rate(successes, calls),
         avg_response_time_ms=round(sum(row.response_time_ms_sum for row in rows) / timed) if timed else None,

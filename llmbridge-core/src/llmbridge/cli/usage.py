@@ -126,6 +126,7 @@ async def _ask(
     asked: Settings, question: dict[str, Any], movable: datetime | None
 ) -> tuple[datetime | None, list[UsageRow]]:
     """The start and the rows of the answer. A `movable` start that cuts a purged day moves back to its midnight."""
+    from .. import periods
     from ..db import LLMDatabase
 
     with questions.answerable():
@@ -138,10 +139,10 @@ async def _ask(
         except PurgedDetailError:
             if movable is None:
                 raise
-        midnight = movable.replace(hour=0, minute=0, second=0, microsecond=0)
-        rows = await db.usage(**{**question, "since": midnight})
-    output.note(f"since {midnight:%Y-%m-%d %H:%M} UTC: of the purged day that --since falls in there are only totals")
-    return midnight, rows
+        moved = periods.midnight(movable)
+        rows = await db.usage(**{**question, "since": moved})
+    output.note(f"since {moved:%Y-%m-%d %H:%M} UTC: of the purged day that --since falls in there are only totals")
+    return moved, rows
 
 
 def _total(rows: Sequence[UsageRow]) -> UsageRow:
