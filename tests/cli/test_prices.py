@@ -84,6 +84,19 @@ def test_without_a_time_it_is_in_force_from_now_on(cli: Command, books: str) -> 
     }
 
 
+def test_a_price_is_withdrawn_from_its_time_on(cli: Command, books: str) -> None:
+    def rates() -> Any:
+        return cli("models", "show", "openai:gpt-4o", "--json").document["rates"]
+
+    listed = rates()
+    assert cli("models", "set-price", "openai:gpt-4o", "--input", "9", "--output", "9").code == 0
+    assert rates()["source"] == "own_prices"
+    withdrawn = cli("models", "set-price", "openai:gpt-4o", "--withdraw")
+    assert withdrawn.out.endswith("Z: no price of your own\n")
+    assert rates() == listed
+    assert cli("models", "prices").out.splitlines()[2].split()[2:] == ["-"] * 5
+
+
 def test_own_prices_are_listed_with_what_is_not_known(cli: Command, books: str) -> None:
     cli("models", "set-price", "other:m", "--input", "3", "--output", "4")
     cli("models", "set-price", "acme:m", "--input", "0.5", "--output", "2", "--cache-read", "0", "--from", "2026-01-01")
@@ -100,6 +113,7 @@ def test_own_prices_are_listed_with_what_is_not_known(cli: Command, books: str) 
         (["acme:", "--input", "1"], "VENDOR:NAME"),
         (["acme:m"], "give --input and --output"),
         (["acme:m", "--cache-read", "1"], "give --input and --output"),
+        (["acme:m", "--withdraw", "--output", "0"], "--withdraw goes without rates"),
         (["acme:m", "--input", "cheap"], "--input: not an amount of dollars"),
         (["acme:m", "--input", "-1"], "--input is negative"),
         (["acme:m", "--input", "1", "--from", "yesterday"], "is no time"),

@@ -282,12 +282,31 @@ def test_a_time_without_zone_is_refused() -> None:
             {"input": "1", "output": "1", "cache_write": "1"},
             tokens(5, 0, cache_write_tokens=2, cache_write_1h_tokens=1),
         ),
-        ({}, tokens(0, 0)),
+        ({"cache_read": "1"}, tokens(0, 0)),
     ],
 )
 def test_an_own_price_without_a_rate_that_is_needed_gives_no_cost(rates: dict[str, str], usage: TokenUsage) -> None:
     price = PriceBook([own(**rates)]).price("acme", "m", usage, NOW)
     assert (price.cost, price.reason, price.source, price.version) == (None, "missing_rate", None, None)
+
+
+def test_an_own_price_without_any_rate_withdraws_the_one_before() -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    ones = {"input": Decimal(1), "output": Decimal(1)}
+    prices = [
+        ModelPrice("openai", "gpt-4o-mini", start, **ones),
+        ModelPrice("openai", "gpt-4o-mini", start + timedelta(days=2)),
+        ModelPrice("openai", "gpt-4o-mini", start + timedelta(days=3), **ones),
+        ModelPrice("acme", "m", start),
+    ]
+    book, usage = PriceBook(prices), tokens(10**6, 0)
+    found = [book.price("openai", "gpt-4o-mini", usage, start + timedelta(days=days)) for days in (1, 2, 3)]
+    assert [(price.cost, price.source) for price in found] == [
+        (1, "own_prices"),
+        (Decimal("0.15"), "prices"),
+        (1, "own_prices"),
+    ]
+    assert book.price("acme", "m", usage, NOW).reason == "unknown_model"
 
 
 def test_an_own_price_needs_no_rate_for_tokens_that_did_not_occur() -> None:

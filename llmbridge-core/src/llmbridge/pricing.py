@@ -63,7 +63,8 @@ class PriceBook:
     """The prices that calls are charged at: own ones first, then those of genai-prices.
 
     An own price belongs to exactly one provider and model name and is in force from its `effective_from`,
-    inclusive, until that of the next one. Of two with the same key the last given wins.
+    inclusive, until that of the next one. Of two with the same key the last given wins. One without any rate withdraws
+    the one before: from then on prices are those of genai-prices.
     """
 
     def __init__(self, own: Iterable[ModelPrice] = ()) -> None:
@@ -71,7 +72,7 @@ class PriceBook:
 
     def replace_own(self, prices: Iterable[ModelPrice]) -> None:
         """Forget the own prices there are and take these."""
-        by_model: dict[tuple[str, str], dict[datetime, RateCard]] = {}
+        by_model: dict[tuple[str, str], dict[datetime, RateCard | None]] = {}
         for price in prices:
             by_model.setdefault((price.provider, price.model_name), {})[price.effective_from] = _own_card(price)
         self._own = {model: _Dated(cards) for model, cards in by_model.items()}
@@ -142,9 +143,9 @@ def list_used(price_version: str | None) -> str | None:
 
 
 class _Dated:
-    """The own prices of one model in order of time."""
+    """The own prices of one model in order of time; None where they were withdrawn."""
 
-    def __init__(self, cards: dict[datetime, RateCard]) -> None:
+    def __init__(self, cards: dict[datetime, RateCard | None]) -> None:
         self._starts = sorted(cards)
         self._cards = [cards[start] for start in self._starts]
 
@@ -153,7 +154,7 @@ class _Dated:
         return self._cards[begun - 1] if begun else None
 
 
-def _own_card(price: ModelPrice) -> RateCard:
+def _own_card(price: ModelPrice) -> RateCard | None:
     rates = Rates(
         input=price.input,
         output=price.output,
@@ -162,7 +163,9 @@ def _own_card(price: ModelPrice) -> RateCard:
         cache_write_1h=price.cache_write_1h,
         reasoning=price.output,
     )
-    return RateCard("own_prices", price.effective_from.astimezone(UTC).isoformat(), (rates,))
+    return (
+        None if rates == Rates() else RateCard("own_prices", price.effective_from.astimezone(UTC).isoformat(), (rates,))
+    )
 
 
 def _cost(rates: Rates, counts: tuple[int, int, int, int, int, int]) -> Decimal | None:

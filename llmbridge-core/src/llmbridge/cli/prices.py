@@ -43,7 +43,8 @@ def prices(
 ) -> None:
     """List your own prices, in dollars per million tokens, with the time from which each is in force.
 
-    They go before those of genai-prices. A rate of - is not known: a call that needs it has no cost.
+    They go before those of genai-prices. A rate of - is not known: a call that needs it has no cost. Where all are -
+    the price before was withdrawn.
     """
     asked = settings(context, db, json, plugin)
     found = asyncio.run(_list(asked, provider))
@@ -77,11 +78,17 @@ def set_price(
             show_default=False,
         ),
     ] = None,
+    withdraw: Annotated[
+        bool,
+        typer.Option(
+            "--withdraw", metavar=" ", help="Have the price of genai-prices again from then on.", show_default=False
+        ),
+    ] = False,
     db: Database = None,
     plugin: Plugin = None,
     json: Json = False,
 ) -> None:
-    """Set your own price of a model, which goes before that of genai-prices.
+    """Set your own price of a model, which goes before that of genai-prices, or withdraw it.
 
     It is in force until the next one of the same model. A rate that is not given is not known: a call that needs it
     has no cost. 0 is a price. Calls on the books keep their cost until llmbridge models reprice.
@@ -94,8 +101,10 @@ def set_price(
         raise UserError(f"{model!r} names no vendor; write VENDOR:NAME, such as openai:{name or model or 'gpt-4o'}")
     given = dict(zip(_RATES, (of_input, of_output, cache_read, cache_write, cache_write_1h), strict=True))
     rates = {field: check_rate(f"--{field.replace('_', '-')}", rate) for field, rate in given.items()}
-    if rates["input"] is None and rates["output"] is None:
-        raise UserError("give --input and --output, in dollars per million tokens")
+    if withdraw and any(rate is not None for rate in rates.values()):
+        raise UserError("--withdraw goes without rates: set a price, or withdraw the one that is in force")
+    if not withdraw and rates["input"] is None and rates["output"] is None:
+        raise UserError("give --input and --output, in dollars per million tokens, or --withdraw")
     now = datetime.now(UTC)
     begins = now if start is None else questions.instant(questions.time("--from", start, now), ZoneInfo("UTC"))
     if begins is None:
@@ -162,6 +171,8 @@ def _document(price: ModelPrice) -> dict[str, Any]:
 
 def _told(rates: dict[str, Decimal | None]) -> str:
     known = [f"{name.replace('_', ' ')} {_rate(rate)}" for name, rate in rates.items() if rate is not None]
+    if not known:
+        return "no price of your own"
     unknown = [name.replace("_", " ") for name, rate in rates.items() if rate is None]
     text = f"{', '.join(known)} dollars per million tokens"
     return f"{text}; unknown: {', '.join(unknown)}" if unknown else text

@@ -221,7 +221,8 @@ class ModelPrice:
     """An own price, in dollars per million tokens, in force from `effective_from` (UTC) until the next one.
 
     `cache_write_1h` is the rate of what a cache keeps for an hour, `cache_write` that of all else written to one.
-    A rate of None is not known: a call that needs it has no cost. 0 is a price.
+    A rate of None is not known: a call that needs it has no cost. 0 is a price. Without any rate it withdraws the one
+    before: from then on the model has the price of genai-prices again, if there is one.
     """
 
     provider: str
