@@ -84,6 +84,18 @@ def test_without_a_time_it_is_in_force_from_now_on(cli: Command, books: str) -> 
     }
 
 
+def test_the_vendor_of_a_price_is_spelt_as_calls_name_it(cli: Command, books: str) -> None:
+    rates = ("--input", "9", "--output", "9")
+    assert cli("models", "set-price", "OpenAI:gpt-4o", *rates).out.startswith("openai:gpt-4o from ")
+    assert "no plugin, model or call" not in cli("models", "set-price", "openai:gpt-4o", *rates).err
+    assert cli("models", "show", "openai:gpt-4o", "--json").document["rates"]["source"] == "own_prices"
+
+    unknown = cli("models", "set-price", "opnai:gpt-4o", *rates)
+    assert (unknown.code, unknown.out.startswith("opnai:gpt-4o from ")) == (0, True)
+    assert "has the vendor 'opnai' yet; did you mean openai?" in unknown.err
+    assert "has the vendor 'acme' yet\n" in cli("models", "set-price", "acme:m", *rates).err
+
+
 def test_a_price_is_withdrawn_from_its_time_on(cli: Command, books: str) -> None:
     def rates() -> Any:
         return cli("models", "show", "openai:gpt-4o", "--json").document["rates"]

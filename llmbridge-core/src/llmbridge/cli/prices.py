@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
 
 import typer
 
-from . import database, output, questions
+from . import database, output, questions, vendors
 from .outcome import UserError
 from .output import Column
 from .parser import Command
@@ -111,11 +113,11 @@ def set_price(
         raise UserError("--from needs a time from which the price is in force")
     price = ModelPrice(vendor, name, begins, **rates)
     asked = settings(context, db, json, plugin)
-    asyncio.run(_set(asked, price))
+    price = asyncio.run(_set(asked, price))
     if asked.json:
         output.json(_document(price))
         return
-    output.line(output.clean(f"{model} from {output.moment(begins)}: {_told(rates)}"))
+    output.line(output.clean(f"{price.provider}:{name} from {output.moment(begins)}: {_told(rates)}"))
 
 
 def update(
@@ -151,9 +153,20 @@ async def _list(asked: Settings, provider: str | None) -> list[ModelPrice]:
         return await db.list_prices(provider)
 
 
-async def _set(asked: Settings, price: ModelPrice) -> None:
+async def _set(asked: Settings, price: ModelPrice) -> ModelPrice:
+    """Set the price, of the vendor as calls name it."""
+    from ..providers.routing import known_as
+
     async with database.opened(asked) as db:
+        names = await vendors.known(db)
+        vendor = known_as(price.provider, names)
+        if vendor is None:
+            close = get_close_matches(price.provider.lower(), names, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            output.note(output.clean(f"no plugin, model or call has the vendor {price.provider!r} yet{hint}"))
+        price = replace(price, provider=vendor or price.provider)
         await db.set_prices([price])
+    return price
 
 
 def _cells(price: ModelPrice) -> list[str]:

@@ -41,7 +41,7 @@ def resolve(model: str | None, known: Collection[str]) -> tuple[str, str]:
     if not text:
         raise ModelNotFoundError("no model was given; write vendor:name, for example openai:gpt-4o-mini")
     prefix, colon, name = text.partition(":")
-    if colon and not _is_ollamas_mistral(text, known) and (vendor := _known_as(prefix, known)) is not None:
+    if colon and not _is_ollamas_mistral(text, known) and (vendor := known_as(prefix, known)) is not None:
         if not name.strip():
             raise ModelNotFoundError(f"{text!r} names a vendor but no model; write {vendor}:name")
         return vendor, name.strip()
@@ -62,7 +62,8 @@ def _is_ollamas_mistral(name: str, known: Collection[str]) -> bool:
     return family == "mistral" and "ollama" in known and _OLLAMA_TAG.fullmatch(tag) is not None
 
 
-def _known_as(prefix: str, known: Collection[str]) -> str | None:
+def known_as(prefix: str, known: Collection[str]) -> str | None:
+    """The vendor that a prefix names, as it is spelt or in small letters; None where neither is known."""
     return next((spelling for spelling in (prefix, prefix.lower()) if spelling in known), None)
 
 
