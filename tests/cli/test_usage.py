@@ -178,6 +178,14 @@ def test_a_name_with_a_colon_is_a_name_unless_a_vendor_stands_before_it(cli: Com
         assert "only of one vendor" in result.err
 
 
+def test_a_vendor_that_nobody_has_is_told(cli: Command, books: str) -> None:
+    for command in (ALL, ["calls"], ["models", "reprice", "--from", "all"]):
+        told = cli(*command, "--provider", "OpenAI")
+        assert told.code == 0
+        assert "no plugin, model or call has the vendor 'OpenAI' yet; did you mean openai?" in told.err
+    assert "has the vendor" not in cli(*ALL, "--provider", "openai", "--provider", "echo", "--provider", "").err
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

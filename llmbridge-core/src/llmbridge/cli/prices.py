@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
 
@@ -161,9 +160,7 @@ async def _set(asked: Settings, price: ModelPrice) -> ModelPrice:
         names = await vendors.known(db)
         vendor = known_as(price.provider, names)
         if vendor is None:
-            close = get_close_matches(price.provider.lower(), names, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            output.note(output.clean(f"no plugin, model or call has the vendor {price.provider!r} yet{hint}"))
+            vendors.tell_unknown(price.provider, names)
         price = replace(price, provider=vendor or price.provider)
         await db.set_prices([price])
     return price
