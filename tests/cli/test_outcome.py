@@ -47,6 +47,7 @@ MISTAKES = [
     ["usage", "--db", "unknown://host/x"],
     ["usage", "--db", "sqlite:///x.db?bogus=1"],
     ["--plugin", "nobody", "usage", "--db", "x.db"],
+    ["calls", "--status", "fine"],
     ["calls", "--limit", "0"],
     ["calls", "--limit", "1001"],
     ["calls", "--limit", "many"],

@@ -312,6 +312,8 @@ async def test_usage_filters_by_one_value_by_several_and_by_absence(db: LLMDatab
         {"group_by": ("tag:a", "tag:b")},
         {"group_by": "tag:"},
         {"group_by": ("origin", 7)},
+        {"status": "successful"},
+        {"status": ("error", None)},
         {"tz": "Mars/Olympus"},
         {"since": datetime(2026, 1, 1)},
         {"since": datetime(2026, 1, 2, tzinfo=UTC), "until": datetime(2026, 1, 1, tzinfo=UTC)},

@@ -141,6 +141,16 @@ async def test_a_call_costs_what_its_prices_say(db: LLMDatabase) -> None:
         await db.models.cost("nothing", 1, 1)
 
 
+async def test_tokens_below_zero_cost_nothing_that_anybody_knows(db: LLMDatabase) -> None:
+    for asked in (
+        db.models.cost("acme:large", -1, 1),
+        db.models.cost("acme:large", 1, 1, cache_read_tokens=-1),
+        db.models.cheapest(1, -1),
+    ):
+        with pytest.raises(ValueError, match="_tokens is -1"):
+            await asked
+
+
 async def test_a_conversation_is_estimated_by_its_text(db: LLMDatabase) -> None:
     messages: list[Any] = [
         Message(role="system", content="x" * 4001),

@@ -575,9 +575,10 @@ async def test_what_is_no_request_is_told_so(bridge: LLMBridge) -> None:
 
 
 def test_times_that_are_no_times_are_refused() -> None:
-    for wrong in ({"timeout": 0}, {"timeout": -1}, {"total_timeout": 0}, {"record_timeout": 0}):
-        with pytest.raises(ValueError, match="0 seconds"):
-            LLMBridge("memory://", **wrong)  # type: ignore[arg-type]
+    for name in ("timeout", "total_timeout", "record_timeout"):
+        for wrong in (0, -1, float("nan")):
+            with pytest.raises(ValueError, match="0 seconds"):
+                LLMBridge("memory://", **{name: wrong})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])

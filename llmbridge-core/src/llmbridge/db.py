@@ -89,7 +89,7 @@ class LLMDatabase(ModelBooks, Upkeep):
             raise ValueError("give a backend, a connection string or a db_manager, not two of them")
         if on_storage_error not in ("spool", "log", "raise"):
             raise ValueError(f"on_storage_error is {on_storage_error!r}; it must be 'spool', 'log' or 'raise'")
-        if record_timeout <= 0:
+        if not record_timeout > 0:
             raise ValueError(f"record_timeout is {record_timeout}; it must be more than 0 seconds")
         self.backend = backend
         self.record_timeout = record_timeout

@@ -170,8 +170,10 @@ class Models:
         """What a call with so many tokens costs, by model, cheapest first, then by name.
 
         Left out are models without a price, and those that are known to be too small for it.
+
+        :raises ValueError: tokens below 0
         """
-        usage = _usage(prompt_tokens, completion_tokens)
+        usage = _checked(TokenUsage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens))
         costs = []
         for model in await self.find(**wanted):
             context, output = model.model.max_context, model.model.max_output_tokens
@@ -195,6 +197,7 @@ class Models:
     ) -> Price:
         """What a call would cost now, in dollars, or why that is not known. Tokens count as in `TokenUsage`.
 
+        :raises ValueError: tokens below 0
         :raises ModelNotFoundError, ProviderNotFoundError: the model is not known and leads to no vendor
         """
         usage = TokenUsage(
@@ -205,7 +208,7 @@ class Models:
             cache_write_1h_tokens=cache_write_1h_tokens,
         )
         vendor, name = self._named(model, await self._all())
-        return self._price(vendor, name, usage)
+        return self._price(vendor, name, _checked(usage))
 
     async def estimate(
         self, model: str, messages: Sequence[Message | Mapping[str, Any]], completion_tokens: int | None = None
@@ -279,8 +282,11 @@ def _amount(value: Any) -> Decimal | None:
     return None if value is None else parse(value)
 
 
-def _usage(prompt_tokens: int, completion_tokens: int) -> TokenUsage:
-    return TokenUsage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+def _checked(usage: TokenUsage) -> TokenUsage:
+    for name, count in usage:
+        if isinstance(count, int) and count < 0:
+            raise ValueError(f"{name} is {count}; it cannot be less than 0")
+    return usage
 
 
 def _characters(message: Message | Mapping[str, Any]) -> int:

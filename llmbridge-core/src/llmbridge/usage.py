@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 
 from . import periods
 from .money import CONTEXT, mean, total
 from .records import storable
-from .schemas import DailyAnalytics, UsageStats
+from .schemas import CallStatus, DailyAnalytics, UsageStats
 from .storage.types import EARLIEST, GROUP_FIELDS, LATEST, TAG_PREFIX, Filters, UsageQuery, UsageRow
 
 #: What a filter takes: one value or several, where None inside a tuple means "calls without one".
@@ -81,7 +81,10 @@ def _name(field: str) -> str:
 
 
 def filters(fields: Mapping[str, Accepted], tags: Mapping[str, Accepted] | None = None) -> Filters:
-    """Filters in a store's terms: what is None does not filter."""
+    """Filters in a store's terms: what is None does not filter.
+
+    :raises ValueError: what is no text, or a status that no call has
+    """
     named = {**fields, **{TAG_PREFIX + storable(name): accepted for name, accepted in (tags or {}).items()}}
     return {name: _accepted(name, values) for name, values in named.items() if values is not None}
 
@@ -91,6 +94,8 @@ def _accepted(name: str, values: Accepted) -> tuple[str | None, ...]:
     for value in accepted:
         if value is not None and not isinstance(value, str):
             raise ValueError(f"the filter {name} takes text or None, not {type(value).__name__}")
+        if name == "status" and value not in (known := get_args(CallStatus)):
+            raise ValueError(f"there is no status {value!r}; known: {', '.join(known)}")
     return tuple(_stored(name, value) for value in accepted)
 
 

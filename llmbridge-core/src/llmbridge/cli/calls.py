@@ -83,7 +83,7 @@ def calls(
                     "id_at_origin": questions.accepted(user),
                     "provider": questions.accepted(provider),
                     "model_name": questions.accepted(model),
-                    "status": questions.statuses(status),
+                    "status": questions.accepted(status),
                 },
                 questions.tags(tag),
             ),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from ..errors import LLMBridgeError
 from .outcome import UserError
@@ -117,17 +117,6 @@ def title(field: str) -> str:
 def accepted(values: Sequence[str] | None) -> tuple[str | None, ...] | None:
     """A filter of these values; an empty one stands for calls without one, no values for no filter."""
     return tuple(value or None for value in values) if values else None
-
-
-def statuses(values: Sequence[str] | None) -> tuple[str | None, ...] | None:
-    """A filter of these statuses."""
-    from ..schemas import CallStatus
-
-    known = get_args(CallStatus)
-    for value in values or ():
-        if value not in known:
-            raise UserError(f"there is no status {value!r}; known: {', '.join(known)}")
-    return accepted(values)
 
 
 def tags(pairs: Sequence[str] | None) -> dict[str, tuple[str | None, ...]] | None:

@@ -94,7 +94,7 @@ def usage(
         "id_at_origin": questions.accepted(user),
         "provider": questions.accepted(provider),
         "model_name": questions.accepted(model),
-        "status": questions.statuses(status),
+        "status": questions.accepted(status),
         "tags": questions.tags(tag),
     }
     asked = settings(context, db, json, plugin)
