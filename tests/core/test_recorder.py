@@ -291,6 +291,24 @@ async def test_a_call_counts_as_its_caller_was_told() -> None:
     assert (counters.calls_lost, counters.calls_committed) == (1, 0)
 
 
+async def test_a_call_left_by_its_caller_counts_once_however_long_it_takes(caplog: pytest.LogCaptureFixture) -> None:
+    store, counters = Store(), Counters()
+    store.gate.clear()
+    recorder = Recorder(store.write, patience=0.02, counters=counters)
+    leaving = asyncio.ensure_future(recorder.record(call()))
+    while not store.batches:
+        await asyncio.sleep(0)
+    leaving.cancel()
+    for _ in range(3):
+        with pytest.raises(StorageUnavailableError):
+            await recorder.record(call())
+    assert (counters.calls_lost, counters.calls_committed) == (3, 0)
+    assert "whose callers have left" not in caplog.text
+    store.gate.set()
+    await recorder.close()
+    assert (counters.calls_lost, counters.calls_committed) == (3, 1)
+
+
 def test_patience_is_that_of_the_event_loop_that_runs() -> None:
     hangs = False
 

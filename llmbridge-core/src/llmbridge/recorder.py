@@ -310,7 +310,7 @@ class Recorder:
             self.give_up(late)
             return
         self._note(late)
-        self._fail([entry for entry in self._unsettled() if entry[2] + self._patience <= now], late)
+        self._fail([one for one in self._unsettled() if one[2] + self._patience <= now and not one[1].done()], late)
         self._set_alarm(now + min(self._patience, _LONGEST_PAUSE))
 
     def _held_up(self) -> float:
