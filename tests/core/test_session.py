@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -100,3 +101,32 @@ async def test_a_look_at_the_schema_that_fails_binds_no_loop() -> None:
     for _ in range(2):
         with pytest.raises(StorageUnavailableError):
             await asyncio.to_thread(asyncio.run, session.schema_status())
+
+
+def test_an_event_loop_that_ends_is_no_error_of_a_backend() -> None:
+    session = Session(MemoryBackend(), migrate="auto", on_start=nothing)
+    calls: list[asyncio.Task[None]] = []
+    endings: list[BaseException] = []
+
+    async def call() -> None:
+        try:
+            with session.guard():
+                await asyncio.sleep(3600)
+        except BaseException as error:
+            endings.append(error)
+            raise
+
+    async def begin_at_the_end() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            calls.append(asyncio.create_task(call()))
+
+    async def main() -> None:
+        calls.append(asyncio.create_task(begin_at_the_end()))
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    calls.clear()
+    gc.collect()
+    assert [type(ending) for ending in endings] == [GeneratorExit]

@@ -56,10 +56,10 @@ async def copy(source: Session, target: Session, on_page: Callable[[CopyReport],
     report = await _copy_models(source, target)
     query = CallQuery(limit=MAX_BATCH)
     while True:
-        async with source.guard():
+        with source.guard():
             page = await source.backend.list_calls(query)
         if page.calls:
-            async with target.guard():
+            with target.guard():
                 result = await target.backend.record_calls(page.calls)
             brought.update(midnight(call.called_at) for call in page.calls)
             report = replace(
@@ -77,10 +77,10 @@ async def copy(source: Session, target: Session, on_page: Callable[[CopyReport],
 
 async def _copy_models(source: Session, target: Session) -> CopyReport:
     """Carry over the models and own prices whose keys the target lacks."""
-    async with source.guard():
+    with source.guard():
         models = await source.backend.list_models(active_only=False)
         prices = await source.backend.list_prices()
-    async with target.guard():
+    with target.guard():
         held = {
             (model.provider, model.model_name): model for model in await target.backend.list_models(active_only=False)
         }
@@ -110,12 +110,12 @@ async def _copy_totals(source: Session, target: Session, brought: Mapping[dateti
         await _fold(target, mark)
         latest: datetime | None = mark
         copied = 0
-        async with target.guard():
+        with target.guard():
             await target.backend.write_totals([], mark)
         page = await _totals(source, None)
         while page is not None:
             rows = [row for row in page.rows if row.start < mark]
-            async with target.guard():
+            with target.guard():
                 await target.backend.write_totals(rows, None)
             copied, latest = copied + len(rows), page.watermark
             page = None if page.next is None else await _totals(source, page.next)
@@ -126,7 +126,7 @@ async def _copy_totals(source: Session, target: Session, brought: Mapping[dateti
 
 async def _fold(target: Session, before: datetime) -> None:
     """Let the target purge what it has of purged days, if it has any."""
-    async with target.guard():
+    with target.guard():
         if (await target.backend.list_calls(CallQuery(until=before, limit=1))).calls:
             await target.backend.purge_calls(before)
 
@@ -150,7 +150,7 @@ async def _check_calls(source: Session, target: Session, mark: datetime, brought
     """
     until = mark
     while True:
-        async with target.guard():
+        with target.guard():
             newest = (await target.backend.list_calls(CallQuery(until=until, limit=1))).calls
         if not newest:
             return
@@ -195,7 +195,7 @@ async def _all_totals(session: Session) -> AsyncGenerator[TotalsRow, None]:
 
 async def _totals(session: Session, cursor: str | None) -> TotalsPage | None:
     """A page of totals; None where the backend can neither purge nor copy, so that there are none."""
-    async with session.guard():
+    with session.guard():
         try:
             return await session.backend.read_totals(cursor)
         except UnsupportedOperationError:
@@ -203,7 +203,7 @@ async def _totals(session: Session, cursor: str | None) -> TotalsPage | None:
 
 
 async def _sums(session: Session, query: UsageQuery) -> list[UsageRow]:
-    async with session.guard():
+    with session.guard():
         return await session.backend.summarize_usage(query)
 
 

@@ -243,7 +243,7 @@ class LLMDatabase(ModelBooks, Upkeep):
         if self._session is None:
             return CallPage([], None)
         await self._session.start()
-        async with self._session.guard():
+        with self._session.guard():
             return await self._session.backend.list_calls(query)
 
     # Usage
@@ -293,7 +293,7 @@ class LLMDatabase(ModelBooks, Upkeep):
         if self._session is None:
             return []
         await self._session.start()
-        async with self._session.guard():
+        with self._session.guard():
             return question.label(await self._session.backend.summarize_usage(question.query))
 
     async def get_usage_stats(
@@ -373,7 +373,7 @@ class LLMDatabase(ModelBooks, Upkeep):
         if self._session is None or method is None:
             raise UnsupportedOperationError(f"{type(self.backend).__name__} has no monitoring")
         await self._session.start()
-        async with self._session.guard():
+        with self._session.guard():
             return await method(*args)
 
     async def _close(self, session: Session, registry: ModelRegistry, journal: Journal, timeout: float) -> CloseReport:

@@ -91,7 +91,7 @@ class Desk:
 
     async def _write(self, calls: Sequence[CallRecord]) -> RecordResult:
         await self._session.start()
-        async with self._session.guard():
+        with self._session.guard():
             if calls:
                 return await self._session.backend.record_calls(calls)
             await self._session.backend.ping()

@@ -315,7 +315,7 @@ class Journal:
         try:
             async with asyncio.timeout(timeout):
                 await self._session.start()
-                async with self._session.guard():
+                with self._session.guard():
                     await self._session.backend.ping()
         except TimeoutError:
             return {"status": "unhealthy", "error": _late(timeout)}

@@ -107,7 +107,7 @@ class ModelRegistry:
         """Models in order of (provider, model_name)."""
         await self._session.start()
         provider, model_name = (None if name is None else storable(name) for name in (provider, model_name))
-        async with self._session.guard():
+        with self._session.guard():
             return await self._backend.list_models(provider, model_name, active_only)
 
     async def upsert(self, models: Sequence[LLMModel], *, set_prices: bool = True) -> UpsertResult:
@@ -118,7 +118,7 @@ class ModelRegistry:
             await self.reload_prices()
         now = datetime.now(UTC)
         rows = [self._canonical(model.model_copy(update={"source": "user"}), now) for model in models]
-        async with self._session.guard():
+        with self._session.guard():
             result = await self._backend.upsert_models(rows)
         if set_prices:
             last = {(row.provider, row.model_name): row for row in rows}.values()
@@ -153,7 +153,7 @@ class ModelRegistry:
             await self.reload_prices()
             now = datetime.now(UTC)
             row = self._canonical(found[0].model_copy(update={**changes, "source": "user"}), now)
-            async with self._session.guard():
+            with self._session.guard():
                 await self._backend.upsert_models([row])
             await self._charge([(row, (new_input, new_output))], now)
         return bool(found)
@@ -162,7 +162,7 @@ class ModelRegistry:
         """Mark models as no longer in use; return how many were."""
         await self._session.start()
         stored = [(storable(provider), storable(model_name)) for provider, model_name in keys]
-        async with self._session.guard():
+        with self._session.guard():
             return await self._backend.retire_models(stored, datetime.now(UTC))
 
     async def set_prices(self, prices: Sequence[ModelPrice]) -> None:
@@ -172,7 +172,7 @@ class ModelRegistry:
         """
         rows = [canonical_price(price) for price in prices]
         await self._session.start()
-        async with self._session.guard():
+        with self._session.guard():
             await self._backend.set_prices(rows)
             await self._load_prices()
 
@@ -180,12 +180,12 @@ class ModelRegistry:
         """Own prices in order of (provider, model_name, effective_from)."""
         await self._session.start()
         provider, model_name = (None if name is None else storable(name) for name in (provider, model_name))
-        async with self._session.guard():
+        with self._session.guard():
             return await self._backend.list_prices(provider, model_name)
 
     async def reload_prices(self) -> None:
         """Read the own prices again now."""
-        async with self._session.guard():
+        with self._session.guard():
             await self._load_prices()
 
     @property

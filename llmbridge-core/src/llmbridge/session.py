@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Literal
 
 from .errors import (
@@ -125,8 +125,8 @@ class Session:
         elif self._owner[1] is not asyncio.get_running_loop():
             raise _wrong("event loop")
 
-    @asynccontextmanager
-    async def guard(self) -> AsyncIterator[None]:
+    @contextmanager
+    def guard(self) -> Iterator[None]:
         """Let nothing but llmbridge's own errors out of a backend, and no password in their texts."""
         try:
             yield
@@ -145,7 +145,7 @@ class Session:
         self.check_owner()
         self._bind()
         try:
-            async with self.guard():
+            with self.guard():
                 await self.backend.connect()
                 yield
         except BaseException:
@@ -158,7 +158,7 @@ class Session:
         self._owner = (_process, asyncio.get_running_loop())
 
     async def _start(self) -> None:
-        async with self.guard():
+        with self.guard():
             await self.backend.connect()
             try:
                 await self._bring_schema_up_to_date()

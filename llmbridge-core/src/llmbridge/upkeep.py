@@ -93,7 +93,7 @@ class Upkeep:
             page = await _page(self._session, CallQuery(chosen, start, end, MAX_PAGE, after))
             changes = repricing.changes(page.calls)
             if changes and not dry_run:
-                async with self._session.guard():
+                with self._session.guard():
                     await self._session.backend.reprice_calls(changes)
             if on_page is not None:
                 on_page(repricing.report(dry_run=dry_run))
@@ -185,7 +185,7 @@ class Upkeep:
             for place in sorted({*stored, *waiting}):
                 rows = 0 if dry_run else waiting.get(place, 0)
                 if place in stored and not dry_run:
-                    async with self._session.guard():
+                    with self._session.guard():
                         rows += await self._session.backend.erase_user(place, name)
                 forgotten.append(Forgotten(place, stored.get(place, 0) + waiting.get(place, 0), rows))
         return forgotten
@@ -219,22 +219,22 @@ class Upkeep:
         if self._session is None:
             return TotalsReport()
         await self._session.start()
-        async with self._session.guard():
+        with self._session.guard():
             return await self._session.backend.check_totals(repair)
 
 
 async def _page(session: Session, query: CallQuery) -> CallPage:
-    async with session.guard():
+    with session.guard():
         return await session.backend.list_calls(query)
 
 
 async def _sums(session: Session, query: UsageQuery) -> list[UsageRow]:
-    async with session.guard():
+    with session.guard():
         return await session.backend.summarize_usage(query)
 
 
 async def _purge_calls(session: Session, before: datetime) -> int:
-    async with session.guard():
+    with session.guard():
         return await session.backend.purge_calls(before)
 
 
