@@ -639,6 +639,19 @@ async def test_a_closing_that_is_cut_off_goes_on(store: Store, spool: Spool, tmp
     store.answers.set()
 
 
+async def test_books_that_are_opened_while_they_close_are_open_afterwards(store: Store, tmp_path: Path) -> None:
+    db = books(store, tmp_path, record_timeout=60)
+    await hanging(db, store)
+    closing = asyncio.create_task(db.close(timeout=0.05))
+    await asyncio.sleep(0)
+    opening = asyncio.create_task(db.initialize())
+    assert (await closing).spooled == 10
+    store.answers.set()
+    await opening
+    assert await db.record_api_call(**FIELDS)
+    await db.close()
+
+
 @pytest.mark.parametrize(
     ("on_storage_error", "report"),
     [("spool", CloseReport(committed=0, spooled=5, lost=0)), ("log", CloseReport(committed=0, spooled=0, lost=5))],

@@ -515,6 +515,34 @@ async def test_closing_waits_for_calls_in_flight() -> None:
         assert len(await again.list_recent_calls()) == 1
 
 
+async def test_a_closing_begins_no_call_and_goes_on_when_it_is_cut_off() -> None:
+    bridge = await LLMBridge("memory://closing-goes-on").__aenter__()
+    vendor, may_answer = Vendor(answer()), asyncio.Event()
+    complete = vendor.complete
+
+    async def slowly(request: LLMRequest, model: str, *, timeout: float) -> Completion:
+        vendor.asked.set()
+        await may_answer.wait()
+        return await complete(request, model, timeout=timeout)
+
+    vendor.complete = slowly  # type: ignore[method-assign]
+    bridge.register_provider("acme", vendor)
+    asking = asyncio.create_task(bridge.chat(ask()))
+    await vendor.asked.wait()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await bridge.close(timeout=60)
+    opening = asyncio.create_task(bridge.__aenter__())
+    with pytest.raises(StorageClosedError, match="being closed"):
+        await bridge.chat(ask())
+    may_answer.set()
+    assert (await asking).record_status == "committed"
+    assert await opening is bridge
+    assert (await bridge.chat(ask())).record_status == "committed"
+    await bridge.close()
+    assert len(vendor.requests) == 2
+
+
 async def test_a_provider_that_returns_something_else_is_an_invalid_response(bridge: LLMBridge) -> None:
     vendor = serve(bridge, answer())
     vendor.outcome = {"content": "Hello"}  # type: ignore[assignment]

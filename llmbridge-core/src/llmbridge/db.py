@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from uuid import UUID
 
 from . import periods, usage
+from .closing import Closing
 from .entries import complete
 from .errors import (
     PurgedDetailError,
@@ -108,7 +109,7 @@ class LLMDatabase(ModelBooks, Upkeep):
                 spools=on_storage_error == "spool",
             )
         self._no_prices = PriceBook()
-        self._closing: asyncio.Task[CloseReport] | None = None
+        self._closing = Closing()
 
     @classmethod
     def from_manager(cls, db_manager: Any, schema: str | None = None, **options: Any) -> Self:
@@ -126,12 +127,13 @@ class LLMDatabase(ModelBooks, Upkeep):
         return self._registry.prices if self._registry is not None else self._no_prices
 
     async def initialize(self) -> None:
-        """Open and migrate the store. Done by the first use anyway, but after `close()` only by this; a failed start
-        is tried again by the next use.
+        """Open and migrate the store. Done by the first use anyway, but after `close()`, which it waits for, only by
+        this; a failed start is tried again by the next use.
 
         :raises StorageError: it cannot be opened
         """
         if self._session is not None and self._journal is not None:
+            await self._closing.over()
             self._session.admit()
             self._journal.admit()
             await self._journal.check_spool()
@@ -157,13 +159,8 @@ class LLMDatabase(ModelBooks, Upkeep):
         if self._session is None or self._registry is None or self._journal is None:
             return CloseReport()
         self._journal.turn_away()
-        loop = asyncio.get_running_loop()
-        if self._closing is None or self._closing.done() or self._closing.get_loop() is not loop:
-            seconds = self.record_timeout if timeout is None else timeout
-            self._closing = loop.create_task(
-                self._close(self._session, self._registry, self._journal, seconds), name="llmbridge-close"
-            )
-        return await asyncio.shield(self._closing)
+        seconds = self.record_timeout if timeout is None else timeout
+        return await self._closing.run(partial(self._close, self._session, self._registry, self._journal, seconds))
 
     async def __aenter__(self) -> Self:
         await self.initialize()

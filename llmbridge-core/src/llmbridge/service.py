@@ -9,12 +9,14 @@ import warnings
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from datetime import date, datetime
+from functools import partial
 from typing import Any, Self
 
 from . import attempts, formats, streams
 from .calls import Call, Kept, system_prompt_hash, tool_names
+from .closing import Closing
 from .db import LEAST_PATIENCE, LLMDatabase, OnStorageError
-from .errors import InvalidRequestError, ModelNotFoundError
+from .errors import InvalidRequestError, ModelNotFoundError, StorageClosedError
 from .metrics import CloseReport
 from .models import Models
 from .plugins import foreign_distribution_warning
@@ -94,6 +96,7 @@ class LLMBridge:
         )
         self._roster = Roster()
         self._finishing: set[asyncio.Future[Any]] = set()
+        self._closing = Closing()
 
     @property
     def db(self) -> LLMDatabase | None:
@@ -120,25 +123,15 @@ class LLMBridge:
 
     async def _ensure_db_initialized(self) -> None:
         """Open the books now. An unreachable store is a warning, unless `on_storage_error="raise"`."""
+        await self._closing.over()
         await self._books.open()
 
     async def close(self, timeout: float | None = None) -> CloseReport:
-        """Finish the calls in flight, write what waits, spool the rest, and close the books and the connections to
-        vendors; all of it within `timeout` seconds (None: `record_timeout`), and where the calls in flight take them
-        all, the store gets a second more. Says what became of what waited. Idempotent; what comes after raises
-        StorageClosedError."""
-        seconds = self._books.record_timeout if timeout is None else timeout
-        until = time.monotonic() + seconds
-        for _ in range(2):  # the calls, and then what those that were left meanwhile put on the books
-            if self._finishing:
-                await asyncio.wait(self._finishing, timeout=max(until - time.monotonic(), 0))
-        report = CloseReport()
-        async with AsyncExitStack() as closing:  # each is closed whatever the others raise
-            for provider in self._roster.providers():
-                closing.push_async_callback(provider.close)
-            report = await self._books.close(max(until - time.monotonic(), min(seconds, LEAST_PATIENCE)))
-        self._roster.forget_replaced()
-        return report
+        """Begin no more calls, finish those in flight, write what waits, spool the rest, and close the books and the
+        connections to vendors; all of it within `timeout` seconds (None: `record_timeout`), and where the calls in
+        flight take them all, the store gets a second more. Says what became of what waited. Who is cancelled meanwhile,
+        or asks again, changes nothing: one closing runs to its end. What comes after raises StorageClosedError."""
+        return await self._closing.run(partial(self._close, self._books.record_timeout if timeout is None else timeout))
 
     async def chat(self, request: LLMRequest, id_at_origin: str | None = None) -> LLMResponse:
         """Send one request to a model and put the call on the books, however it ends.
@@ -288,11 +281,26 @@ class LLMBridge:
         """Whether the store answers within `timeout` seconds; never raises. See `LLMDatabase.health_check`."""
         return await self._books.health_check(timeout)
 
+    async def _close(self, seconds: float) -> CloseReport:
+        until = time.monotonic() + seconds
+        for _ in range(2):  # the calls, and then what those that were left meanwhile put on the books
+            if self._finishing:
+                await asyncio.wait(self._finishing, timeout=max(until - time.monotonic(), 0))
+        report = CloseReport()
+        async with AsyncExitStack() as closing:  # each is closed whatever the others raise
+            for provider in self._roster.providers():
+                closing.push_async_callback(provider.close)
+            report = await self._books.close(max(until - time.monotonic(), min(seconds, LEAST_PATIENCE)))
+        self._roster.forget_replaced()
+        return report
+
     def _call(self, request: LLMRequest, user: str | None) -> Call:
         """The call that a request makes, checked so that no money is spent in vain."""
         if not isinstance(request, LLMRequest):
             raise TypeError(f"a call takes an LLMRequest, not {type(request).__name__}")
         self._books.check_owner()
+        if self._closing.goes_on:
+            raise StorageClosedError("these books are being closed; open them again with `async with`")
         targets = tuple(map(self._roster.target, request.model if isinstance(request.model, list) else [request.model]))
         if not targets:
             raise ModelNotFoundError("the list of models is empty")
