@@ -60,3 +60,23 @@ async def test_nothing_begins_after_the_end(spool: Spool) -> None:
     before = asyncio.all_tasks()
     replay.begin()
     assert asyncio.all_tasks() == before
+
+
+async def test_the_end_does_not_wait_for_what_another_process_moves(spool: Spool) -> None:
+    spool.put([make_call()])
+    replay = Replay(spool, Store().write, on_thread=run, counters=Counters())
+    with spool.turn() as is_mine:
+        assert is_mine
+        replay.begin()
+        async with asyncio.timeout(20):
+            await replay.end(3600)
+    assert spool.counts().waiting == 1
+
+
+async def test_the_end_does_not_wait_for_a_spool_that_cannot_be_read(spool: Spool) -> None:
+    spool.put([make_call()])
+    spool.path.write_bytes(b"no spool" * 1000)
+    replay = Replay(spool, Store().write, on_thread=run, counters=Counters())
+    replay.begin()
+    async with asyncio.timeout(20):
+        await replay.end(3600)

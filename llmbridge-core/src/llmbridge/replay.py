@@ -63,8 +63,9 @@ class Replay:
             self._running.add_done_callback(_tell_failure)
 
     async def end(self, timeout: float) -> None:
-        """Let what waits be moved for at most `timeout` seconds, and nothing after that."""
+        """Let what waits be moved for at most `timeout` seconds, as long as any moves, and nothing after that."""
         self._is_over = True
+        self._woken.set()
         if self._running is not None and timeout > 0:
             await asyncio.wait([self._running], timeout=timeout)
         if self._running is not None:
@@ -85,7 +86,7 @@ class Replay:
             if moved:
                 pause = _FIRST_PAUSE
                 continue
-            if not left and not self._woken.is_set():
+            if (not left or self._is_over) and not self._woken.is_set():
                 return
             try:
                 async with asyncio.timeout(pause):
