@@ -85,6 +85,20 @@ async def test_others_write_while_one_day_goes(store: Store, what: str, monkeypa
         await assert_exact(other, [*(nameless(old, "user-1") if what == "erase" else old), *new])
 
 
+@pytest.mark.parametrize("what", ["purge", "erase"])
+async def test_disconnecting_waits_until_the_last_slice_is_done(store: Store, what: str) -> None:
+    calls = of_one_day(6 * SLICE)
+    async with store.backend() as backend:
+        await backend.apply_migrations()
+        await backend.record_calls(calls)
+        going = asyncio.create_task(
+            backend.purge_calls(MIDNIGHT + DAY) if what == "purge" else backend.erase_user("kit", "user-1")
+        )
+        await asyncio.sleep(0)
+    assert going.done()
+    assert going.result() == len(calls)
+
+
 @pytest.mark.parametrize("at", [0, 70, 149])
 async def test_a_purge_that_is_interrupted_is_exact_and_the_next_one_ends_it(store: Store, at: int) -> None:
     calls = by_time(make_calls(600, seed=70))[::-1]

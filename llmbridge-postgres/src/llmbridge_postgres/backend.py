@@ -35,6 +35,7 @@ from llmbridge.storage import (
     UsageRow,
     WrongLoopError,
 )
+from llmbridge.storage.tasks import Tasks
 
 from . import access, schema, statement, usage
 from . import calls as call_rows
@@ -111,6 +112,7 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
         self._expand = lru_cache(maxsize=256)(names.prepare_query)
         self._keywords = settings.keywords
         self._jobs = Jobs()
+        self._errands = Tasks()
         self._folding = Folding(self._do_beside, fold_after, self._where)
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -158,6 +160,7 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
         with suppress(Exception):  # whoever awaits the opening is told
             await opening
         try:
+            await self._errands.drain()
             await self._folding.before_closing()
         finally:
             self._is_open = False

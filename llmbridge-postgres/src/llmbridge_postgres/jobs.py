@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from llmbridge.storage.tasks import ended
+from llmbridge.storage.tasks import Tasks, ended
 
 T = TypeVar("T")
 
@@ -14,13 +14,10 @@ T = TypeVar("T")
 Commit = Callable[[], None]
 
 
-class Jobs:
-    """The running work of one backend."""
+class Jobs(Tasks):
+    """The running work of one backend, each on a connection."""
 
-    def __init__(self) -> None:
-        self._running: set[asyncio.Task[Any]] = set()
-
-    async def run(self, work: Callable[[Commit], Awaitable[T]]) -> T:
+    async def run(self, work: Callable[[Commit], Coroutine[Any, Any, T]]) -> T:
         """Do `work` and give what it gives.
 
         When a cancelled caller gets its CancelledError, the work has ended: abandoned if it had not called
@@ -32,9 +29,7 @@ class Jobs:
             nonlocal committed
             committed = True
 
-        task = asyncio.ensure_future(work(commit))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task = self.begin(work(commit))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -42,8 +37,3 @@ class Jobs:
                 task.cancel()
             await ended(task)
             raise
-
-    async def drain(self) -> None:
-        """Wait until no work is running."""
-        while self._running:
-            await asyncio.wait(self._running)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from llmbridge.storage import CostChange, StorageBackend, TotalsPage, TotalsReport, TotalsRow
-from llmbridge.storage.tasks import to_its_end
+from llmbridge.storage.tasks import Tasks
 
 from . import checking, purging, rewriting, totals
 from .session import Session
@@ -21,6 +21,8 @@ class Upkeep(StorageBackend):
     """These methods of a backend, over a connection for one piece of work at a time."""
 
     _where: str
+    #: What takes several pieces of work.
+    _errands: Tasks
 
     @abstractmethod
     async def _write(self, work: Callable[[Session], Awaitable[T]]) -> T:
@@ -43,7 +45,7 @@ class Upkeep(StorageBackend):
                 deleted += more
             return deleted
 
-        return await to_its_end(purged())
+        return await self._errands.to_its_end(purged())
 
     async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
         return await self._write(partial(rewriting.reprice, changes=changes, where=self._where))
@@ -64,7 +66,7 @@ class Upkeep(StorageBackend):
                 changed += more
             return changed
 
-        return await to_its_end(erased())
+        return await self._errands.to_its_end(erased())
 
     async def check_totals(self, repair: bool = False) -> TotalsReport:
         """As the contract says, a day at a time: the calls of a day that are folded, against its totals."""

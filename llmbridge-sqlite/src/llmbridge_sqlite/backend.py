@@ -38,7 +38,7 @@ from llmbridge.storage import (
     UsageRow,
     WrongLoopError,
 )
-from llmbridge.storage.tasks import to_its_end
+from llmbridge.storage.tasks import Tasks
 
 from . import access, checking, purging, rewriting, schema, totals, usage
 from . import calls as call_rows
@@ -89,6 +89,7 @@ class SQLiteBackend(StorageBackend, SQLAccess):
         self._fold_after = fold_after
         self._folding: asyncio.Task[None] | None = None
         self._unfolded = 0
+        self._errands = Tasks()
 
     def __repr__(self) -> str:
         return f"SQLiteBackend({self._where!r})"
@@ -128,6 +129,7 @@ class SQLiteBackend(StorageBackend, SQLAccess):
         try:
             with suppress(Exception):  # whoever awaits the opening is told
                 await opening
+            await self._errands.drain()
             await self._fold_before_closing()
         finally:
             reader, writer = self._reader, self._writer
@@ -273,7 +275,7 @@ class SQLiteBackend(StorageBackend, SQLAccess):
             await self._write(partial(purging.move_watermark, to=day))
             return await self._write_in_slices(purging.delete)
 
-        return await to_its_end(purged())
+        return await self._errands.to_its_end(purged())
 
     async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
         return await self._write(partial(rewriting.reprice, changes=changes))
@@ -286,7 +288,9 @@ class SQLiteBackend(StorageBackend, SQLAccess):
         await self._write(partial(purging.write_totals, rows=rows, watermark=to))
 
     async def erase_user(self, origin: str, id_at_origin: str) -> int:
-        return await to_its_end(self._write_in_slices(partial(rewriting.erase, origin=origin, user=id_at_origin)))
+        return await self._errands.to_its_end(
+            self._write_in_slices(partial(rewriting.erase, origin=origin, user=id_at_origin))
+        )
 
     async def check_totals(self, repair: bool = False) -> TotalsReport:
         """As the contract says, a day at a time: the calls of a day that are folded, against its totals."""
