@@ -28,6 +28,7 @@ from llmbridge.errors import (
     StorageUnavailableError,
     WrongLoopError,
 )
+from llmbridge.metrics import CloseReport
 from llmbridge.providers.base import BaseLLMProvider, Completion
 from llmbridge.schemas import CallRecord, TokenUsage
 from llmbridge.storage import MAX_BATCH, RecordResult
@@ -591,6 +592,18 @@ async def test_every_provider_is_closed_whatever_the_others_raise() -> None:
     with pytest.raises(OSError):  # noqa: PT011
         await bridge.close()
     assert sorted(closed) == ["one", "two", "two"]
+
+
+async def test_a_provider_that_does_not_close_keeps_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    class Hanging(Vendor):
+        async def close(self) -> None:
+            await asyncio.sleep(3600)
+
+    bridge = LLMBridge("memory://")
+    bridge.register_provider("acme", Hanging(answer()))
+    async with asyncio.timeout(20):
+        assert await bridge.close(timeout=0) == CloseReport()
+    assert "the provider acme takes too long" in caplog.text
 
 
 async def test_what_is_no_request_is_told_so(bridge: LLMBridge) -> None:

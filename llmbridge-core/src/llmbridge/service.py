@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 import warnings
@@ -28,6 +29,8 @@ from .schemas import CallRecord, DailyAnalytics, LLMChunk, LLMModel, LLMRequest,
 from .session import Migrate
 from .storage.types import UsageRow
 from .usage import Accepted
+
+logger = logging.getLogger("llmbridge.service")
 
 
 class LLMBridge:
@@ -129,8 +132,9 @@ class LLMBridge:
     async def close(self, timeout: float | None = None) -> CloseReport:
         """Begin no more calls, finish those in flight, write what waits, spool the rest, and close the books and the
         connections to vendors; all of it within `timeout` seconds (None: `record_timeout`), and where the calls in
-        flight take them all, the store gets a second more. Says what became of what waited. Who is cancelled meanwhile,
-        or asks again, changes nothing: one closing runs to its end. What comes after raises StorageClosedError."""
+        flight take them all, the store gets a second more, and so does each vendor's provider. Says what became of what
+        waited. Who is cancelled meanwhile, or asks again, changes nothing: one closing runs to its end. What comes
+        after raises StorageClosedError."""
         return await self._closing.run(partial(self._close, self._books.record_timeout if timeout is None else timeout))
 
     async def chat(self, request: LLMRequest, id_at_origin: str | None = None) -> LLMResponse:
@@ -289,7 +293,7 @@ class LLMBridge:
         report = CloseReport()
         async with AsyncExitStack() as closing:  # each is closed whatever the others raise
             for provider in self._roster.providers():
-                closing.push_async_callback(provider.close)
+                closing.push_async_callback(_close, provider)
             report = await self._books.close(max(until - time.monotonic(), min(seconds, LEAST_PATIENCE)))
         self._roster.forget_replaced()
         return report
@@ -339,6 +343,14 @@ class LLMBridge:
         finally:
             self._finishing.discard(ended)
             ended.set_result(None)
+
+
+async def _close(provider: BaseLLMProvider) -> None:
+    try:
+        async with asyncio.timeout(LEAST_PATIENCE):
+            await provider.close()
+    except TimeoutError:
+        logger.warning("the provider %s takes too long to close its connections; they are left behind", provider.name)
 
 
 _warned: set[str] = set()
