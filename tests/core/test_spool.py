@@ -282,11 +282,14 @@ def test_a_name_that_no_folder_can_have_is_told(name: str, told: str, tmp_path: 
             use()
 
 
-def test_a_file_that_is_no_spool_is_told(spool: Spool) -> None:
+def test_a_file_that_is_no_spool_is_told_and_what_to_do_with_it(spool: Spool) -> None:
     spool.path.parent.mkdir(parents=True)
     spool.path.write_bytes(b"not a database" * 100)
-    with pytest.raises(StorageUnavailableError, match="not a database"):
+    with pytest.raises(StorageUnavailableError, match="not a database; it is damaged: move it away"):
         spool.check()
+    spool.path.rename(spool.path.with_suffix(".damaged"))
+    spool.put([make_call()])
+    assert spool.counts().waiting == 1
 
 
 FOLDERS: Sequence[tuple[dict[str, str], str | None, str]] = [

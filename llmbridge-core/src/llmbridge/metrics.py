@@ -10,10 +10,10 @@ class Counters:
     """Counts since the books were made; none ever goes down.
 
     Of calls, as their callers were told: `calls_committed` to the store, `calls_spooled`, `calls_lost` and
-    `calls_rejected` (can never be stored; `calls_expired` of them lay in purged days). Of those that were spooled:
-    `calls_replayed` into the store, `calls_set_aside` because it refuses them. `calls_duplicate` were in the store
-    already and counted once. `batches_committed` is the number of transactions, `batches_retried` of those that were
-    tried again, `outages` how often the store went away.
+    `calls_rejected` (can never be stored). Of those that were spooled: `calls_replayed` into the store,
+    `calls_set_aside` because it refuses them. `calls_expired` lay in purged days, and were rejected or left the spool;
+    `calls_duplicate` were in the store already and counted once. `batches_committed` is the number of transactions,
+    `batches_retried` of those that were tried again, `outages` how often the store went away.
     """
 
     calls_committed: int = 0

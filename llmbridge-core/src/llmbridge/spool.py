@@ -34,6 +34,7 @@ _PAGE_BYTES = 4096
 #: As many as every release of SQLite can count: what changes a call that is here must not fail because of the bound.
 _UNBOUNDED_PAGES = 1073741823
 _LOCK_SECONDS = 2.0
+_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 #: The file's own version mark. A file of a newer release is left alone.
 _FORMAT = 1
 
@@ -284,7 +285,9 @@ class Spool:
         try:
             yield
         except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: no file can have that name
-            told = error.strerror if isinstance(error, OSError) else error
+            told = error.strerror if isinstance(error, OSError) else str(error)
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+                told = f"{told}; it is damaged: move it away, and calls can wait again"
             raise StorageUnavailableError(f"calls cannot wait in {self.path}: {told}") from error
 
 
