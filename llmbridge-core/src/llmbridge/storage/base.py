@@ -38,8 +38,9 @@ class StorageBackend(ABC):
 
     **Order.** Text compares and sorts by code point, None before any text.
 
-    **Atomicity.** Each method happens wholly or not at all, also when its task is cancelled or the process dies,
-    and is durable when it returns. A cancelled method leaves the backend usable.
+    **Atomicity.** Each method happens wholly or not at all, also when its task is cancelled or, but for what
+    `purge_calls` and `erase_user` say, the process dies, and is durable when it returns. A cancelled method leaves the
+    backend usable.
 
     **Concurrency.** Methods may run at the same time on one event loop. Several backend objects, and several
     processes where the plugin declares `multiprocess`, may use one store and lose nothing.
@@ -153,7 +154,9 @@ class StorageBackend(ABC):
 
     async def purge_calls(self, before: datetime) -> int:
         """Delete the calls before `before`, rounded down to a UTC day, and return how many; sums over them stay,
-        at the grains of `TotalsRow`, and the watermark moves to that day. It never moves back. [purge]
+        at the grains of `TotalsRow`, and the watermark moves to that day. It never moves back. Purged calls are gone
+        for whoever asks at once; they may be deleted in several transactions, and after a failure by the next purge.
+        [purge]
 
         :raises UnsupportedOperationError: the backend lacks the capability
         """
@@ -188,7 +191,8 @@ class StorageBackend(ABC):
     async def erase_user(self, origin: str, id_at_origin: str) -> int:
         """Make `id_at_origin` None wherever it stands with this origin, in calls and in totals; the sums stay.
         Return how many changed: calls, and rows of purged days' totals with the grain of a day, as `read_totals`
-        gives them. [erase]
+        gives them. May take several transactions, between which the sums are exact: what a failure has left the next
+        time takes. [erase]
 
         :raises UnsupportedOperationError: the backend lacks the capability
         """
