@@ -92,6 +92,29 @@ async def test_stopping_gives_up_a_start_that_hangs() -> None:
         await starting
 
 
+async def test_what_is_asked_while_a_store_closes_does_not_open_it_again() -> None:
+    class Lingering(Slow):
+        async def disconnect(self) -> None:
+            await super().disconnect()
+            closing.set()
+            await may_close.wait()
+
+    closing, may_close = asyncio.Event(), asyncio.Event()
+    backend = Lingering()
+    backend.may_open.set()
+    session = Session(backend, migrate="auto", on_start=nothing)
+    await session.start()
+    stopping = asyncio.create_task(session.stop(60))
+    await closing.wait()
+    backend.opening.clear()
+    with pytest.raises(StorageClosedError):
+        await session.start()
+    may_close.set()
+    await stopping
+    assert not backend.opening.is_set()
+    assert not session.started
+
+
 async def test_a_look_at_the_schema_that_fails_binds_no_loop() -> None:
     class Away(MemoryBackend):
         async def connect(self) -> None:

@@ -114,16 +114,16 @@ class Session:
     def check_owner(self) -> None:
         """Raise what keeps the running loop from using the store.
 
-        :raises StorageClosedError: it was closed
+        :raises StorageClosedError: it was closed, or is being closed
         :raises WrongLoopError: another loop or another process opened it
         """
-        if self._owner is None:
-            if self._closed:
-                raise StorageClosedError("these books are closed; open them again with `async with` or initialize()")
-        elif self._owner[0] is not _process:
-            raise _wrong("process")  # told first: a forked child of a running loop has no loop to ask for
-        elif self._owner[1] is not asyncio.get_running_loop():
-            raise _wrong("event loop")
+        if self._owner is not None:
+            if self._owner[0] is not _process:
+                raise _wrong("process")  # told first: a forked child of a running loop has no loop to ask for
+            if self._owner[1] is not asyncio.get_running_loop():
+                raise _wrong("event loop")
+        if self._closed:
+            raise StorageClosedError("these books are closed; open them again with `async with` or initialize()")
 
     @contextmanager
     def guard(self) -> Iterator[None]:
