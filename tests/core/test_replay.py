@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmbridge.metrics import Counters
-from llmbridge.replay import Replay
+from llmbridge.replay import Replay, alone
 from llmbridge.schemas import CallRecord
 from llmbridge.spool import Spool
 from llmbridge.storage import RecordResult
@@ -80,3 +81,28 @@ async def test_the_end_does_not_wait_for_a_spool_that_cannot_be_read(spool: Spoo
     replay.begin()
     async with asyncio.timeout(20):
         await replay.end(3600)
+
+
+async def test_who_is_cancelled_while_a_thread_takes_the_turn_does_not_keep_it(spool: Spool) -> None:
+    taking, may_take, taken = threading.Event(), threading.Event(), threading.Event()
+
+    def take_late(enter: Callable[[], bool]) -> bool:
+        taking.set()
+        assert may_take.wait(20)
+        is_ours = enter()
+        taken.set()
+        return is_ours
+
+    def on_thread(work: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        late = (take_late, work) if work.__name__ == "__enter__" else (work, *args)
+        return asyncio.get_running_loop().run_in_executor(None, *late)
+
+    spool.put([make_call()])
+    replay = Replay(spool, Store().write, on_thread=on_thread, counters=Counters())
+    replay.begin()
+    assert await asyncio.to_thread(taking.wait, 20)
+    await replay.end(0)
+    may_take.set()
+    assert await asyncio.to_thread(taken.wait, 20)
+    async with asyncio.timeout(20), alone(spool, 20):
+        assert spool.counts().waiting == 1

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
@@ -96,21 +97,18 @@ class Replay:
 
     async def _take_turn(self) -> tuple[bool, bool]:
         """Whether something was moved, and whether something is left that this process can try again."""
-        turn = self._spool.turn()
-        if not await self._on_thread(turn.__enter__):
-            turn.__exit__(None, None, None)
-            return False, True
-        before = self._moved()
-        left = False
-        try:
-            after = 0
-            while found := await self._on_thread(self._spool.oldest, MAX_BATCH, after):
-                after = found[-1].position
-                self._tell_unreadable([call.problem for call in found if call.problem is not None])
-                left |= await self._move([call for call in found if call.record is not None])
-        finally:
-            turn.__exit__(None, None, None)
-            self._tell(before)
+        async with _turn(self._spool, self._on_thread) as is_ours:
+            if not is_ours:
+                return False, True
+            before, left = self._moved(), False
+            try:
+                after = 0
+                while found := await self._on_thread(self._spool.oldest, MAX_BATCH, after):
+                    after = found[-1].position
+                    self._tell_unreadable([call.problem for call in found if call.problem is not None])
+                    left |= await self._move([call for call in found if call.record is not None])
+            finally:
+                self._tell(before)
         return sum(self._moved()) > sum(before), left
 
     def _moved(self) -> tuple[int, int, int]:
@@ -195,18 +193,34 @@ async def alone(spool: Spool, patience: float) -> AsyncIterator[None]:
     :raises StorageUnavailableError: somebody else does, for longer than `patience` seconds
     """
     until = time.monotonic() + patience
-    turn = spool.turn()
-    while not await asyncio.to_thread(turn.__enter__):
-        turn.__exit__(None, None, None)
+    while True:
+        async with _turn(spool, asyncio.to_thread) as is_ours:
+            if is_ours:
+                yield
+                return
         if time.monotonic() > until:
             raise StorageUnavailableError(
                 f"the calls of {spool.path} have been on their way into the store for {patience:g} s; try again later"
             )
         await asyncio.sleep(_FIRST_PAUSE)
-        turn = spool.turn()
+
+
+@asynccontextmanager
+async def _turn(spool: Spool, on_thread: OnThread) -> AsyncIterator[bool]:
+    """Whether it is our turn, until this ends. Who is cancelled while a thread still takes it does not keep it."""
+    turn = spool.turn()
+    taking = asyncio.ensure_future(on_thread(turn.__enter__))
     try:
-        yield
+        yield await asyncio.shield(taking)
     finally:
+        if taking.done():
+            _leave(turn, taking)
+        else:
+            taking.add_done_callback(partial(_leave, turn))
+
+
+def _leave(turn: AbstractContextManager[bool], taking: asyncio.Future[bool]) -> None:
+    if not taking.cancelled() and taking.exception() is None:
         turn.__exit__(None, None, None)
 
 
