@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 from llmbridge import LLMDatabase
-from llmbridge.errors import RecordRejectedError
+from llmbridge.errors import RecordRejectedError, StorageError
 from llmbridge.recorder import Recorder
 from llmbridge.schemas import CallRecord
 
@@ -58,6 +59,52 @@ async def cancel_rounds(books: Books, usual: int, chaos: int, patience: float = 
 async def test_callers_who_leave_at_any_await_take_nothing_along(new_books: MakeBooks) -> None:
     books = new_books()
     await cancel_rounds(books, 10, 250)
+
+
+async def open_and_close(db: LLMDatabase, numbers: range, dice: random.Random) -> set[int]:
+    """Record calls while others open, close, ask and leave; the numbers of those that were acknowledged."""
+
+    async def record(number: int) -> int:
+        await db.record_api_call(numbered(number))
+        return number
+
+    going: list[asyncio.Task[Any]] = []
+    for number in numbers:
+        going.append(asyncio.create_task(record(number)))
+        match dice.randrange(30):
+            case 0:
+                going.append(asyncio.create_task(db.close(timeout=dice.choice((0, 0.01, 1)))))
+            case 1 | 2:
+                going.append(asyncio.create_task(db.open()))
+            case 3:
+                going.append(asyncio.create_task(db.usage()))
+            case 4:
+                going.append(asyncio.create_task(db.forget("nobody")))
+            case 5 | 6:
+                dice.choice(going).cancel()
+            case 7 | 8:
+                await asyncio.sleep(dice.choice((0, 0.001, 0.01)))
+    async with asyncio.timeout(60):
+        outcomes = await asyncio.gather(*going, return_exceptions=True)
+    expected = StorageError | asyncio.CancelledError
+    others = [out for out in outcomes if isinstance(out, BaseException) and not isinstance(out, expected)]
+    assert not others, others[0]
+    return {outcome for outcome in outcomes if isinstance(outcome, int)}
+
+
+async def test_books_that_are_opened_closed_and_left_at_any_await_lose_no_call(new_books: MakeBooks) -> None:
+    books = new_books()
+    acknowledged: set[int] = set()
+    last = 0
+    for dice in rounds(10, 250):
+        db = books.open(record_timeout=dice.choice((0.1, 5)))
+        try:
+            acknowledged |= await open_and_close(db, range(last, last + AT_ONCE), dice)
+            await db.open()
+        finally:
+            await db.close()
+        last += AT_ONCE
+    await check(books, acknowledged, range(last))
 
 
 def unstorable(number: int) -> CallRecord:
