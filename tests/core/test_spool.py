@@ -292,6 +292,13 @@ def test_a_file_that_is_no_spool_is_told_and_what_to_do_with_it(spool: Spool) ->
     assert spool.counts().waiting == 1
 
 
+def test_a_damaged_file_beside_the_calls_is_not_taken_for_theirs(spool: Spool) -> None:
+    spool.put([make_call()])
+    spool.path.with_suffix(".turn").write_bytes(b"not a database" * 100)
+    with pytest.raises(StorageUnavailableError, match=r"\.turn: file is not a database; it is damaged"):
+        spool.turn().__enter__()
+
+
 FOLDERS: Sequence[tuple[dict[str, str], str | None, str]] = [
     ({"LLMBRIDGE_SPOOL_DIR": "/of/the/environment"}, "/given", "/given"),
     ({"LLMBRIDGE_SPOOL_DIR": "/of/the/environment"}, None, "/of/the/environment"),

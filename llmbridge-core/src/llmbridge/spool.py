@@ -30,6 +30,8 @@ MAX_BYTES = 1024 * 1024 * 1024
 
 VARIABLE = "LLMBRIDGE_SPOOL_DIR"
 
+#: What the names of a spool's files end with: that of the calls, and that which is locked by whoever moves them.
+_CALLS, _TURN = ".db", ".turn"
 _PAGE_BYTES = 4096
 #: As many as every release of SQLite can count: what changes a call that is here must not fail because of the bound.
 _UNBOUNDED_PAGES = 1073741823
@@ -132,7 +134,7 @@ class Spool:
     """
 
     def __init__(self, target: str, spool_dir: str | os.PathLike[str] | None = None) -> None:
-        self._name = f"{hashlib.sha256(target.encode()).hexdigest()[:32]}.db"
+        self._name = f"{hashlib.sha256(target.encode()).hexdigest()[:32]}{_CALLS}"
         try:
             self._folder: Path | None = spool_directory(spool_dir)
         except RuntimeError:
@@ -241,9 +243,9 @@ class Spool:
         process does."""
         lock = None
         try:
-            with _one_at_a_time, self._explained():
+            with _one_at_a_time, self._explained(_TURN):
                 _close_inherited_turns()
-                path = self.path.with_suffix(".turn")
+                path = self.path.with_suffix(_TURN)
                 make_private_file(path)
                 lock = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
                 try:
@@ -281,14 +283,14 @@ class Spool:
                 yield file
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self, suffix: str = _CALLS) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: no file can have that name
             told = error.strerror if isinstance(error, OSError) else str(error)
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
                 told = f"{told}; it is damaged: move it away, and calls can wait again"
-            raise StorageUnavailableError(f"calls cannot wait in {self.path}: {told}") from error
+            raise StorageUnavailableError(f"calls cannot wait in {self.path.with_suffix(suffix)}: {told}") from error
 
 
 def _close_inherited_turns() -> None:
