@@ -135,7 +135,9 @@ async def test_a_host_may_have_types_written_and_read_in_its_own_way(
 async def test_nothing_of_the_pool_is_held_between_batches(shared: asyncpg.Pool) -> None:
     async with PostgreSQLBackend(db_manager=AsyncDatabaseManager(pool=shared, schema="books")) as backend:
         await use(backend)
-        assert shared.get_idle_size() == shared.get_size()
+        async with asyncio.timeout(20):
+            while shared.get_idle_size() < shared.get_size():  # folding takes one for a moment
+                await asyncio.sleep(0.01)
 
 
 async def test_a_pool_that_the_host_keeps_busy_is_not_waited_for_for_ever(
