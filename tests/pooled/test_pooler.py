@@ -91,6 +91,8 @@ async def test_without_the_flag_the_error_names_it(unflagged: str, migrated: Non
         async with PostgreSQLBackend(unflagged, max_connections=1) as backend:
             async with occupied(unflagged):
                 await backend.record_calls([make_call()])
+                while backend._folding._running:  # or it meets what the next call is to meet
+                    await asyncio.sleep(0.01)
             for number in range(1, 2 * SERVER_CONNECTIONS):
                 await backend.record_calls([make_call(number)])
 
