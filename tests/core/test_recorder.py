@@ -21,7 +21,7 @@ from llmbridge.errors import (
 from llmbridge.metrics import Counters
 from llmbridge.recorder import Recorder
 from llmbridge.records import new_id
-from llmbridge.schemas import CallRecord
+from llmbridge.schemas import CallRecord, RecordStatus
 from llmbridge.storage import MAX_BATCH, RecordResult
 
 
@@ -52,6 +52,14 @@ class Store:
         return RecordResult(len(calls), 0, tuple(c.id for c in calls if c.origin == "late"))
 
 
+async def in_hand(recorder: Recorder, store: Store, calls: Sequence[CallRecord]) -> list[asyncio.Future[RecordStatus]]:
+    """Those who wait for these calls, once the store has the first batch in hand."""
+    waiting = [asyncio.ensure_future(recorder.record(c)) for c in calls]
+    while not store.batches:
+        await asyncio.sleep(0)
+    return waiting
+
+
 async def test_a_thousand_callers_at_once_share_few_commits() -> None:
     store = Store()
     recorder = Recorder(store.write, patience=1)
@@ -65,9 +73,7 @@ async def test_the_next_batch_forms_while_one_is_committed() -> None:
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
-    first = asyncio.ensure_future(recorder.record(call()))
-    while not store.batches:
-        await asyncio.sleep(0)
+    (first,) = await in_hand(recorder, store, [call()])
     others = [asyncio.ensure_future(recorder.record(call())) for _ in range(20)]
     await asyncio.sleep(0)
     store.gate.set()
@@ -98,9 +104,7 @@ async def test_a_cancelled_caller_leaves_its_call_and_the_others_alone() -> None
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
     calls = [call() for _ in range(3)]
-    tasks = [asyncio.ensure_future(recorder.record(c)) for c in calls]
-    while not store.batches:
-        await asyncio.sleep(0)
+    tasks = await in_hand(recorder, store, calls)
     tasks[1].cancel()
     store.gate.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -169,9 +173,7 @@ async def test_a_caller_who_leaves_while_he_waits_for_room_leaves_his_call(monke
     store.gate.clear()
     recorder = Recorder(store.write, patience=20)
     calls = [call() for _ in range(4)]
-    tasks = [asyncio.ensure_future(recorder.record(c)) for c in calls]
-    while not store.batches:
-        await asyncio.sleep(0)
+    tasks = await in_hand(recorder, store, calls)
     tasks[3].cancel()
     store.gate.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -184,9 +186,7 @@ async def test_close_writes_what_waits_and_takes_no_more() -> None:
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
-    tasks = [asyncio.ensure_future(recorder.record(call())) for _ in range(10)]
-    while not store.batches:
-        await asyncio.sleep(0)
+    tasks = await in_hand(recorder, store, [call() for _ in range(10)])
     closing = asyncio.create_task(recorder.close())
     await asyncio.sleep(0)
     with pytest.raises(StorageClosedError):
@@ -200,9 +200,7 @@ async def test_a_stopped_writer_tells_everyone_who_waits() -> None:
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
-    tasks = [asyncio.ensure_future(recorder.record(call())) for _ in range(2)]
-    while not store.batches:
-        await asyncio.sleep(0)
+    tasks = await in_hand(recorder, store, [call() for _ in range(2)])
     (writer,) = [task for task in asyncio.all_tasks() if task.get_name() == "llmbridge-recorder"]
     writer.cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -212,9 +210,7 @@ async def test_a_stopped_writer_tells_everyone_who_waits() -> None:
 async def test_closing_ends_the_retries() -> None:
     store = Store(failures=10**6)
     recorder = Recorder(store.write, patience=3600)
-    waiting = asyncio.ensure_future(recorder.record(call()))
-    while not store.batches:
-        await asyncio.sleep(0)
+    (waiting,) = await in_hand(recorder, store, [call()])
     await recorder.close()
     with pytest.raises(StorageUnavailableError):
         await waiting
@@ -225,9 +221,7 @@ async def test_closing_takes_in_callers_that_wait_for_room(monkeypatch: pytest.M
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
-    tasks = [asyncio.ensure_future(recorder.record(call())) for _ in range(4)]
-    while not store.batches:
-        await asyncio.sleep(0)
+    tasks = await in_hand(recorder, store, [call() for _ in range(4)])
     closing = asyncio.create_task(recorder.close())
     await asyncio.sleep(0)
     store.gate.set()
@@ -241,9 +235,7 @@ async def test_closing_without_time_passes_on_callers_that_wait_for_room(monkeyp
     store.gate.clear()
     fallback = Recorder(other.write, patience=20, outcome="spooled")
     recorder = Recorder(store.write, patience=20, fallback=fallback)
-    tasks = [asyncio.ensure_future(recorder.record(call())) for _ in range(4)]
-    while not store.batches:
-        await asyncio.sleep(0)
+    tasks = await in_hand(recorder, store, [call() for _ in range(4)])
     await recorder.close(timeout=0)
     await fallback.close()
     assert await asyncio.gather(*tasks) == ["spooled"] * 4
@@ -257,9 +249,7 @@ async def test_closing_waits_for_a_caller_who_has_room_and_does_not_know_it_yet(
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=20)
-    tasks = [asyncio.ensure_future(recorder.record(call())) for _ in range(3)]
-    while not store.batches:
-        await asyncio.sleep(0)
+    tasks = await in_hand(recorder, store, [call() for _ in range(3)])
     store.gate.set()  # the writer goes on, and ends, in the turn of the event loop in which the closing begins
     await asyncio.create_task(recorder.close(timeout=20))
     assert len(store.stored) == 3
@@ -270,9 +260,7 @@ async def test_closing_a_slow_store_is_no_outage() -> None:
     store, log = Store(), Log()
     store.gate.clear()
     recorder = Recorder(store.write, patience=20, watcher=log)
-    waiting = asyncio.ensure_future(recorder.record(call()))
-    while not store.batches:
-        await asyncio.sleep(0)
+    (waiting,) = await in_hand(recorder, store, [call()])
     await recorder.close(timeout=0)
     with pytest.raises(StorageUnavailableError):
         await waiting
@@ -295,9 +283,7 @@ async def test_a_call_left_by_its_caller_counts_once_however_long_it_takes(caplo
     store, counters = Store(), Counters()
     store.gate.clear()
     recorder = Recorder(store.write, patience=0.02, counters=counters)
-    leaving = asyncio.ensure_future(recorder.record(call()))
-    while not store.batches:
-        await asyncio.sleep(0)
+    (leaving,) = await in_hand(recorder, store, [call()])
     leaving.cancel()
     for _ in range(3):
         with pytest.raises(StorageUnavailableError):
@@ -344,9 +330,7 @@ async def test_what_a_store_does_not_take_before_the_closing_is_given_up() -> No
     store.gate.clear()
     counters = Counters()
     recorder = Recorder(store.write, patience=60, counters=counters)
-    tasks = [asyncio.ensure_future(recorder.record(call())) for _ in range(3)]
-    while not store.batches:
-        await asyncio.sleep(0)
+    tasks = await in_hand(recorder, store, [call() for _ in range(3)])
     await recorder.close(timeout=0.01)
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(result, StorageUnavailableError) for result in results)
@@ -375,9 +359,7 @@ async def test_the_time_that_somebody_holds_up_the_event_loop_is_not_the_stores(
         return result
 
     recorder = Recorder(write, patience=0.05)
-    waiting = [asyncio.ensure_future(recorder.record(call())) for _ in range(3)]
-    while not store.batches:
-        await asyncio.sleep(0)
+    waiting = await in_hand(recorder, store, [call() for _ in range(3)])
     time.sleep(0.3)
     assert await asyncio.gather(*waiting) == ["committed"] * 3
     await recorder.close()
@@ -465,9 +447,7 @@ async def test_closing_leaves_what_a_hanging_store_has_in_hand_elsewhere() -> No
     store.gate.clear()
     recorder = shelf.recorder(store, patience=3600)
     calls = [call() for _ in range(5)]
-    tasks = [asyncio.ensure_future(recorder.record(c)) for c in calls]
-    while not store.batches:
-        await asyncio.sleep(0)
+    tasks = await in_hand(recorder, store, calls)
     await recorder.close(timeout=0.01)
     assert await asyncio.gather(*tasks) == ["spooled"] * 5
     assert shelf.kept == calls
@@ -478,9 +458,7 @@ async def test_a_stopped_writer_keeps_what_it_has_in_hand() -> None:
     store.gate.clear()
     recorder = shelf.recorder(store, patience=3600)
     calls = [call() for _ in range(5)]
-    tasks = [asyncio.ensure_future(recorder.record(c)) for c in calls]
-    while not store.batches:
-        await asyncio.sleep(0)
+    tasks = await in_hand(recorder, store, calls)
     (writer,) = [task for task in asyncio.all_tasks() if task.get_name() == "llmbridge-recorder"]
     writer.cancel()
     assert await asyncio.gather(*tasks) == ["spooled"] * 5
@@ -492,9 +470,7 @@ async def test_a_stopped_writer_keeps_what_it_has_in_hand() -> None:
 async def test_a_call_left_by_its_caller_is_told_of_if_it_is_lost(caplog: pytest.LogCaptureFixture) -> None:
     store, counters = Store(failures=10**6), Counters()
     recorder = Recorder(store.write, patience=60, counters=counters)
-    leaving = asyncio.ensure_future(recorder.record(call()))
-    while not store.batches:
-        await asyncio.sleep(0)
+    (leaving,) = await in_hand(recorder, store, [call()])
     leaving.cancel()
     await recorder.close(timeout=0)
     assert counters.calls_lost == 1

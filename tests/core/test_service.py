@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, model_validator
 
-from llmbridge import LLMBridge, LLMRequest, Message
+from llmbridge import LLMBridge, LLMRequest, LLMResponse, Message
 from llmbridge.errors import (
     AuthenticationError,
     InvalidRequestError,
@@ -491,23 +491,34 @@ async def test_a_cancelled_caller_does_not_wait_for_the_store() -> None:
     await bridge.close()
 
 
-async def test_closing_waits_for_calls_in_flight() -> None:
-    bridge = LLMBridge("memory://closing-waits")
-    vendor, may_answer = Vendor(answer()), asyncio.Event()
-    complete = vendor.complete
+class SlowVendor(Vendor):
+    """Answers when it may."""
 
-    async def slowly(request: LLMRequest, model: str, *, timeout: float) -> Completion:
-        vendor.asked.set()
-        await may_answer.wait()
-        return await complete(request, model, timeout=timeout)
+    def __init__(self) -> None:
+        super().__init__(answer())
+        self.may_answer = asyncio.Event()
 
-    vendor.complete = slowly  # type: ignore[method-assign]
+    async def complete(self, request: LLMRequest, model: str, *, timeout: float) -> Completion:
+        self.asked.set()
+        await self.may_answer.wait()
+        return await super().complete(request, model, timeout=timeout)
+
+
+async def in_flight(bridge: LLMBridge) -> tuple[SlowVendor, asyncio.Task[LLMResponse]]:
+    """A call that waits for its vendor, who has it."""
+    vendor = SlowVendor()
     bridge.register_provider("acme", vendor)
     asking = asyncio.create_task(bridge.chat(ask()))
     await vendor.asked.wait()
+    return vendor, asking
+
+
+async def test_closing_waits_for_calls_in_flight() -> None:
+    bridge = LLMBridge("memory://closing-waits")
+    vendor, asking = await in_flight(bridge)
     closing = asyncio.create_task(bridge.close())
     await asyncio.sleep(0)
-    may_answer.set()
+    vendor.may_answer.set()
     assert (await asking).record_status == "committed"
     await closing
     with pytest.raises(StorageClosedError):
@@ -518,25 +529,14 @@ async def test_closing_waits_for_calls_in_flight() -> None:
 
 async def test_a_closing_begins_no_call_and_goes_on_when_it_is_cut_off() -> None:
     bridge = await LLMBridge("memory://closing-goes-on").__aenter__()
-    vendor, may_answer = Vendor(answer()), asyncio.Event()
-    complete = vendor.complete
-
-    async def slowly(request: LLMRequest, model: str, *, timeout: float) -> Completion:
-        vendor.asked.set()
-        await may_answer.wait()
-        return await complete(request, model, timeout=timeout)
-
-    vendor.complete = slowly  # type: ignore[method-assign]
-    bridge.register_provider("acme", vendor)
-    asking = asyncio.create_task(bridge.chat(ask()))
-    await vendor.asked.wait()
+    vendor, asking = await in_flight(bridge)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
             await bridge.close(timeout=60)
     opening = asyncio.create_task(bridge.__aenter__())
     with pytest.raises(StorageClosedError, match="being closed"):
         await bridge.chat(ask())
-    may_answer.set()
+    vendor.may_answer.set()
     assert (await asking).record_status == "committed"
     assert await opening is bridge
     assert (await bridge.chat(ask())).record_status == "committed"

@@ -163,9 +163,9 @@ def _own_card(price: ModelPrice) -> RateCard | None:
         cache_write_1h=price.cache_write_1h,
         reasoning=price.output,
     )
-    return (
-        None if rates == Rates() else RateCard("own_prices", price.effective_from.astimezone(UTC).isoformat(), (rates,))
-    )
+    if rates == Rates():
+        return None
+    return RateCard("own_prices", price.effective_from.astimezone(UTC).isoformat(), (rates,))
 
 
 def _cost(rates: Rates, counts: tuple[int, int, int, int, int, int]) -> Decimal | None:

@@ -293,7 +293,7 @@ class LLMBridge:
         report = CloseReport()
         async with AsyncExitStack() as closing:  # each is closed whatever the others raise
             for provider in self._roster.providers():
-                closing.push_async_callback(_close, provider)
+                closing.push_async_callback(_let_go, provider)
             report = await self._books.close(max(until - time.monotonic(), min(seconds, LEAST_PATIENCE)))
         self._roster.forget_replaced()
         return report
@@ -345,7 +345,7 @@ class LLMBridge:
             ended.set_result(None)
 
 
-async def _close(provider: BaseLLMProvider) -> None:
+async def _let_go(provider: BaseLLMProvider) -> None:
     try:
         async with asyncio.timeout(LEAST_PATIENCE):
             await provider.close()
