@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -72,6 +72,27 @@ async def test_the_end_does_not_wait_for_what_another_process_moves(spool: Spool
         async with asyncio.timeout(20):
             await replay.end(3600)
     assert spool.counts().waiting == 1
+
+
+async def test_the_end_does_not_wait_until_it_is_time_for_another_look(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Woken(asyncio.Event):
+        async def wait(self) -> Literal[True]:
+            pausing.set()
+            return await super().wait()
+
+    monkeypatch.setattr("llmbridge.replay._FIRST_PAUSE", 3600)
+    pausing = asyncio.Event()
+    spool.put([make_call()])
+    replay = Replay(spool, Store().write, on_thread=run, counters=Counters())
+    replay._woken = Woken()
+    with spool.turn() as is_mine:
+        assert is_mine
+        replay.begin()
+        await pausing.wait()
+        async with asyncio.timeout(20):
+            await replay.end(3600)
 
 
 async def test_the_end_does_not_wait_for_a_spool_that_cannot_be_read(spool: Spool) -> None:
