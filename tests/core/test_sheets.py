@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import FrozenInstanceError
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +16,19 @@ from llmbridge.storage.answers import Plan
 from llmbridge.storage.coverage import GRAINS, Uses, micros
 from llmbridge.storage.histogram import bucket
 from llmbridge.storage.reference import NEVER_PRICED, summarize
-from llmbridge.storage.sheets import Sheets, compare, counts, extend, fold, line_of, pack, rows_of, unpack, written
+from llmbridge.storage.sheets import (
+    Sheets,
+    Texts,
+    compare,
+    counts,
+    extend,
+    fold,
+    line_of,
+    pack,
+    rows_of,
+    unpack,
+    written,
+)
 from llmbridge.testing import make_calls
 from llmbridge.testing.comparison import assert_same
 from llmbridge.testing.records import make_totals
@@ -60,9 +74,9 @@ def folded(calls: list[Any]) -> Sheets:
     return fold(users, quarters)
 
 
-def kept(parts: list[list[Any]]) -> dict[Any, tuple[str, str]]:
+def kept(parts: list[list[Any]]) -> dict[Any, Texts]:
     """The texts that a store has after it folded one part after the other."""
-    texts: dict[Any, tuple[str, str]] = {}
+    texts: dict[Any, Texts] = {}
     for part in parts:
         sheets = folded(part)
         for key, sheet in (*sheets.users.items(), *sheets.times.items()):
@@ -70,7 +84,7 @@ def kept(parts: list[list[Any]]) -> dict[Any, tuple[str, str]]:
     return texts
 
 
-def opened(texts: dict[Any, tuple[str, str]]) -> Sheets:
+def opened(texts: dict[Any, Texts]) -> Sheets:
     sheets = Sheets()
     for key, text in texts.items():
         (sheets.users if isinstance(key[0], str) else sheets.times)[key] = unpack(*text)
@@ -101,12 +115,13 @@ def test_what_is_wrong_is_found_line_by_line():
 def test_a_negative_line_takes_everything_away():
     for sheet in folded(CALLS).users.values():
         taken = {line_key: line.negative() for line_key, line in sheet.items()}
-        assert extend(pack(sheet), taken) == ("[]", "[]")
+        assert extend(pack(sheet), taken) == ("[]", "[]", "[]")
 
 
 def test_texts_are_json():
-    sums, histograms = pack(folded(CALLS).times[86_400, micros(CALLS[0].called_at) // 86_400_000_000 * 86_400, "app"])
+    sums, failures, histograms = pack(max(folded(CALLS).times.values(), key=len))
     assert len(json.loads(sums)) == len(json.loads(histograms)) > 1
+    assert len(json.loads(failures)) > 1
 
 
 @given(st.dictionaries(st.integers(0, 4095), st.integers(1, 2**70) | st.integers(-(2**70), -1)))
@@ -140,8 +155,11 @@ def test_an_answer_from_sheets_is_the_law():
         plan = Plan(UsageQuery(group_by=group_by))
         [part] = plan.coverage.parts
         uses = Uses([part])
-        for key, (sums, histograms) in texts.items():
+        for key, sheet in texts.items():
             if plan.by_user == isinstance(key[0], str) and (plan.by_user or key[0] == part.grain):
                 origin, user, start = key if plan.by_user else (key[2], "", key[1])
-                plan.add_sheet(origin, user, uses.of(start), sums, histograms)
-        assert_same(plan.rows(), summarize(CALLS, plan.query))
+                plan.add_sheet(origin, user, uses.of(start), *sheet)
+        rows = plan.rows()
+        assert_same(rows, summarize(CALLS, plan.query))
+        with pytest.raises(FrozenInstanceError):
+            rows[0].calls = 0

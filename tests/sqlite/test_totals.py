@@ -112,8 +112,9 @@ async def test_backends_that_fold_at_the_same_time_count_every_call_once(path):
 @pytest.mark.parametrize(
     "damage",
     [
-        "UPDATE llmbridge_totals SET sums = '[]', histograms = '[]' WHERE grain = 21600",
+        "UPDATE llmbridge_totals SET sums = '[]', failures = '[]', histograms = '[]' WHERE grain = 21600",
         "UPDATE llmbridge_user_totals SET sums = replace(sums, 'success', 'error')",
+        "UPDATE llmbridge_user_totals SET failures = '[]'",
         "DELETE FROM llmbridge_totals WHERE grain = 900",
         "DELETE FROM llmbridge_calls WHERE number % 7 = 0",
     ],

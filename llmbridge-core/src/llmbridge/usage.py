@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, get_args
@@ -12,7 +12,7 @@ from . import periods
 from .money import CONTEXT, mean, total
 from .records import storable
 from .schemas import CallStatus, DailyAnalytics, UsageStats
-from .storage.types import EARLIEST, GROUP_FIELDS, LATEST, TAG_PREFIX, Filters, UsageQuery, UsageRow
+from .storage.types import EARLIEST, GROUP_FIELDS, LATEST, TAG_PREFIX, Filters, UsageQuery, UsageRow, with_key
 
 #: What a filter takes: one value or several, where None inside a tuple means "calls without one".
 Accepted = str | Iterable[str | None] | None
@@ -32,7 +32,7 @@ class Question:
         """The store's answer with each row's period in its key, where the question named it."""
         if not self.unit:
             return list(rows)
-        return [replace(row, key=self._key(row)) for row in rows]
+        return [with_key(row, self._key(row)) for row in rows]
 
     def _key(self, row: UsageRow) -> dict[str, Any]:
         labelled = {**row.key, "period": self.labels[row.period or 0]}

@@ -33,9 +33,12 @@ _CALLS = " ".join(
         "))",
     )
 )
-_USERS = "SELECT origin, id_at_origin, start, sums, histograms FROM {{tables.llmbridge_user_totals}} WHERE start = $1"
+_USERS = """
+SELECT origin, id_at_origin, start, sums, failures, histograms
+FROM {{tables.llmbridge_user_totals}} WHERE start = $1
+"""
 _TIMES = """
-SELECT grain, start, origin, sums, histograms FROM {{tables.llmbridge_totals}}
+SELECT grain, start, origin, sums, failures, histograms FROM {{tables.llmbridge_totals}}
 WHERE grain = ANY ($1::bigint[]) AND start >= $2 AND start < $3
 """
 
@@ -57,10 +60,10 @@ async def check_day(session: Session, start: int, repair: bool, where: str) -> T
     one_view: AbstractAsyncContextManager[None] = session.turn() if repair else session.snapshot()
     async with one_view:
         kept = Sheets()
-        for *user, sums, histograms in await session.fetch(_USERS, day):
-            kept.users[user[0], user[1], user[2]] = unpack(sums, histograms)
-        for *time, sums, histograms in await session.fetch(_TIMES, list(GRAINS), day, day + DAY):
-            kept.times[time[0], time[1], time[2]] = unpack(sums, histograms)
+        for origin, user, at, *texts in await session.fetch(_USERS, day):
+            kept.users[origin, user, at] = unpack(*texts)
+        for grain, at, origin, *texts in await session.fetch(_TIMES, list(GRAINS), day, day + DAY):
+            kept.times[grain, at, origin] = unpack(*texts)
         expected = await totals.summed(session, _CALLS, totals.instant(day), totals.instant(day + DAY))
         checked, wrong = await asyncio.to_thread(compare, kept, expected)
         bad = wrong.lines()

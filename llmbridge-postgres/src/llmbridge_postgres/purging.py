@@ -50,12 +50,12 @@ _DELETE = " ".join(
     )
 )
 _USER_PAGE = """
-SELECT start, origin, id_at_origin, sums, histograms FROM {{tables.llmbridge_user_totals}}
+SELECT start, origin, id_at_origin, sums, failures, histograms FROM {{tables.llmbridge_user_totals}}
 WHERE (start, origin, id_at_origin) > ($1::bigint, $2::text, $3::text) AND start < $4
 ORDER BY start, origin, id_at_origin LIMIT $5
 """
 _TIME_PAGE = """
-SELECT start, origin, '', sums, histograms FROM {{tables.llmbridge_totals}}
+SELECT start, origin, '', sums, failures, histograms FROM {{tables.llmbridge_totals}}
 WHERE grain = $1 AND (start, origin) > ($2::bigint, $3::text) AND start < $4 ORDER BY start, origin LIMIT $5
 """
 

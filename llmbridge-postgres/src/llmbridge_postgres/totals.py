@@ -82,24 +82,26 @@ _OF_USERS, _OF_TIMES = (
     for key, grain in (("origin, coalesce(id_at_origin, '')", USER_GRAINS[-1]), ("origin", GRAINS[-1]))
 )
 _READ_USERS = """
-SELECT origin, id_at_origin, start, sums, histograms
+SELECT origin, id_at_origin, start, sums, failures, histograms
 FROM unnest($1::text[], $2::text[], $3::bigint[]) AS wanted (origin, id_at_origin, start)
 JOIN {{tables.llmbridge_user_totals}} USING (origin, id_at_origin, start)
 """
 _READ_TIMES = """
-SELECT grain, start, origin, sums, histograms
+SELECT grain, start, origin, sums, failures, histograms
 FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS wanted (grain, start, origin)
 JOIN {{tables.llmbridge_totals}} USING (grain, start, origin)
 """
 _WRITE_USERS = """
-INSERT INTO {{tables.llmbridge_user_totals}} (origin, id_at_origin, start, sums, histograms)
-SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[])
-ON CONFLICT (origin, id_at_origin, start) DO UPDATE SET sums = excluded.sums, histograms = excluded.histograms
+INSERT INTO {{tables.llmbridge_user_totals}} (origin, id_at_origin, start, sums, failures, histograms)
+SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[])
+ON CONFLICT (origin, id_at_origin, start) DO UPDATE
+SET sums = excluded.sums, failures = excluded.failures, histograms = excluded.histograms
 """
 _WRITE_TIMES = """
-INSERT INTO {{tables.llmbridge_totals}} (grain, start, origin, sums, histograms)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[])
-ON CONFLICT (grain, start, origin) DO UPDATE SET sums = excluded.sums, histograms = excluded.histograms
+INSERT INTO {{tables.llmbridge_totals}} (grain, start, origin, sums, failures, histograms)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
+ON CONFLICT (grain, start, origin) DO UPDATE
+SET sums = excluded.sums, failures = excluded.failures, histograms = excluded.histograms
 """
 
 
@@ -186,7 +188,7 @@ async def add(session: Session, more: Sheets) -> None:
     """Add sheets to those that are kept. Belongs into a turn."""
     for added, reading, writing in ((more.users, _READ_USERS, _WRITE_USERS), (more.times, _READ_TIMES, _WRITE_TIMES)):
         if added:
-            kept = {tuple(key): (sums, histograms) for *key, sums, histograms in await _kept(session, reading, added)}
+            kept = {tuple(row[:3]): row[3:] for row in await _kept(session, reading, added)}
             await session.execute(writing, *_columns(added), *await asyncio.to_thread(_extended, kept, added))
 
 
@@ -213,9 +215,9 @@ async def _kept(session: Session, reading: str, keys: Mapping[Any, Sheet]) -> li
     return await session.fetch(reading, *_columns(keys)) if keys else []
 
 
-def _extended(kept: Mapping[Any, tuple[str, str]], more: Mapping[Any, Sheet]) -> tuple[list[str], list[str]]:
-    pairs = [sheets.extend(kept[key], more[key]) if key in kept else sheets.pack(more[key]) for key in sorted(more)]
-    return [sums for sums, _ in pairs], [histograms for _, histograms in pairs]
+def _extended(kept: Mapping[Any, sheets.Texts], more: Mapping[Any, Sheet]) -> list[list[str]]:
+    made = [sheets.extend(kept[key], more[key]) if key in kept else sheets.pack(more[key]) for key in sorted(more)]
+    return [list(column) for column in zip(*made, strict=True)]
 
 
 def _columns(keys: Mapping[Any, Sheet]) -> list[list[Any]]:

@@ -15,15 +15,19 @@ from .filters import Parameters, conditions, expression
 from .session import Session
 from .totals import AGGREGATES, open_lots, watermark
 
-_USER_SHEETS = """
-SELECT 0, origin, id_at_origin, start, sums, histograms FROM {{tables.llmbridge_user_totals}}
-JOIN unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS wanted (grain, first, last) ON start >= first AND start < last
+#: `OFFSET 0` makes PostgreSQL look every range up by itself: not knowing how short they are, it would rather compare
+#: all sheets with all of them.
+_SHEETS = """
+SELECT wanted.grain, {key}, start, sums, failures, histograms
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS wanted (grain, first, last)
+CROSS JOIN LATERAL (SELECT * FROM {table} AS totals WHERE {where} OFFSET 0) AS sheet
 """
-_TIME_SHEETS = """
-SELECT totals.grain, origin, '', start, sums, histograms FROM {{tables.llmbridge_totals}} AS totals
-JOIN unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS wanted (grain, first, last)
-ON totals.grain = wanted.grain AND start >= first AND start < last
-"""
+_USER_SHEETS = ("origin, id_at_origin", "{{tables.llmbridge_user_totals}}", ["start >= first", "start < last"])
+_TIME_SHEETS = (
+    "origin, ''",
+    "{{tables.llmbridge_totals}}",
+    ["totals.grain = wanted.grain", "start >= first", "start < last"],
+)
 _CALLS = "{{tables.llmbridge_calls}}"
 
 #: The grain of a sheet, and its first and last start.
@@ -48,9 +52,9 @@ async def summarize(session: Session, query: UsageQuery) -> list[UsageRow]:
 
     def answer() -> list[UsageRow]:
         if purged_before is not None:
-            plan.refuse_if_cut(((start, sums) for *_, start, sums, _ in cut), purged_before)
-        for grain, origin, user, start, sums, histograms in kept:
-            plan.add_sheet(origin, user, uses[grain or plan.grains[0]].of(start), sums, histograms)
+            plan.refuse_if_cut(((start, *texts[:2]) for _, _, _, start, *texts in cut), purged_before)
+        for grain, origin, user, start, *texts in kept:
+            plan.add_sheet(origin, user, uses[grain].of(start), *texts)
         width = len(query.group_by)
         for row in scanned:
             status, *numbers, response, first_token = row[width:]
@@ -65,10 +69,9 @@ async def _sheets(session: Session, plan: Plan, wanted: Sequence[Range]) -> list
     parameters = Parameters()
     for column in zip(*wanted, strict=True):
         parameters.add(list(column), "bigint[]")
-    where = [f"{name} = ANY ({parameters.add(accepted, 'text[]')})" for name, accepted in plan.accepted_keys().items()]
-    statement = " ".join(
-        (_USER_SHEETS if plan.by_user else _TIME_SHEETS, *(("WHERE", " AND ".join(where)) if where else ()))
-    )
+    accepted = [f"{name} = ANY ({parameters.add(values, 'text[]')})" for name, values in plan.accepted_keys().items()]
+    key, table, ranges = _USER_SHEETS if plan.by_user else _TIME_SHEETS
+    statement = _SHEETS.format(key=key, table=table, where=" AND ".join((*ranges, *accepted)))
     return await session.fetch(statement, *parameters.values)
 
 

@@ -24,10 +24,11 @@ SELECT MIN(start) FROM (
 )
 """
 _CALLS = "llmbridge_calls WHERE called_at >= ? AND called_at < ? AND number <= ?"
-_USERS = "SELECT origin, id_at_origin, start, sums, histograms FROM llmbridge_user_totals WHERE start = ?"
-_TIMES = (
-    "SELECT grain, start, origin, sums, histograms FROM llmbridge_totals WHERE grain = ? AND start >= ? AND start < ?"
-)
+_USERS = "SELECT origin, id_at_origin, start, sums, failures, histograms FROM llmbridge_user_totals WHERE start = ?"
+_TIMES = """
+SELECT grain, start, origin, sums, failures, histograms FROM llmbridge_totals
+WHERE grain = ? AND start >= ? AND start < ?
+"""
 
 
 def next_day(connection: sqlite3.Connection, start: int) -> int | None:
@@ -63,6 +64,6 @@ def _kept(connection: sqlite3.Connection, day: int) -> Sheets:
     return kept
 
 
-def _times(connection: sqlite3.Connection, day: int) -> Iterator[tuple[int, int, str, str, str]]:
+def _times(connection: sqlite3.Connection, day: int) -> Iterator[tuple[int, int, str, str, str, str]]:
     for grain in GRAINS:
         yield from connection.execute(_TIMES, (grain, day, day + DAY))

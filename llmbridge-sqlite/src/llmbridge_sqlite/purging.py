@@ -34,11 +34,11 @@ _COUNT_ANEW = """
 UPDATE llmbridge_state SET folded = min(folded, (SELECT coalesce(MAX(number), 0) FROM llmbridge_calls))
 """
 _USER_PAGE = """
-SELECT start, origin, id_at_origin, sums, histograms FROM llmbridge_user_totals
+SELECT start, origin, id_at_origin, sums, failures, histograms FROM llmbridge_user_totals
 WHERE (start, origin, id_at_origin) > (?, ?, ?) AND start < ? ORDER BY start, origin, id_at_origin LIMIT ?
 """
 _TIME_PAGE = """
-SELECT start, origin, '', sums, histograms FROM llmbridge_totals
+SELECT start, origin, '', sums, failures, histograms FROM llmbridge_totals
 WHERE grain = ? AND (start, origin) > (?, ?) AND start < ? ORDER BY start, origin LIMIT ?
 """
 

@@ -54,15 +54,19 @@ _EARLIEST = micros(EARLIEST)
 _READ_STATE = "SELECT folded, watermark FROM llmbridge_state"
 _LAST = "SELECT coalesce(MAX(number), 0) FROM llmbridge_calls"
 _TAIL = "llmbridge_calls NOT INDEXED WHERE number > ? AND number <= ?"
-_READ_USER = "SELECT sums, histograms FROM llmbridge_user_totals WHERE (origin, id_at_origin, start) = (?, ?, ?)"
-_READ_TIME = "SELECT sums, histograms FROM llmbridge_totals WHERE (grain, start, origin) = (?, ?, ?)"
+_READ_USER = """
+SELECT sums, failures, histograms FROM llmbridge_user_totals WHERE (origin, id_at_origin, start) = (?, ?, ?)
+"""
+_READ_TIME = "SELECT sums, failures, histograms FROM llmbridge_totals WHERE (grain, start, origin) = (?, ?, ?)"
 _WRITE_USER = """
-INSERT INTO llmbridge_user_totals (origin, id_at_origin, start, sums, histograms) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET sums = excluded.sums, histograms = excluded.histograms
+INSERT INTO llmbridge_user_totals (origin, id_at_origin, start, sums, failures, histograms) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE
+SET sums = excluded.sums, failures = excluded.failures, histograms = excluded.histograms
 """
 _WRITE_TIME = """
-INSERT INTO llmbridge_totals (grain, start, origin, sums, histograms) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET sums = excluded.sums, histograms = excluded.histograms
+INSERT INTO llmbridge_totals (grain, start, origin, sums, failures, histograms) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE
+SET sums = excluded.sums, failures = excluded.failures, histograms = excluded.histograms
 """
 #: How many calls one transaction folds: others write in between.
 _FOLD_AT_ONCE = 5_000
@@ -159,7 +163,7 @@ def put_time(connection: sqlite3.Connection, key: TimeKey, sheet: Mapping[LineKe
     connection.execute(_WRITE_TIME, (*key, *sheets.pack(sheet)))
 
 
-def _extended(kept: tuple[str, str] | None, sheet: Mapping[LineKey, sheets.Line]) -> tuple[str, str]:
+def _extended(kept: sheets.Texts | None, sheet: Mapping[LineKey, sheets.Line]) -> sheets.Texts:
     return sheets.pack(sheet) if kept is None else sheets.extend(kept, sheet)
 
 

@@ -17,8 +17,8 @@ from .codec import from_micros, to_micros
 from .filters import conditions, define_tag, expression
 from .totals import state, sums
 
-_USER_SHEETS = "SELECT origin, id_at_origin, start, sums, histograms FROM llmbridge_user_totals"
-_TIME_SHEETS = "SELECT origin, '', start, sums, histograms FROM llmbridge_totals"
+_USER_SHEETS = "SELECT origin, id_at_origin, start, sums, failures, histograms FROM llmbridge_user_totals"
+_TIME_SHEETS = "SELECT origin, '', start, sums, failures, histograms FROM llmbridge_totals"
 
 
 def summarize(connection: sqlite3.Connection, query: UsageQuery) -> list[UsageRow]:
@@ -28,16 +28,16 @@ def summarize(connection: sqlite3.Connection, query: UsageQuery) -> list[UsageRo
     if now.watermark is not None:
         purged_before = from_micros(now.watermark)
         cut = (
-            (start, sums)
+            (start, sums, failures)
             for found in plan.purged(purged_before)
-            for _, _, start, sums, _ in _sheets(connection, plan, plan.grains[-1], found)
+            for _, _, start, sums, failures, _ in _sheets(connection, plan, plan.grains[-1], found)
         )
         plan.refuse_if_cut(cut, purged_before)
     for grain in plan.grains:
         uses = Uses([part for part in plan.coverage.parts if part.grain == grain])
         for found in uses.ranges():
-            for origin, user, start, lines, histograms in _sheets(connection, plan, grain, found):
-                plan.add_sheet(origin, user, uses.of(start), lines, histograms)
+            for origin, user, start, *texts in _sheets(connection, plan, grain, found):
+                plan.add_sheet(origin, user, uses.of(start), *texts)
     scan = _Scan(connection, plan)
     for gap in plan.coverage.gaps:
         scan.gap(*gap, now.first)
@@ -48,7 +48,7 @@ def summarize(connection: sqlite3.Connection, query: UsageQuery) -> list[UsageRo
 
 def _sheets(
     connection: sqlite3.Connection, plan: Plan, grain: int, starts: tuple[int, int]
-) -> list[tuple[str, str, int, str, str]]:
+) -> list[tuple[str, str, int, str, str, str]]:
     """Sheets that begin in a range and pass the filters by which they are kept."""
     parameters: dict[str, Any] = {"grain": grain, "first": starts[0], "last": starts[1]}
     wanted = (
@@ -84,12 +84,13 @@ class _Scan:
         """Sum the calls of a range from the first microsecond on that is not purged. One open below is nearly the whole
         table, which an index would only read in a slower order; `+` keeps SQLite from using one."""
         column = "+called_at" if first == to_micros(EARLIEST) else "called_at"
-        self._add("llmbridge_calls", [f"{column} >= :first", f"{column} < :last"], max(first, not_purged), last)
+        wanted = [f"{column} >= :first", f"{column} < :last", *self._filters]
+        self._add("llmbridge_calls", wanted, max(first, not_purged), last)
 
     def tail(self, folded: int) -> None:
-        """Sum the calls of the question that are in no total, but those of its gaps."""
+        """Sum the calls of the question that are in no total, but those of its gaps, for which Python is asked last."""
         self._parameters["folded"] = folded
-        wanted = ["number > :folded", "called_at >= :first", "called_at < :last"]
+        wanted = ["number > :folded", "called_at >= :first", "called_at < :last", *self._filters]
         bounds = self._plan.coverage.bounds
         if bounds:
             self._connection.create_function(
@@ -101,7 +102,7 @@ class _Scan:
 
     def _add(self, source: str, wanted: Sequence[str], first: int, last: int) -> None:
         width = len(self._keys)
-        calls = " ".join((source, "WHERE", " AND ".join((*wanted, *self._filters))))
+        calls = " ".join((source, "WHERE", " AND ".join(wanted)))
         parameters = {**self._parameters, "first": first, "last": last}
         for row in sums(self._connection, [*self._keys, "status"], calls, parameters):
             status, response, first_token, *numbers = row[width:]

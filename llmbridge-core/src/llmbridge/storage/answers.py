@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import zip_longest
 from operator import itemgetter
 from typing import Any
 
+from pydantic_core import from_json
+
 from ..money import from_units
 from .coverage import EPOCH, GRAINS, SECOND, USER_GRAINS, Coverage, cover, micros
 from .reference import none_first, purged_detail, too_fine
-from .sheets import NUMBERS, counts
-from .types import UsageQuery, UsageRow
+from .sheets import counts, full, split
+from .types import UsageQuery, UsageRow, usage_row
 
 _LINE_FIELDS = ("provider", "model_name", "status")
-_STATUS, _CALLS, _KEY = 2, 3, 3
+_BY_STATUS, _KEY = 2, 3
 _FEW = 8
-_ZEROS = [0] * len(NUMBERS)
 
 
 class Histogram(Mapping[int, int]):
@@ -67,22 +67,31 @@ class _Source:
 
     def histograms(self, index: int) -> Sequence[str]:
         if self._read is None:
-            self._read = json.loads(self._text)
+            self._read = from_json(self._text)
         return self._read[index]
 
 
-#: What one row of the answer is summed from, all in one list since there are many: a line, its source, its index
-#: there, and so on.
+#: What one row of the answer is summed from, all in one list since there are many: a line as `sheets` has it in its
+#: sums, its source, where its histograms are there (None: it has none), and so on.
 _Entries = list[Any]
 
 
 def _count(entries: _Entries, which: int) -> dict[int, int]:
     signed: dict[int, list[str]] = {1: [], -1: []}
     for source, index in zip(entries[1::3], entries[2::3], strict=True):
-        signed[source.sign].append(source.histograms(index)[which])
+        if index is not None:
+            signed[source.sign].append(source.histograms(index)[which])
     added, taken = (counts(",".join(filter(None, signed[sign]))) for sign in (1, -1))
     left = {bucket: calls - taken.get(bucket, 0) for bucket, calls in added.items()}
     return {bucket: calls for bucket, calls in left.items() if calls}
+
+
+def _line_key(fields: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
+    """What gives the fields of a line: the one, or a tuple of several."""
+    key = itemgetter(*map(_LINE_FIELDS.index, fields))
+    if "status" not in fields:
+        return key
+    return lambda line: key((*line[:_BY_STATUS], *line[_BY_STATUS]))
 
 
 class Plan:
@@ -102,12 +111,13 @@ class Plan:
             self.coverage = Coverage((), ((micros(query.edges[0]), micros(query.edges[-1])),))
         else:
             self.coverage = cover(query.edges, self.grains)
+        self._by_status = "status" in fields
         self._accepted = [
-            (index, frozenset(query.filters[name])) for index, name in enumerate(_LINE_FIELDS) if name in query.filters
+            (_line_key([name]), frozenset(query.filters[name])) for name in _LINE_FIELDS if name in query.filters
         ]
         self._of_line = [name for name in query.group_by if name in _LINE_FIELDS]
         self._of_sheet = [name for name in query.group_by if name not in _LINE_FIELDS]
-        self._line_key = itemgetter(*map(_LINE_FIELDS.index, self._of_line)) if self._of_line else None
+        self._line_key = _line_key(self._of_line) if self._of_line else None
         self._groups: defaultdict[tuple[Any, ...], defaultdict[Any, _Entries]] = defaultdict(lambda: defaultdict(list))
         self._takes = any(part.sign < 0 for part in self.coverage.parts)
 
@@ -126,12 +136,12 @@ class Plan:
         found = [(lo // SECOND // grain * grain, min(-(-hi // SECOND), end)) for lo, hi in self.coverage.gaps]
         return [(lo, hi) for lo, hi in found if lo < hi]
 
-    def refuse_if_cut(self, sheets: Iterable[tuple[int, str]], watermark: datetime) -> None:
-        """Look at the starts and sums of all purged sheets of the ranges that `purged` gave.
+    def refuse_if_cut(self, sheets: Iterable[tuple[int, str, str]], watermark: datetime) -> None:
+        """Look at the starts, sums and failures of all purged sheets of the ranges that `purged` gave.
 
         :raises PurgedDetailError: some hold calls that the question asks for
         """
-        cut = (start for start, sums in sheets if any(True for _ in self._wanted(json.loads(sums))))
+        cut = (start for start, sums, failures in sheets if self._wanted(sums, failures))
         if too_fine({*self.query.filters, *self.query.group_by}):
             last = next(cut, None)
             earliest = watermark
@@ -142,10 +152,10 @@ class Plan:
             raise purged_detail(self.query, earliest)
 
     def add_sheet(
-        self, origin: str, user: str | None, uses: Sequence[tuple[int, int]], sums: str, histograms: str
+        self, origin: str, user: str, uses: Sequence[tuple[int, int]], sums: str, failures: str, histograms: str
     ) -> None:
         """Take a sheet for its uses, periods with signs. `user` is '' where there is none."""
-        lines, line_key = list(self._wanted(json.loads(sums))), self._line_key
+        lines, line_key = self._wanted(sums, failures), self._line_key
         if not lines:
             return
         values: dict[str, Any] = {"origin": origin, "id_at_origin": user or None}
@@ -164,36 +174,37 @@ class Plan:
         of_line = tuple(values[name] for name in self._of_line)
         groups = self._groups[tuple(values[name] for name in self._of_sheet)]
         entries = groups[None if not of_line else of_line[0] if len(of_line) == 1 else of_line]
-        entries.extend(([None, None, status, *numbers], _Source(1, "", [(response or "", first_token or "")]), 0))
+        line = [None, None, {status: numbers[0]}, *numbers[1:]]
+        entries.extend((line, _Source(1, "", [(response or "", first_token or "")]), 0))
 
-    def _wanted(self, lines: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        if not self._accepted:
-            return enumerate(lines)
-        return (
-            (index, line)
-            for index, line in enumerate(lines)
-            if all(line[field] in accepted for field, accepted in self._accepted)
-        )
+    def _wanted(self, sums: str, failures: str) -> list[tuple[int | None, list[Any]]]:
+        """The lines of a sheet that the question asks for, and where their histograms are."""
+        found: Iterable[tuple[int | None, list[Any]]] = enumerate(from_json(sums))
+        if self._by_status:
+            found = split([line for _, line in found], from_json(failures))
+        for key, accepted in self._accepted:
+            found = [entry for entry in found if key(entry[1]) in accepted]
+        return list(found)
 
     def rows(self) -> list[UsageRow]:
         """The answer."""
         found: list[tuple[tuple[Any, ...], UsageRow]] = []
-        order = [[*self._of_sheet, *self._of_line].index(name) for name in self.query.group_by]
+        asked, made = self.query.group_by, (*self._of_sheet, *self._of_line)
+        several, ordered = len(self._of_line) > 1, asked == made
         for of_sheet, groups in self._groups.items():
             for of_line, entries in groups.items():
-                parts = (
-                    of_sheet if of_line is None else (*of_sheet, *(of_line if len(self._of_line) > 1 else (of_line,)))
-                )
-                key = tuple([parts[position] for position in order])
-                row = self._row(dict(zip(self.query.group_by, key, strict=True)), entries)
+                key = of_sheet if of_line is None else (*of_sheet, *of_line) if several else (*of_sheet, of_line)
+                if not ordered:
+                    key = tuple([key[made.index(name)] for name in asked])
+                row = self._row(dict(zip(asked, key, strict=True)), entries)
                 if row.calls:
                     found.append((key, row))
         if not found and not self.query.group_by:
             return [UsageRow()]
-        if any(part is None for key, _ in found for part in key):
-            found.sort(key=lambda pair: none_first(pair[0]))
-        else:
+        try:
             found.sort(key=itemgetter(0))
+        except TypeError:  # some have a None where others have text
+            found.sort(key=lambda pair: none_first(pair[0]))
         return [row for _, row in found]
 
     def _row(self, labels: dict[str, Any], entries: _Entries) -> UsageRow:
@@ -203,45 +214,47 @@ class Plan:
             numbers, by_status = _add([line for line, source in signed if source.sign > 0])
             away, away_by_status = _add([line for line, source in signed if source.sign < 0])
             numbers = [a - b for a, b in zip(numbers, away, strict=True)]
-            for status, calls in away_by_status.items():
-                by_status[status] = by_status.get(status, 0) - calls
-            by_status = {status: calls for status, calls in by_status.items() if calls}
+            by_status = {
+                status: left for status, calls in by_status.items() if (left := calls - away_by_status.get(status, 0))
+            }
+        elif len(lines) == 1:  # as in a series of whole days, the most of all; nobody else has this line
+            by_status, numbers = lines[0][_BY_STATUS], full(lines[0][_KEY:])
         else:
             numbers, by_status = _add(lines)
-        calls, requests, unmeasured, unpriced, cost, total, prompt, completion, timed, ms, *cached = numbers
-        return UsageRow(
-            key=labels,
-            period=labels.pop("period", None),
-            calls=calls,
-            requests=requests,
-            by_status=by_status,
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            total_tokens=total,
-            cache_read_tokens=cached[0],
-            cache_write_tokens=cached[2],
-            reasoning_tokens=cached[1],
-            cost=from_units(cost),
-            unpriced_calls=unpriced,
-            unmeasured_calls=unmeasured,
-            response_time_ms_sum=ms,
-            response_time_ms_count=timed,
-            response_time_histogram=Histogram(entries, 0),
-            first_token_histogram=Histogram(entries, 1),
+        requests, unmeasured, unpriced, cost, total, prompt, completion, timed, ms, *cached = numbers
+        cache_read, reasoning, cache_write = cached
+        return usage_row(
+            labels,
+            labels.pop("period", None),
+            sum(by_status.values()),
+            requests,
+            by_status,
+            prompt,
+            completion,
+            total,
+            cache_read,
+            cache_write,
+            reasoning,
+            from_units(cost),
+            unpriced,
+            unmeasured,
+            ms,
+            timed,
+            Histogram(entries, 0),
+            Histogram(entries, 1),
         )
 
 
-def _add(lines: Sequence[Sequence[Any]]) -> tuple[list[int], dict[str, int]]:
-    """The numbers of the lines, added up, and the calls by status. Few lines are mostly one long one of successes and
-    short ones of failures."""
+def _add(lines: Sequence[list[Any]]) -> tuple[list[int], dict[str, int]]:
+    """The numbers of the lines, added up, and the calls by status. Few lines are mostly one long one and short ones."""
     by_status: dict[str, int] = {}
     for line in lines:
-        by_status[line[_STATUS]] = by_status.get(line[_STATUS], 0) + line[_CALLS]
+        for status, calls in line[_BY_STATUS].items():
+            by_status[status] = by_status.get(status, 0) + calls
     if len(lines) > _FEW:
-        numbers = [sum(column) for column in list(zip_longest(*lines, fillvalue=0))[_KEY:]]
-        return numbers + _ZEROS[len(numbers) :], by_status
-    longest = max(lines, key=len, default=())
-    numbers = [*longest[_KEY:], *_ZEROS[max(len(longest) - _KEY, 0) :]]
+        return full([sum(column) for column in list(zip_longest(*lines, fillvalue=0))[_KEY:]]), by_status
+    longest = max(lines, key=len, default=[])
+    numbers = full(longest[_KEY:])
     for line in lines:
         if line is not longest:
             for index in range(_KEY, len(line)):

@@ -1,10 +1,15 @@
-"""Totals as a backend may keep them: sheets, each the sums of a stretch of time, packed into two JSON texts.
+"""Totals as a backend may keep them: sheets, each the sums of a stretch of time, packed into three JSON texts.
 
 A *time sheet* holds the calls of one origin in one cell of `coverage.GRAINS`, a *user sheet* those of one user of an
-origin in one UTC day. A sheet has a line for each (provider, model_name, status), in no order. The text of its sums is
-a list of lines `[provider, model_name, status, *numbers]`, numbers in the order of `NUMBERS` with the zeros at the end
-left out; that of its histograms is a list, line by line, of the pairs `[response time, first token]`. JSON has no
-largest integer, so every sum stays exact.
+origin in one UTC day. A sheet has a line for each (provider, model_name, status), in no order. Its texts are made for
+those who do not ask by status, who are most:
+
+- sums, a list of `[provider, model_name, {status: calls}, *numbers]` over all statuses;
+- failures, a list of `[provider, model_name, status, *numbers]` for each status but success, which is what they leave;
+- histograms, for each item of the sums a pair `[response time, first token]`, which only successful calls have.
+
+Numbers are in the order of `NUMBERS`, without the calls and with the zeros at the end left out. JSON has no largest
+integer, so every sum stays exact.
 
 A histogram is a text of numbers with commas between, each `(calls - 1) * 4096 + bucket`, in which a bucket may stand
 more than once: two are added by writing one after the other, and counted only when they have become long.
@@ -22,7 +27,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 from itertools import pairwise
-from operator import add
+from operator import add, sub
 from typing import Any
 
 from ..compact import encode_json
@@ -49,16 +54,21 @@ NUMBERS = (
     "cache_write_tokens",
 )
 _COST = NUMBERS.index("cost")
-_KEY = 3
-_ZEROS = [0] * (_KEY + len(NUMBERS))
+_ZEROS = [0] * (len(NUMBERS) - 1)
 #: How so many numbers are written.
-_FORMATS = [",".join(["%d"] * used) for used in range(len(NUMBERS) + 1)]
+_FORMATS = [",".join(["%d"] * used) for used in range(len(NUMBERS))]
 
+#: (provider, model_name, status).
 LineKey = tuple[str, str, str]
+#: Sums, failures, histograms.
+Texts = tuple[str, str, str]
 #: (origin, id_at_origin, start); no user is ''.
 UserKey = tuple[str, str, int]
 #: (grain, start, origin).
 TimeKey = tuple[int, int, str]
+
+SUCCESS = "success"
+_NO_TIMES = '["",""]'
 
 #: Every bucket of `storage.histogram` is smaller.
 _BUCKETS = 4096
@@ -95,59 +105,115 @@ class Line:
 Sheet = dict[LineKey, Line]
 
 
-def pack(sheet: Mapping[LineKey, Line]) -> tuple[str, str]:
-    """The texts of a sheet: its sums, its histograms. Lines that count nothing are left out."""
-    return extend(("[]", "[]"), sheet)
+def pack(sheet: Mapping[LineKey, Line]) -> Texts:
+    """The texts of a sheet. Lines that count nothing are left out."""
+    return extend(("[]", "[]", "[]"), sheet)
 
 
-def extend(kept: tuple[str, str], sheet: Mapping[LineKey, Line]) -> tuple[str, str]:
+def extend(kept: Texts, sheet: Mapping[LineKey, Line]) -> Texts:
     """The texts of a kept sheet with the lines of `sheet` added. Its other lines are not read, which is most of what
     folding would cost."""
-    before = kept[0]
-    sums, histograms = (text[2:-2].split(",\n") if len(text) > 2 else [] for text in kept)
-    for key, line in sheet.items():
+    sums, failures, histograms = map(_Text, kept)
+    models: defaultdict[tuple[str, str], list[tuple[str, Line]]] = defaultdict(list)
+    for (provider, model_name, status), line in sheet.items():
+        models[provider, model_name].append((status, line))
+    for model, lines in models.items():
+        at, found = sums.find(model)
+        by_status, *numbers = found or [{}]
+        if at == len(histograms.lines):
+            histograms.lines.append(_NO_TIMES)
+        response, first_token = histograms.lines[at][2:-2].split('","')
+        for status, line in lines:
+            calls, *others = line.numbers
+            by_status[status] = by_status.get(status, 0) + calls
+            numbers = _plus(numbers, others)
+            response, first_token = _joined(response, line.response), _joined(first_token, line.first_token)
+            if status != SUCCESS:
+                where, failed = failures.find((*model, status))
+                failures.put(where, (*model, status), _plus(failed, others))
+        counted = ",".join([f"{_quoted(status)}:{calls}" for status, calls in by_status.items() if calls])
+        sums.put(at, model, numbers, f"{{{counted}}}" if counted or any(numbers) else "")
+        histograms.lines[at] = f'["{response}","{first_token}"]' if sums.lines[at] else ""
+    return sums.text(), failures.text(), histograms.text()
+
+
+class _Text:
+    """The lines of a text, to be replaced by key: a JSON list has an item on each, and no line breaks within."""
+
+    __slots__ = ("_before", "lines")
+
+    def __init__(self, text: str) -> None:
+        self._before = text
+        self.lines = text[2:-2].split(",\n") if len(text) > 2 else []
+
+    def find(self, key: tuple[str, ...]) -> tuple[int, list[Any]]:
+        """Which line begins with `key`, and what it says then; if there is none, a new one that says nothing."""
         begin = _begin(key)
-        at = before.find(begin)
-        numbers, response, first_token = line.numbers, "", ""
+        at = self._before.find(begin)
         if at < 0:
-            found = len(sums)
-            sums.append("")
-            histograms.append("")
-        else:
-            found = before.count("\n", 0, at)
-            kept_numbers = sums[found][len(begin) - 1 : -1].split(",")
-            numbers = [*map(add, map(int, kept_numbers), numbers), *numbers[len(kept_numbers) :]]
-            response, first_token = histograms[found][2:-2].split('","')
-        response, first_token = _joined(response, line.response), _joined(first_token, line.first_token)
+            self.lines.append("")
+            return len(self.lines) - 1, []
+        found = self._before.count("\n", 0, at)
+        return found, json.loads("[" + self.lines[found][len(begin) - 1 :])
+
+    def put(self, at: int, key: tuple[str, ...], numbers: Sequence[int], counted: str = "") -> None:
+        """Let a line say this, or leave it out if that is nothing."""
         used = len(numbers)
         while used and not numbers[used - 1]:
             used -= 1
-        sums[found] = "".join((begin[1:], _FORMATS[used] % tuple(numbers[:used]), "]")) if used else ""
-        histograms[found] = f'["{response}","{first_token}"]' if used else ""
-    return _text(list(filter(None, sums))), _text(list(filter(None, histograms)))
+        said = [counted, _FORMATS[used] % tuple(numbers[:used])]
+        self.lines[at] = f"{_begin(key)[1:]}{','.join(filter(None, said))}]" if any(said) else ""
+
+    def text(self) -> str:
+        """All lines but those that were left out."""
+        left = list(filter(None, self.lines))
+        return "".join(("[\n", ",\n".join(left), "\n]")) if left else "[]"
 
 
 @lru_cache(maxsize=4096)
-def _begin(key: LineKey) -> str:
-    """What stands before the numbers of a line, from the end of the line above on."""
+def _begin(key: tuple[str, ...]) -> str:
+    """What stands before what a line says of its key, from the end of the line above on."""
     return f"\n{encode_json(key)[:-1]},"
 
 
-def _text(lines: Sequence[str]) -> str:
-    """A JSON list with an item on each line; within an item JSON has no line breaks."""
-    return "".join(("[\n", ",\n".join(lines), "\n]")) if lines else "[]"
+@lru_cache(maxsize=64)
+def _quoted(status: str) -> str:
+    return encode_json(status)
 
 
-def _read(packed: list[Any], histograms: Sequence[str]) -> Line:
-    return Line(packed[_KEY:] + _ZEROS[len(packed) :], *histograms)
+def _plus(kept: list[int], numbers: list[int]) -> list[int]:
+    """Numbers added to some of which the zeros at the end are left out."""
+    return [*map(add, kept, numbers), *numbers[len(kept) :]] if kept else numbers
 
 
-def unpack(sums: str, histograms: str) -> Sheet:
-    """The sheet of two texts."""
-    return {
-        (packed[0], packed[1], packed[2]): _read(packed, pair)
-        for packed, pair in zip(json.loads(sums), json.loads(histograms), strict=True)
-    }
+def split(sums: Sequence[list[Any]], failures: Iterable[list[Any]]) -> Iterator[tuple[int | None, list[Any]]]:
+    """For each status of each of the `sums`: where its histograms are (None: it has none), and its line, as if it were
+    one of the sums, with all numbers."""
+    failed = {(provider, model_name, status): numbers for provider, model_name, status, *numbers in failures}
+    for index, (provider, model_name, by_status, *numbers) in enumerate(sums):
+        left = full(numbers)
+        for status in by_status.keys() - {SUCCESS}:
+            of_status = full(failed.get((provider, model_name, status), []))
+            left = list(map(sub, left, of_status))
+            yield None, [provider, model_name, {status: by_status[status]}, *of_status]
+        if SUCCESS in by_status:
+            yield index, [provider, model_name, {SUCCESS: by_status[SUCCESS]}, *left]
+
+
+def full(numbers: list[int]) -> list[int]:
+    """The numbers of a line with the zeros at the end."""
+    return numbers + _ZEROS[len(numbers) :]
+
+
+def unpack(sums: str, failures: str, histograms: str) -> Sheet:
+    """The sheet of three texts."""
+    pairs = json.loads(histograms)
+    sheet: Sheet = {}
+    for index, (provider, model_name, by_status, *numbers) in split(json.loads(sums), json.loads(failures)):
+        [(status, calls)] = by_status.items()
+        line = Line([calls, *numbers], *(() if index is None else pairs[index]))
+        sheet[provider, model_name, status] = line
+    return sheet
 
 
 def merge(sheet: Sheet, other: Mapping[LineKey, Line]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
-from typing import Any, Literal
+from operator import attrgetter
+from typing import Any, Literal, cast
 from uuid import UUID
 
 from ..schemas import CallRecord
@@ -214,6 +215,23 @@ class UsageRow:
         """The time to the first token below or at which `percent` of the successful calls lie, within 1.1 %; None where
         none was timed."""
         return percentile(self.first_token_histogram, percent)
+
+
+#: As UsageRow, but not frozen: each field of a frozen one is set by a call, which takes several times as long.
+_Unfrozen: Any = make_dataclass("_Unfrozen", [f.name for f in fields(UsageRow)], slots=True)
+_BEHIND_KEY = attrgetter(*[f.name for f in fields(UsageRow)][1:])
+
+
+def usage_row(*values: Any) -> UsageRow:
+    """A row of the values of all fields in their order. Answers have thousands of rows."""
+    row = _Unfrozen(*values)
+    row.__class__ = UsageRow
+    return cast("UsageRow", row)
+
+
+def with_key(row: UsageRow, key: dict[str, Any]) -> UsageRow:
+    """The same sums with another key."""
+    return usage_row(key, *_BEHIND_KEY(row))
 
 
 @dataclass(frozen=True, slots=True)

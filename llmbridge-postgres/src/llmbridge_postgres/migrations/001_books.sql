@@ -128,12 +128,13 @@ CREATE TYPE {{tables.llmbridge_incoming}} AS (
 );
 
 -- Totals of the calls of a user ('' for none) in a day, and of an origin in `grain` seconds from `start` on, in seconds
--- since 1970. `sums` and `histograms` are JSON, one line for each provider, model and status: llmbridge.storage.sheets.
+-- since 1970. `sums`, `failures` and `histograms` are JSON by provider and model: llmbridge.storage.sheets.
 CREATE TABLE {{tables.llmbridge_user_totals}} (
     origin text COLLATE "C" NOT NULL,
     id_at_origin text COLLATE "C" NOT NULL,
     start bigint NOT NULL,
     sums text NOT NULL,
+    failures text NOT NULL,
     histograms text NOT NULL,
     PRIMARY KEY (origin, id_at_origin, start)
 );
@@ -145,6 +146,7 @@ CREATE TABLE {{tables.llmbridge_totals}} (
     start bigint NOT NULL,
     origin text COLLATE "C" NOT NULL,
     sums text NOT NULL,
+    failures text NOT NULL,
     histograms text NOT NULL,
     PRIMARY KEY (grain, start, origin)
 );
@@ -227,11 +229,18 @@ SELECT
 FROM {{tables.llmbridge_calls}}
 WHERE called_at >= coalesce((SELECT watermark FROM {{tables.llmbridge_state}}), '-infinity');
 
--- Days that were purged come from the totals, a line of which is [provider, model_name, status, calls, requests,
--- unmeasured, unpriced, cost, total_tokens, prompt_tokens, completion_tokens, timed, response_time_ms, ...], less the
--- zeros at its end.
+-- Days that were purged come from the totals, whose `sums` are of all calls, less `failures`. A line of either is
+-- [provider, model_name, calls by status or status, requests, unmeasured, unpriced, cost, total_tokens, prompt_tokens,
+-- completion_tokens, timed, response_time_ms, ...], less the zeros at its end.
 CREATE VIEW {{tables.usage_summary}} AS
-WITH counted AS (
+WITH lines AS (
+    SELECT origin, id_at_origin, start, 1 AS times, coalesce(line -> 2 ->> 'success', '0')::numeric AS calls, line
+    FROM {{tables.llmbridge_user_totals}}, json_array_elements(sums::json) AS line
+    UNION ALL
+    SELECT origin, id_at_origin, start, -1 AS times, 0::numeric AS calls, line
+    FROM {{tables.llmbridge_user_totals}}, json_array_elements(failures::json) AS line
+),
+counted AS (
     SELECT
         origin,
         id_at_origin,
@@ -239,6 +248,8 @@ WITH counted AS (
         model_name,
         (called_at AT TIME ZONE 'UTC')::date AS date,
         1::numeric AS calls,
+        (total_tokens IS NOT NULL)::int::numeric AS measured,
+        (estimated_cost IS NOT NULL)::int::numeric AS priced,
         total_tokens::numeric,
         estimated_cost::numeric,
         response_time_ms::numeric,
@@ -254,13 +265,15 @@ WITH counted AS (
         line ->> 0,
         line ->> 1,
         (to_timestamp(start) AT TIME ZONE 'UTC')::date,
-        (line ->> 3)::numeric,
-        CASE WHEN line ->> 5 IS DISTINCT FROM line ->> 3 THEN coalesce(line ->> 8, '0')::numeric END,
-        CASE WHEN line ->> 6 IS DISTINCT FROM line ->> 3 THEN coalesce(line ->> 7, '0')::numeric END,
-        coalesce(line ->> 12, '0')::numeric,
-        coalesce(line ->> 11, '0')::numeric
-    FROM {{tables.llmbridge_user_totals}}, json_array_elements(sums::json) AS line
-    WHERE to_timestamp(start) < (SELECT watermark FROM {{tables.llmbridge_state}}) AND line ->> 2 = 'success'
+        calls,
+        calls - times * coalesce(line ->> 4, '0')::numeric,
+        calls - times * coalesce(line ->> 5, '0')::numeric,
+        times * coalesce(line ->> 7, '0')::numeric,
+        times * coalesce(line ->> 6, '0')::numeric,
+        times * coalesce(line ->> 11, '0')::numeric,
+        times * coalesce(line ->> 10, '0')::numeric
+    FROM lines
+    WHERE to_timestamp(start) < (SELECT watermark FROM {{tables.llmbridge_state}})
 )
 SELECT
     origin,
@@ -268,9 +281,10 @@ SELECT
     provider,
     model_name,
     sum(calls)::bigint AS call_count,
-    sum(total_tokens) AS total_tokens,
-    trim_scale(sum(estimated_cost) * 0.000000000001) AS total_cost,
+    CASE WHEN sum(measured) > 0 THEN sum(total_tokens) END AS total_tokens,
+    CASE WHEN sum(priced) > 0 THEN trim_scale(sum(estimated_cost) * 0.000000000001) END AS total_cost,
     (sum(response_time_ms) / nullif(sum(timed), 0))::double precision AS avg_response_time,
     date
 FROM counted
-GROUP BY origin, id_at_origin, provider, model_name, date;
+GROUP BY origin, id_at_origin, provider, model_name, date
+HAVING sum(calls) > 0;

@@ -65,12 +65,13 @@ CREATE TABLE llmbridge_state (
 INSERT INTO llmbridge_state (id, folded) VALUES (1, 0);
 
 -- Totals of the calls of a user ('' for none) in a day, and of an origin in `grain` seconds from `start` on, in seconds
--- since 1970. `sums` and `histograms` are JSON, one line for each provider, model and status: llmbridge.storage.sheets.
+-- since 1970. `sums`, `failures` and `histograms` are JSON by provider and model: llmbridge.storage.sheets.
 CREATE TABLE llmbridge_user_totals (
     origin TEXT NOT NULL,
     id_at_origin TEXT NOT NULL,
     start INTEGER NOT NULL,
     sums TEXT NOT NULL,
+    failures TEXT NOT NULL,
     histograms TEXT NOT NULL,
     PRIMARY KEY (origin, id_at_origin, start)
 ) STRICT, WITHOUT ROWID;
@@ -82,6 +83,7 @@ CREATE TABLE llmbridge_totals (
     start INTEGER NOT NULL,
     origin TEXT NOT NULL,
     sums TEXT NOT NULL,
+    failures TEXT NOT NULL,
     histograms TEXT NOT NULL,
     PRIMARY KEY (grain, start, origin)
 ) STRICT, WITHOUT ROWID;
@@ -188,36 +190,33 @@ SELECT
 FROM readable;
 
 -- Sums are made in parts that cannot overflow and put together as decimal text: cost from dollars, millionths of a
--- dollar and units, each carried into the next by division that rounds down, so that credits are exact as well.
--- Days that were purged come from the totals, a line of which is [provider, model_name, status, calls, requests,
--- unmeasured, unpriced, cost, total_tokens, prompt_tokens, completion_tokens, timed, response_time_ms, ...], less the
--- zeros at its end. Its cost and its tokens are cut as text, `[cost,tokens]`: they may be beyond 64 bits, which SQLite
--- would read as a REAL.
+-- dollar and units, tokens from billions and the rest, each carried into the next by division that rounds down, so that
+-- credits are exact as well. Days that were purged come from the totals, whose `sums` are of all calls, less `failures`.
+-- A line of either is [provider, model_name, calls by status or status, requests, unmeasured, unpriced, cost,
+-- total_tokens, prompt_tokens, completion_tokens, timed, response_time_ms, ...], less the zeros at its end. Its cost and
+-- its tokens are cut as text, `[cost,tokens]`: they may be beyond 64 bits, which SQLite would read as a REAL.
 CREATE VIEW usage_summary AS
 WITH lines AS (
-    SELECT
-        origin,
-        nullif(id_at_origin, '') AS id_at_origin,
-        start,
-        line.value AS line,
-        json_extract(line.value, '$[3]') AS calls,
-        replace(json_extract(line.value, '$[7]', '$[8]'), 'null', '0') AS numbers
+    SELECT origin, id_at_origin, start, 1 AS times, json_extract(line.value, '$[2].success') AS calls, line.value AS line
     FROM llmbridge_user_totals, json_each(sums) AS line
-    WHERE start < (SELECT watermark / 1000000 FROM llmbridge_state) AND json_extract(line.value, '$[2]') = 'success'
+    UNION ALL
+    SELECT origin, id_at_origin, start, -1 AS times, 0 AS calls, line.value AS line
+    FROM llmbridge_user_totals, json_each(failures) AS line
+),
+purged AS (
+    SELECT
+        *,
+        replace(json_extract(line, '$[6]', '$[7]'), 'null', '0') AS numbers
+    FROM lines
+    WHERE start < (SELECT watermark / 1000000 FROM llmbridge_state)
 ),
 digits AS (
     SELECT
         *,
-        CASE WHEN numbers LIKE '[-%' THEN -1 ELSE 1 END AS sign,
-        CASE
-            WHEN json_extract(line, '$[5]') IS NOT calls
-                THEN '000000000' || rtrim(substr(numbers, instr(numbers, ',') + 1), ']')
-        END AS tokens,
-        CASE
-            WHEN json_extract(line, '$[6]') IS NOT calls
-                THEN '000000000000' || ltrim(substr(numbers, 2, instr(numbers, ',') - 2), '-')
-        END AS cost
-    FROM lines
+        CASE WHEN numbers LIKE '[-%' THEN -times ELSE times END AS sign,
+        '000000000' || rtrim(substr(numbers, instr(numbers, ',') + 1), ']') AS tokens,
+        '000000000000' || ltrim(substr(numbers, 2, instr(numbers, ',') - 2), '-') AS cost
+    FROM purged
 ),
 counted AS (
     SELECT
@@ -227,6 +226,8 @@ counted AS (
         model_name,
         (called_at - ((called_at % 86400000000) + 86400000000) % 86400000000) / 1000000 AS start,
         1 AS calls,
+        total_tokens IS NOT NULL AS measured,
+        estimated_cost IS NOT NULL AS priced,
         total_tokens / 1000000000 AS tokens_billions,
         total_tokens % 1000000000 AS tokens_rest,
         estimated_cost / 1000000000000 AS dollars,
@@ -241,18 +242,20 @@ counted AS (
     UNION ALL
     SELECT
         origin,
-        id_at_origin,
+        nullif(id_at_origin, ''),
         json_extract(line, '$[0]'),
         json_extract(line, '$[1]'),
         start,
-        calls,
-        CAST(substr(tokens, 1, length(tokens) - 9) AS INTEGER),
-        CAST(substr(tokens, -9) AS INTEGER),
+        coalesce(calls, 0),
+        coalesce(calls, 0) - times * coalesce(json_extract(line, '$[4]'), 0),
+        coalesce(calls, 0) - times * coalesce(json_extract(line, '$[5]'), 0),
+        times * CAST(substr(tokens, 1, length(tokens) - 9) AS INTEGER),
+        times * CAST(substr(tokens, -9) AS INTEGER),
         sign * CAST(substr(cost, 1, length(cost) - 12) AS INTEGER),
         sign * CAST(substr(cost, -12, 6) AS INTEGER),
         sign * CAST(substr(cost, -6) AS INTEGER),
-        json_extract(line, '$[12]'),
-        coalesce(json_extract(line, '$[11]'), 0)
+        times * json_extract(line, '$[11]'),
+        times * json_extract(line, '$[10]')
     FROM digits
 ),
 parts AS (
@@ -263,17 +266,24 @@ parts AS (
         model_name,
         date(start, 'unixepoch') AS date,
         SUM(calls) AS call_count,
-        SUM(tokens_billions) + SUM(tokens_rest) / 1000000000 AS tokens_billions,
-        SUM(tokens_rest) % 1000000000 AS tokens_rest,
+        SUM(measured) AS measured,
+        SUM(priced) AS priced,
+        SUM(tokens_billions) AS billions,
+        SUM(tokens_rest) AS rest,
         SUM(dollars) AS dollars,
         SUM(millionths) AS millionths,
         SUM(units) AS units,
         TOTAL(response_time_ms) / nullif(TOTAL(timed), 0) AS avg_response_time
     FROM counted
     GROUP BY origin, id_at_origin, provider, model_name, 5
+    HAVING SUM(calls) > 0
 ),
 carried_units AS (
-    SELECT *, ((units % 1000000) + 1000000) % 1000000 AS units_kept FROM parts
+    SELECT
+        *,
+        ((units % 1000000) + 1000000) % 1000000 AS units_kept,
+        ((rest % 1000000000) + 1000000000) % 1000000000 AS tokens_rest
+    FROM parts
 ),
 carried_millionths AS (
     SELECT *, millionths + (units - units_kept) / 1000000 AS millionths_made FROM carried_units
@@ -284,6 +294,7 @@ kept AS (
 carried AS (
     SELECT
         *,
+        billions + (rest - tokens_rest) / 1000000000 AS tokens_billions,
         dollars + (millionths_made - millionths_kept) / 1000000 AS whole,
         millionths_kept * 1000000 + units_kept AS fraction
     FROM kept
@@ -295,10 +306,12 @@ SELECT
     model_name,
     call_count,
     CASE
+        WHEN measured = 0 THEN NULL
         WHEN tokens_billions BETWEEN -9000000000 AND 9000000000 THEN tokens_billions * 1000000000 + tokens_rest
         ELSE tokens_billions || printf('%09d', tokens_rest)
     END AS total_tokens,
     CASE
+        WHEN priced = 0 THEN NULL
         WHEN whole < 0 AND fraction > 0
             THEN '-' || rtrim((-whole - 1) || '.' || printf('%012d', 1000000000000 - fraction), '0')
         ELSE rtrim(rtrim(whole || '.' || printf('%012d', fraction), '0'), '.')
