@@ -20,7 +20,6 @@ of one key with `extend`. It never needs to look inside.
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,8 @@ from functools import lru_cache
 from itertools import pairwise
 from operator import add, sub
 from typing import Any
+
+from pydantic_core import from_json
 
 from ..compact import encode_json
 from ..money import from_units, to_units
@@ -68,7 +69,6 @@ UserKey = tuple[str, str, int]
 TimeKey = tuple[int, int, str]
 
 SUCCESS = "success"
-_NO_TIMES = '["",""]'
 
 #: Every bucket of `storage.histogram` is smaller.
 _BUCKETS = 4096
@@ -113,67 +113,82 @@ def pack(sheet: Mapping[LineKey, Line]) -> Texts:
 def extend(kept: Texts, sheet: Mapping[LineKey, Line]) -> Texts:
     """The texts of a kept sheet with the lines of `sheet` added. Its other lines are not read, which is most of what
     folding would cost."""
-    sums, failures, histograms = map(_Text, kept)
-    models: defaultdict[tuple[str, str], list[tuple[str, Line]]] = defaultdict(list)
+    before, failures, times = kept
+    sums, histograms = _lines(before), _lines(times)
+    models: dict[tuple[str, str], list[tuple[str, Line]]] = {}
     for (provider, model_name, status), line in sheet.items():
-        models[provider, model_name].append((status, line))
+        models.setdefault((provider, model_name), []).append((status, line))
+    failed: dict[LineKey, list[int]] = {}
     for model, lines in models.items():
-        at, found = sums.find(model)
-        by_status, *numbers = found or [{}]
-        if at == len(histograms.lines):
-            histograms.lines.append(_NO_TIMES)
-        response, first_token = histograms.lines[at][2:-2].split('","')
+        begin = _begin(model)
+        at = _find(before, begin)
+        by_status, *numbers = [{}] if at is None else _said(sums[at], begin)
+        response, first_token = ("", "") if at is None else histograms[at][2:-2].split('","')
         for status, line in lines:
             calls, *others = line.numbers
             by_status[status] = by_status.get(status, 0) + calls
             numbers = _plus(numbers, others)
             response, first_token = _joined(response, line.response), _joined(first_token, line.first_token)
             if status != SUCCESS:
-                where, failed = failures.find((*model, status))
-                failures.put(where, (*model, status), _plus(failed, others))
+                failed[*model, status] = others
         counted = ",".join([f"{_quoted(status)}:{calls}" for status, calls in by_status.items() if calls])
-        sums.put(at, model, numbers, f"{{{counted}}}" if counted or any(numbers) else "")
-        histograms.lines[at] = f'["{response}","{first_token}"]' if sums.lines[at] else ""
-    return sums.text(), failures.text(), histograms.text()
+        line_of_sums = _line(begin, numbers, f"{{{counted}}}" if counted or any(numbers) else "")
+        _put(sums, at, line_of_sums)
+        _put(histograms, at, f'["{response}","{first_token}"]' if line_of_sums else "")
+    return _text(sums), _failures(failures, failed) if failed else failures, _text(histograms)
 
 
-class _Text:
-    """The lines of a text, to be replaced by key: a JSON list has an item on each, and no line breaks within."""
-
-    __slots__ = ("_before", "lines")
-
-    def __init__(self, text: str) -> None:
-        self._before = text
-        self.lines = text[2:-2].split(",\n") if len(text) > 2 else []
-
-    def find(self, key: tuple[str, ...]) -> tuple[int, list[Any]]:
-        """Which line begins with `key`, and what it says then; if there is none, a new one that says nothing."""
+def _failures(kept: str, failed: Mapping[LineKey, list[int]]) -> str:
+    lines = _lines(kept)
+    for key, numbers in failed.items():
         begin = _begin(key)
-        at = self._before.find(begin)
-        if at < 0:
-            self.lines.append("")
-            return len(self.lines) - 1, []
-        found = self._before.count("\n", 0, at)
-        return found, json.loads("[" + self.lines[found][len(begin) - 1 :])
+        at = _find(kept, begin)
+        _put(lines, at, _line(begin, numbers if at is None else _plus(_said(lines[at], begin), numbers)))
+    return _text(lines)
 
-    def put(self, at: int, key: tuple[str, ...], numbers: Sequence[int], counted: str = "") -> None:
-        """Let a line say this, or leave it out if that is nothing."""
-        used = len(numbers)
-        while used and not numbers[used - 1]:
-            used -= 1
-        said = [counted, _FORMATS[used] % tuple(numbers[:used])]
-        self.lines[at] = f"{_begin(key)[1:]}{','.join(filter(None, said))}]" if any(said) else ""
 
-    def text(self) -> str:
-        """All lines but those that were left out."""
-        left = list(filter(None, self.lines))
-        return "".join(("[\n", ",\n".join(left), "\n]")) if left else "[]"
+def _lines(text: str) -> list[str]:
+    """The items of a JSON list, each of which stands on a line of its own: within an item JSON has no line breaks."""
+    return text[2:-2].split(",\n") if len(text) > 2 else []
+
+
+def _text(lines: Iterable[str]) -> str:
+    """The text of lines, of which '' are left out."""
+    left = list(filter(None, lines))
+    return "".join(("[\n", ",\n".join(left), "\n]")) if left else "[]"
 
 
 @lru_cache(maxsize=4096)
 def _begin(key: tuple[str, ...]) -> str:
     """What stands before what a line says of its key, from the end of the line above on."""
     return f"\n{encode_json(key)[:-1]},"
+
+
+def _find(text: str, begin: str) -> int | None:
+    """Which line it is that begins so; None: none."""
+    at = text.find(begin)
+    return None if at < 0 else text.count("\n", 0, at)
+
+
+def _said(line: str, begin: str) -> list[Any]:
+    return list(from_json("[" + line[len(begin) - 1 :]))
+
+
+def _line(begin: str, numbers: list[int], counted: str = "") -> str:
+    """A line that says this; '' if it says nothing."""
+    used = len(numbers)
+    while used and not numbers[used - 1]:
+        used -= 1
+    said = _FORMATS[used] % tuple(numbers[:used])
+    said = f"{counted},{said}" if counted and said else counted or said
+    return f"{begin[1:]}{said}]" if said else ""
+
+
+def _put(lines: list[str], at: int | None, line: str) -> None:
+    if at is None:
+        lines.append(line)
+    else:
+        lines[at] = line
 
 
 @lru_cache(maxsize=64)
@@ -207,9 +222,9 @@ def full(numbers: list[int]) -> list[int]:
 
 def unpack(sums: str, failures: str, histograms: str) -> Sheet:
     """The sheet of three texts."""
-    pairs = json.loads(histograms)
+    pairs = from_json(histograms)
     sheet: Sheet = {}
-    for index, (provider, model_name, by_status, *numbers) in split(json.loads(sums), json.loads(failures)):
+    for index, (provider, model_name, by_status, *numbers) in split(from_json(sums), from_json(failures)):
         [(status, calls)] = by_status.items()
         line = Line([calls, *numbers], *(() if index is None else pairs[index]))
         sheet[provider, model_name, status] = line
