@@ -151,6 +151,9 @@ CREATE TABLE {{tables.llmbridge_totals}} (
     PRIMARY KEY (grain, start, origin)
 );
 
+-- A series reads them all: to decompress them takes longer than to read what they are longer otherwise.
+ALTER TABLE {{tables.llmbridge_totals}} ALTER COLUMN histograms SET STORAGE EXTERNAL;
+
 CREATE TABLE {{tables.llmbridge_models}} (
     provider text COLLATE "C" NOT NULL,
     model_name text COLLATE "C" NOT NULL,
