@@ -225,6 +225,13 @@ async def test_another_list_is_for_calls_that_none_has_priced(db: LLMDatabase) -
     assert await read(db, unknown.id) == once
 
 
+async def test_a_list_that_nobody_has_is_no_list(db: LLMDatabase) -> None:
+    await record(db, provider="mine", model_name="gpt-4o")
+    with pytest.raises(ValueError, match="no price list of a vendor 'opnai'; did you mean openai"):
+        await db.reprice(None, priced_as={"mine": "opnai"})
+    assert (await db.reprice(None, priced_as={"mine": "OpenAI-Chat"})).changed == 1
+
+
 @pytest.mark.parametrize("dry_run", [False, True])
 async def test_a_cost_that_no_row_can_hold_is_refused_and_names_its_call(db: LLMDatabase, dry_run: bool) -> None:
     call = await record(db, prompt_tokens=2 * 10**6)

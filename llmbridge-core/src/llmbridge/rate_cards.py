@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
@@ -142,9 +143,19 @@ class RateCards:
                 except (ValueError, ArithmeticError) as error:
                     raise ValueError(f"{provider.id}:{model.id}: {error}") from error
 
-    def _find(self, vendor: str, model_name: str) -> _PricedModel | None:
+    def check_list(self, vendor: str) -> None:
+        """:raises ValueError: the data has no list of this vendor"""
+        if self._list(vendor) is None:
+            close = get_close_matches(vendor.lower(), [*self._by_id, *VENDOR_IDS], n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"{self.version} has no price list of a vendor {vendor!r}{hint}")
+
+    def _list(self, vendor: str) -> Provider | None:
         name = vendor.lower()
-        provider = self._by_id.get(VENDOR_IDS.get(name, name))
+        return self._by_id.get(VENDOR_IDS.get(name, name))
+
+    def _find(self, vendor: str, model_name: str) -> _PricedModel | None:
+        provider = self._list(vendor)
         if provider is None:
             return None
         found = provider.find_model(model_name, all_providers=self._providers)

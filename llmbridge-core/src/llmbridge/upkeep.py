@@ -74,7 +74,7 @@ class Upkeep:
         :param priced_as: the vendor whose list applies, by vendor called, for calls that no list has priced so far
         :param dry_run: only tell what would change
         :param on_page: called after each page with what was done so far
-        :raises ValueError: a naive time, or an empty range
+        :raises ValueError: a naive time, an empty range, or a list in `priced_as` that the price data do not have
         :raises RecordRejectedError: a call would cost 9,000,000 dollars or more, which no row can hold; the text names
             it, and the pages before it are done
         :raises UnsupportedOperationError: the backend cannot reprice
@@ -87,6 +87,8 @@ class Upkeep:
             return Repricing(PriceBook(), {}, datetime.now(UTC)).report(dry_run=dry_run)
         await self._session.start()
         await asyncio.to_thread(price_data.refresh, at_once=True)
+        for listed in (priced_as or {}).values():
+            price_data.current().check_list(listed)
         await self._registry.reload_prices()
         repricing = Repricing(self._registry.prices, priced_as or {}, datetime.now(UTC))
         while True:
