@@ -21,6 +21,7 @@ from llmbridge.storage.sheets import (
     Texts,
     compare,
     counts,
+    examine,
     extend,
     fold,
     line_of,
@@ -116,6 +117,29 @@ def test_a_negative_line_takes_everything_away():
     for sheet in folded(CALLS).users.values():
         taken = {line_key: line.negative() for line_key, line in sheet.items()}
         assert extend(pack(sheet), taken) == ("[]", "[]", "[]")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ('[["p","m",{"error":2},2,0,0,500]]', '[["p","m","error",2,0,0,5]]', '[["",""]]'),
+        ('[["p","m",{"error":2},2]]', '[["p","m","error",2]]', '[["1,2",""]]'),
+        ('[["p","m",{"success":2},2]]', '[["p","m","error",2]]', '[["1,2",""]]'),
+        ('[["p","m",{"success":2},2]]', '[["p","m","success",2]]', '[["1,2",""]]'),
+        ('[["p","m",{"error":2},2]]', '[["p","m","error",2]]', "[]"),
+        ('[["p","m",{"error":2},2],["p","m",{"error":2},2]]', '[["p","m","error",2]]', '[["",""],["",""]]'),
+    ],
+)
+def test_texts_that_contradict_each_other_are_no_sheet_of_calls(texts):
+    assert any(not key[0] or not line.numbers[0] for key, line in examine(*texts).items())
+
+
+def test_a_sheet_of_calls_is_what_it_seems():
+    for sheet in folded(CALLS).times.values():
+        examined = examine(*pack(sheet))
+        assert {key: line.counted() for key, line in examined.items()} == {
+            key: line.counted() for key, line in sheet.items()
+        }
 
 
 def test_texts_are_json():

@@ -236,6 +236,7 @@ async def test_totals_that_are_wrong_are_found_and_mended(backend: PostgreSQLBac
     await backend.fold_totals()
     shell(
         "UPDATE llmbridge.llmbridge_totals SET sums = '[]', failures = '[]', histograms = '[]' WHERE grain = 3600",
+        "UPDATE llmbridge.llmbridge_totals SET failures = '[]' WHERE grain = 900",
         "DELETE FROM llmbridge.llmbridge_user_totals WHERE id_at_origin <> ''",
     )
     found = await backend.check_totals()

@@ -8,7 +8,7 @@ from datetime import UTC
 
 from llmbridge.storage import EARLIEST, TotalsReport
 from llmbridge.storage.coverage import GRAINS, SECOND, micros
-from llmbridge.storage.sheets import Sheets, compare, unpack
+from llmbridge.storage.sheets import Sheets, compare, examine
 
 from . import schema, totals
 from .session import Session
@@ -61,9 +61,9 @@ async def check_day(session: Session, start: int, repair: bool, where: str) -> T
     async with one_view:
         kept = Sheets()
         for origin, user, at, *texts in await session.fetch(_USERS, day):
-            kept.users[origin, user, at] = unpack(*texts)
+            kept.users[origin, user, at] = examine(*texts)
         for grain, at, origin, *texts in await session.fetch(_TIMES, list(GRAINS), day, day + DAY):
-            kept.times[grain, at, origin] = unpack(*texts)
+            kept.times[grain, at, origin] = examine(*texts)
         expected = await totals.summed(session, _CALLS, totals.instant(day), totals.instant(day + DAY))
         checked, wrong = await asyncio.to_thread(compare, kept, expected)
         bad = wrong.lines()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from llmbridge.storage import EARLIEST, TotalsReport
 from llmbridge.storage.coverage import GRAINS, SECOND, micros
-from llmbridge.storage.sheets import Sheets, compare, unpack
+from llmbridge.storage.sheets import Sheets, compare, examine
 
 from . import totals
 
@@ -58,9 +58,9 @@ def check_day(connection: sqlite3.Connection, day: int, repair: bool) -> TotalsR
 def _kept(connection: sqlite3.Connection, day: int) -> Sheets:
     kept = Sheets()
     for origin, user, start, *texts in connection.execute(_USERS, (day,)):
-        kept.users[origin, user, start] = unpack(*texts)
+        kept.users[origin, user, start] = examine(*texts)
     for row in _times(connection, day):
-        kept.times[row[:3]] = unpack(*row[3:])
+        kept.times[row[:3]] = examine(*row[3:])
     return kept
 
 

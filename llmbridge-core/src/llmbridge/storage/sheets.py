@@ -104,9 +104,12 @@ class Line:
 
 Sheet = dict[LineKey, Line]
 
+_NOBODYS: LineKey = ("", "", "")
+_CONTRADICTION = Line((1, *_ZEROS))
+
 
 def pack(sheet: Mapping[LineKey, Line]) -> Texts:
-    """The texts of a sheet. Lines that count nothing are left out."""
+    """The texts of a sheet. Lines that count nothing are left out, and a line that counts something has calls."""
     return extend(("[]", "[]", "[]"), sheet)
 
 
@@ -128,8 +131,9 @@ def extend(kept: Texts, sheet: Mapping[LineKey, Line]) -> Texts:
             calls, *others = line.numbers
             by_status[status] = by_status.get(status, 0) + calls
             numbers = _plus(numbers, others)
-            response, first_token = _joined(response, line.response), _joined(first_token, line.first_token)
-            if status != SUCCESS:
+            if status == SUCCESS:
+                response, first_token = _joined(response, line.response), _joined(first_token, line.first_token)
+            else:
                 failed[*model, status] = others
         counted = ",".join([f"{_quoted(status)}:{calls}" for status, calls in by_status.items() if calls])
         line_of_sums = _line(begin, numbers, f"{{{counted}}}" if counted or any(numbers) else "")
@@ -211,8 +215,8 @@ def split(sums: Sequence[list[Any]], failures: Iterable[list[Any]]) -> Iterator[
             of_status = full(failed.get((provider, model_name, status), []))
             left = list(map(sub, left, of_status))
             yield None, [provider, model_name, {status: by_status[status]}, *of_status]
-        if SUCCESS in by_status:
-            yield index, [provider, model_name, {SUCCESS: by_status[SUCCESS]}, *left]
+        if SUCCESS in by_status or any(left):
+            yield index, [provider, model_name, {SUCCESS: by_status.get(SUCCESS, 0)}, *left]
 
 
 def full(numbers: list[int]) -> list[int]:
@@ -228,6 +232,26 @@ def unpack(sums: str, failures: str, histograms: str) -> Sheet:
         [(status, calls)] = by_status.items()
         line = Line([calls, *numbers], *(() if index is None else pairs[index]))
         sheet[provider, model_name, status] = line
+    return sheet
+
+
+def examine(sums: str, failures: str, histograms: str) -> Sheet:
+    """The sheet of three texts to be compared with what calls make; with a line that no calls make where the texts
+    contradict each other, and with it alone where they cannot be read together."""
+    lines, failed, pairs = from_json(sums), from_json(failures), from_json(histograms)
+    if len(lines) != len(pairs):
+        return {_NOBODYS: _CONTRADICTION}
+    sheet = unpack(sums, failures, histograms)
+    models = {(provider, model_name) for provider, model_name, *_ in lines}
+    counted = {
+        (provider, model_name, status)
+        for provider, model_name, by_status, *_ in lines
+        for status in {*by_status} - {SUCCESS}
+    }
+    keys = {(provider, model_name, status) for provider, model_name, status, *_ in failed}
+    timed = all(SUCCESS in line[2] or not any(pair) for line, pair in zip(lines, pairs, strict=True))
+    if len(models) != len(lines) or len(keys) != len(failed) or not keys <= counted or not timed:
+        sheet[_NOBODYS] = _CONTRADICTION
     return sheet
 
 

@@ -306,12 +306,12 @@ SELECT
     model_name,
     call_count,
     CASE
-        WHEN measured = 0 THEN NULL
+        WHEN measured <= 0 THEN NULL
         WHEN tokens_billions BETWEEN -9000000000 AND 9000000000 THEN tokens_billions * 1000000000 + tokens_rest
         ELSE tokens_billions || printf('%09d', tokens_rest)
     END AS total_tokens,
     CASE
-        WHEN priced = 0 THEN NULL
+        WHEN priced <= 0 THEN NULL
         WHEN whole < 0 AND fraction > 0
             THEN '-' || rtrim((-whole - 1) || '.' || printf('%012d', 1000000000000 - fraction), '0')
         ELSE rtrim(rtrim(whole || '.' || printf('%012d', fraction), '0'), '.')
