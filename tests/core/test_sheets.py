@@ -17,6 +17,7 @@ from llmbridge.storage.coverage import GRAINS, Uses, micros
 from llmbridge.storage.histogram import bucket
 from llmbridge.storage.reference import NEVER_PRICED, summarize
 from llmbridge.storage.sheets import (
+    Line,
     Sheets,
     Texts,
     compare,
@@ -140,6 +141,13 @@ def test_a_sheet_of_calls_is_what_it_seems():
         assert {key: line.counted() for key, line in examined.items()} == {
             key: line.counted() for key, line in sheet.items()
         }
+
+
+def test_only_successful_calls_have_times():
+    failed = Line([2] * 13, "1,2", "3")
+    sums, failures, histograms = pack({("p", "m", "timeout"): failed})
+    assert json.loads(histograms) == [["", ""]]
+    assert unpack(sums, failures, histograms)["p", "m", "timeout"].numbers == failed.numbers
 
 
 def test_texts_are_json():

@@ -303,9 +303,9 @@ FOLDERS: Sequence[tuple[dict[str, str], str | None, str]] = [
     ({"LLMBRIDGE_SPOOL_DIR": "/of/the/environment"}, "/given", "/given"),
     ({"LLMBRIDGE_SPOOL_DIR": "/of/the/environment"}, None, "/of/the/environment"),
     ({"XDG_STATE_HOME": "/state"}, None, "/state/llmbridge/spool"),
-    ({"XDG_STATE_HOME": "relative"}, None, "/home/someone/.local/state/llmbridge/spool"),
-    ({}, None, "/home/someone/.local/state/llmbridge/spool"),
-    ({}, "~/mine", "/home/someone/mine"),
+    ({"XDG_STATE_HOME": "relative"}, None, "/people/someone/.local/state/llmbridge/spool"),
+    ({}, None, "/people/someone/.local/state/llmbridge/spool"),
+    ({}, "~/mine", "/people/someone/mine"),
 ]
 
 
@@ -314,7 +314,7 @@ FOLDERS: Sequence[tuple[dict[str, str], str | None, str]] = [
 def test_the_folder_is_the_one_given_else_the_environment_s_else_the_user_s(
     environment: dict[str, str], given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("HOME", "/people/someone")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert Spool(TARGET, given).path.parent == Path(expected)

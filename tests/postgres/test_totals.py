@@ -231,14 +231,22 @@ async def test_only_purging_and_forgetting_need_the_right_to_delete(
             assert_same(await plain.summarize_usage(UsageQuery()), before)
 
 
-async def test_totals_that_are_wrong_are_found_and_mended(backend: PostgreSQLBackend, shell: Shell) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE llmbridge.llmbridge_totals SET sums = '[]', failures = '[]', histograms = '[]' WHERE grain = 3600",
+        "UPDATE llmbridge.llmbridge_user_totals SET failures = '[]'",
+        """UPDATE llmbridge.llmbridge_totals SET failures = '[["x","y","error",1]]' WHERE failures = '[]'""",
+        """UPDATE llmbridge.llmbridge_user_totals SET histograms = '[["",""],' || substr(histograms, 2)""",
+        "DELETE FROM llmbridge.llmbridge_user_totals WHERE id_at_origin <> ''",
+    ],
+)
+async def test_totals_that_are_wrong_are_found_and_mended(
+    backend: PostgreSQLBackend, shell: Shell, damage: str
+) -> None:
     await backend.record_calls(make_calls(200, seed=66))
     await backend.fold_totals()
-    shell(
-        "UPDATE llmbridge.llmbridge_totals SET sums = '[]', failures = '[]', histograms = '[]' WHERE grain = 3600",
-        "UPDATE llmbridge.llmbridge_totals SET failures = '[]' WHERE grain = 900",
-        "DELETE FROM llmbridge.llmbridge_user_totals WHERE id_at_origin <> ''",
-    )
+    shell(damage)
     found = await backend.check_totals()
     assert found.wrong > 0
     assert found.repaired == 0

@@ -83,12 +83,12 @@ class Upkeep:
         start, end = _instant(since), _instant(until)
         periods.check_range(start, end)
         chosen, after = usage.filters(fields), None
-        if self._session is None or self._registry is None:
-            return Repricing(PriceBook(), {}, datetime.now(UTC)).report(dry_run=dry_run)
-        await self._session.start()
         await asyncio.to_thread(price_data.refresh, at_once=True)
         for listed in (priced_as or {}).values():
             price_data.current().check_list(listed)
+        if self._session is None or self._registry is None:
+            return Repricing(PriceBook(), {}, datetime.now(UTC)).report(dry_run=dry_run)
+        await self._session.start()
         await self._registry.reload_prices()
         repricing = Repricing(self._registry.prices, priced_as or {}, datetime.now(UTC))
         while True:

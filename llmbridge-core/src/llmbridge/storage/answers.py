@@ -179,9 +179,10 @@ class Plan:
 
     def _wanted(self, sums: str, failures: str) -> list[tuple[int | None, list[Any]]]:
         """The lines of a sheet that the question asks for, and where their histograms are."""
-        found: Iterable[tuple[int | None, list[Any]]] = enumerate(from_json(sums))
-        if self._by_status:
-            found = split([line for _, line in found], from_json(failures))
+        lines = from_json(sums)
+        found: Iterable[tuple[int | None, list[Any]]] = (
+            split(lines, from_json(failures)) if self._by_status else enumerate(lines)
+        )
         for key, accepted in self._accepted:
             found = [entry for entry in found if key(entry[1]) in accepted]
         return list(found)

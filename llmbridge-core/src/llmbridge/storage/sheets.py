@@ -226,31 +226,30 @@ def full(numbers: list[int]) -> list[int]:
 
 def unpack(sums: str, failures: str, histograms: str) -> Sheet:
     """The sheet of three texts."""
-    pairs = from_json(histograms)
+    return _sheet(from_json(sums), from_json(failures), from_json(histograms))
+
+
+def _sheet(sums: Sequence[list[Any]], failures: Sequence[list[Any]], histograms: Sequence[list[str]]) -> Sheet:
     sheet: Sheet = {}
-    for index, (provider, model_name, by_status, *numbers) in split(from_json(sums), from_json(failures)):
+    for index, (provider, model_name, by_status, *numbers) in split(sums, failures):
         [(status, calls)] = by_status.items()
-        line = Line([calls, *numbers], *(() if index is None else pairs[index]))
+        line = Line([calls, *numbers], *(() if index is None else histograms[index]))
         sheet[provider, model_name, status] = line
     return sheet
 
 
 def examine(sums: str, failures: str, histograms: str) -> Sheet:
-    """The sheet of three texts to be compared with what calls make; with a line that no calls make where the texts
-    contradict each other, and with it alone where they cannot be read together."""
+    """The sheet of three texts to be compared with what calls make. Where they contradict each other it has a line that
+    no calls make, and that alone where they cannot be read together."""
     lines, failed, pairs = from_json(sums), from_json(failures), from_json(histograms)
     if len(lines) != len(pairs):
         return {_NOBODYS: _CONTRADICTION}
-    sheet = unpack(sums, failures, histograms)
-    models = {(provider, model_name) for provider, model_name, *_ in lines}
-    counted = {
-        (provider, model_name, status)
-        for provider, model_name, by_status, *_ in lines
-        for status in {*by_status} - {SUCCESS}
-    }
-    keys = {(provider, model_name, status) for provider, model_name, status, *_ in failed}
-    timed = all(SUCCESS in line[2] or not any(pair) for line, pair in zip(lines, pairs, strict=True))
-    if len(models) != len(lines) or len(keys) != len(failed) or not keys <= counted or not timed:
+    sheet = _sheet(lines, failed, pairs)
+    models = {tuple(line[:2]) for line in lines}
+    counted = {(*line[:2], status) for line in lines for status in line[2]} - {(*model, SUCCESS) for model in models}
+    told = {tuple(line[:3]) for line in failed}
+    is_timed = all(SUCCESS in line[2] or not any(pair) for line, pair in zip(lines, pairs, strict=True))
+    if len(models) < len(lines) or len(told) < len(failed) or not told <= counted or not is_timed:
         sheet[_NOBODYS] = _CONTRADICTION
     return sheet
 
