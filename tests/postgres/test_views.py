@@ -82,6 +82,30 @@ async def test_sums_are_exact_beyond_64_bits(backend: PostgreSQLBackend) -> None
     assert row["total_tokens"] == 4 * (2**63 - 1)
 
 
+async def test_of_purged_days_as_well_a_sum_without_any_value_is_null(backend: PostgreSQLBackend, shell: Shell) -> None:
+    day = datetime(2024, 3, 31, tzinfo=UTC)
+    unknown = {
+        "estimated_cost": None,
+        "cost_reason": "unmeasured_usage",
+        "prompt_tokens": None,
+        "completion_tokens": None,
+        "total_tokens": None,
+    }
+    await backend.record_calls(
+        [
+            make_call(0, called_at=day, model_name="blank", **unknown),
+            make_call(1, called_at=day, model_name="blank", status="error"),
+            make_call(2, called_at=day, model_name="known"),
+            make_call(3, called_at=day, model_name="known", status="error", **unknown),
+        ]
+    )
+    query = "SELECT model_name, total_tokens, total_cost::text FROM llmbridge.usage_summary ORDER BY model_name"
+    before = [("blank", None, None), ("known", 17, "0.000004800001")]
+    assert [tuple(row.values()) for row in shell(query)] == before
+    await backend.purge_calls(day + timedelta(days=1))
+    assert [tuple(row.values()) for row in shell(query)] == before
+
+
 async def test_purged_days_are_summed_from_the_totals(backend: PostgreSQLBackend, shell: Shell) -> None:
     dear = {"estimated_cost": Decimal("8999999.999999999999"), "cost_reason": None, "total_tokens": 2**63 - 1}
     await backend.record_calls([call.model_copy(update=dear) for call in make_calls(400, seed=5)])

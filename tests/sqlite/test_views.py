@@ -25,6 +25,13 @@ COLUMNS = [
     "date",
 ]
 DAY = datetime(2024, 3, 31, tzinfo=UTC)
+UNKNOWN = {
+    "estimated_cost": None,
+    "cost_reason": "unmeasured_usage",
+    "prompt_tokens": None,
+    "completion_tokens": None,
+    "total_tokens": None,
+}
 
 
 async def test_usage_summary_has_the_columns_of_the_proposal(backend, shell):
@@ -109,11 +116,28 @@ async def test_purged_days_are_summed_from_the_totals(backend, shell):
 )
 async def test_purged_sums_are_exact_beyond_64_bits(backend, shell, cost, tokens):
     calls = [make_call(n, estimated_cost=cost, total_tokens=tokens, called_at=DAY) for n in range(3)]
-    await backend.record_calls(calls)
+    failed = make_call(3, estimated_cost=Decimal("-0.000000000003"), total_tokens=5, called_at=DAY, status="error")
+    await backend.record_calls([*calls, failed])
     [before] = shell("SELECT * FROM usage_summary")
     assert (Decimal(before["total_cost"]), int(before["total_tokens"])) == (3 * cost, 3 * tokens)
-    assert await backend.purge_calls(DAY + timedelta(days=1)) == 3
+    assert await backend.purge_calls(DAY + timedelta(days=1)) == 4
     assert list(map(tuple, shell("SELECT * FROM usage_summary"))) == [tuple(before)]
+
+
+async def test_of_purged_days_as_well_a_sum_without_any_value_is_null(backend, shell):
+    await backend.record_calls(
+        [
+            make_call(0, called_at=DAY, model_name="blank", **UNKNOWN),
+            make_call(1, called_at=DAY, model_name="blank", status="error"),
+            make_call(2, called_at=DAY, model_name="known"),
+            make_call(3, called_at=DAY, model_name="known", status="error", **UNKNOWN),
+        ]
+    )
+    query = "SELECT model_name, total_tokens, total_cost FROM usage_summary ORDER BY model_name"
+    before = [("blank", None, None), ("known", 17, "0.000004800001")]
+    assert list(map(tuple, shell(query))) == before
+    await backend.purge_calls(DAY + timedelta(days=1))
+    assert list(map(tuple, shell(query))) == before
 
 
 async def test_without_any_cost_the_total_is_null_and_not_zero(backend, shell):
