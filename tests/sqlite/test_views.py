@@ -112,6 +112,7 @@ async def test_purged_days_are_summed_from_the_totals(backend, shell):
         (Decimal("-8999999.000000000001"), 10**9),
         (Decimal("-0.000000000001"), 0),
         (Decimal("0.999999999999"), 10**9 - 1),
+        (Decimal("0.5"), 9 * 10**18 + 10**9 - 1),
     ],
 )
 async def test_purged_sums_are_exact_beyond_64_bits(backend, shell, cost, tokens):
