@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tests.postgres.server import running
 
+from llmbridge._shared.ids import new_id
 from llmbridge.db import LLMDatabase
-from llmbridge.records import new_id
 from llmbridge.schemas import CallRecord
 
 from .workload import CALLS, FIELDS, HOW, seconds, share

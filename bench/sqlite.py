@@ -10,8 +10,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from llmbridge._shared.ids import new_id
 from llmbridge.db import LLMDatabase
-from llmbridge.records import new_id
 from llmbridge.storage import CallQuery
 from llmbridge_sqlite.codec import CALL_COLUMNS, encode_call
 

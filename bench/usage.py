@@ -27,11 +27,11 @@ from unittest.mock import patch
 
 from tests.postgres.server import OwnServer, Server, running
 
-from llmbridge.money import from_units
-from llmbridge.periods import split, zone
+from llmbridge._shared.money import from_units
+from llmbridge._usage.periods import split, zone
 from llmbridge.schemas import CallRecord
 from llmbridge.storage import CallQuery, StorageBackend, UsageQuery, answers
-from llmbridge.storage.coverage import Coverage, micros
+from llmbridge.storage.toolkit.time_cells import Coverage, micros
 from llmbridge.testing.records import make_id
 from llmbridge_postgres import PostgreSQLBackend
 from llmbridge_sqlite import SQLiteBackend

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from llmbridge.spool import Spool
-from llmbridge.storage.private_files import make_private_file
+from llmbridge._recording.spool import Spool
+from llmbridge._shared.files import make_private_file
 from llmbridge.testing import make_call
 from llmbridge_sqlite import SQLiteBackend
 

@@ -9,10 +9,10 @@ from decimal import Decimal
 
 import pytest
 
-import llmbridge_postgres.purging
-import llmbridge_postgres.rewriting
-import llmbridge_sqlite.purging
-import llmbridge_sqlite.rewriting
+import llmbridge_postgres.purge
+import llmbridge_postgres.reprice
+import llmbridge_sqlite.purge
+import llmbridge_sqlite.reprice
 from llmbridge.schemas import CallRecord
 from llmbridge.storage import CallQuery, CostChange, StorageBackend, StorageError, UsageQuery
 from llmbridge.storage.reference import summarize
@@ -40,9 +40,9 @@ IN_STORE = "SELECT COUNT(*) FROM {{tables.llmbridge_calls}}"
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slices of few calls and days."""
     for package in (llmbridge_sqlite, llmbridge_postgres):
-        monkeypatch.setattr(package.purging, "_CHUNK", SLICE)
-        monkeypatch.setattr(package.rewriting, "_CHUNK", SLICE)
-        monkeypatch.setattr(package.rewriting, "_DAYS", 2)
+        monkeypatch.setattr(package.purge, "_CHUNK", SLICE)
+        monkeypatch.setattr(package.reprice, "_CHUNK", SLICE)
+        monkeypatch.setattr(package.reprice, "_DAYS", 2)
 
 
 def of_one_day(count: int) -> list[CallRecord]:
@@ -66,8 +66,8 @@ async def assert_exact(backend: StorageBackend, calls: list[CallRecord]) -> None
 @pytest.mark.parametrize("what", ["purge", "erase"])
 async def test_others_write_while_one_day_goes(store: Store, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in (llmbridge_sqlite, llmbridge_postgres):
-        monkeypatch.setattr(package.purging, "_CHUNK", 5)
-        monkeypatch.setattr(package.rewriting, "_CHUNK", 5)
+        monkeypatch.setattr(package.purge, "_CHUNK", 5)
+        monkeypatch.setattr(package.reprice, "_CHUNK", 5)
     old = of_one_day(1000)
     async with store.backend() as one, store.backend() as other:
         await one.apply_migrations()

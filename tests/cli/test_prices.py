@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from llmbridge import LLMDatabase, price_data
+from llmbridge import LLMDatabase
+from llmbridge._pricing.genai_prices import editions
 
 Command = Callable[..., Any]
 
@@ -40,8 +41,8 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     server.shutdown()
     thread.join()
     server.server_close()
-    price_data.path().unlink(missing_ok=True)
-    price_data.refresh(at_once=True)
+    editions.path().unlink(missing_ok=True)
+    editions.refresh(at_once=True)
 
 
 def cost_of_a_million(books: str, at: datetime) -> Decimal | None:
@@ -143,7 +144,7 @@ def test_update_fetches_newer_prices_and_names_them(cli: Command, books: str, pu
     model = {"id": "large-1", "match": {"equals": "large-1"}, "prices": {"input_mtok": 0.3, "output_mtok": 1}}
     published.write_text(json.dumps([{"id": "acme", "name": "Acme", "api_pattern": "", "models": [model]}]))
     document = cli("models", "update", "--json").document
-    assert (document["vendors"], document["models"], document["path"]) == (1, 1, str(price_data.path()))
+    assert (document["vendors"], document["models"], document["path"]) == (1, 1, str(editions.path()))
     assert cli("models", "update").out == f"{document['version']}: 1 models of 1 vendors\n"
     assert cost_of_a_million(books, datetime(2026, 1, 1, tzinfo=UTC)) == Decimal("0.3")
 
@@ -152,4 +153,4 @@ def test_an_update_that_fails_changes_nothing(cli: Command, published: Path) -> 
     result = cli("models", "update")
     assert (result.code, result.out) == (1, "")
     assert "answered 404" in result.err
-    assert not price_data.path().exists()
+    assert not editions.path().exists()

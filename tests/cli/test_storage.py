@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from llmbridge import LLMDatabase
+from llmbridge._recording.spool import Spool, SpoolCounts
 from llmbridge.plugins import create_backend, storage_plugins
-from llmbridge.spool import Spool, SpoolCounts
 from llmbridge.testing import make_call
 
 Command = Callable[..., Any]

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from llmbridge import LLMDatabase, price_data
+from llmbridge import LLMDatabase
+from llmbridge._pricing.genai_prices import editions
 
 Command = Callable[..., Any]
 
@@ -219,8 +220,8 @@ def test_doctor_sees_a_store_that_lacks_migrations_and_migrates_nothing(cli: Com
 
 
 def test_doctor_sees_broken_prices(cli: Command, store: str) -> None:
-    price_data.path().parent.mkdir(parents=True)
-    price_data.path().write_text("{}")
+    editions.path().parent.mkdir(parents=True)
+    editions.path().write_text("{}")
     result = cli("doctor")
     assert result.code == 1
     assert "no data of genai-prices" in result.out

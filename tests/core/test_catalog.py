@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from llmbridge import catalog
-from llmbridge.rate_cards import bundled
+from llmbridge._models import catalog
+from llmbridge._pricing.genai_prices.cards import bundled
 
-ENTRIES: list[dict[str, Any]] = json.loads(files("llmbridge").joinpath("catalog.json").read_text("utf-8"))
+ENTRIES: list[dict[str, Any]] = json.loads(files("llmbridge._models").joinpath("catalog.json").read_text("utf-8"))
 FLAGS = (
     "supports_vision",
     "supports_function_calling",

@@ -7,7 +7,7 @@ import json
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmbridge.compact import encode_json
+from llmbridge._shared.json_text import encode_json
 
 TEXTS = st.text()
 VALUES = TEXTS | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmbridge import LLMDatabase, LLMModel, ModelPrice
-from llmbridge.copying import CopyReport
+from llmbridge._maintenance.copy import CopyReport
 from llmbridge.errors import StorageError, UnsupportedOperationError
 from llmbridge.storage import CallQuery, UsageRow
 from llmbridge.storage.memory import MemoryBackend

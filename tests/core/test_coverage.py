@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbridge.periods import split, zone
+from llmbridge._usage.periods import split, zone
 from llmbridge.storage import EARLIEST, LATEST
-from llmbridge.storage.coverage import GRAINS, USER_GRAINS, Coverage, Uses, cover, micros
+from llmbridge.storage.toolkit.time_cells import GRAINS, USER_GRAINS, Coverage, Uses, cover, micros
 
 START = datetime(2024, 3, 25, tzinfo=UTC)
 SECOND = 1_000_000

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from llmbridge.cursors import decode, encode
+from llmbridge._usage.cursor import decode, encode
 
 ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 

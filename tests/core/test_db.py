@@ -13,7 +13,9 @@ from uuid import UUID
 
 import pytest
 
-from llmbridge import CallRecord, LLMDatabase, LLMModel, ModelPrice, catalog
+from llmbridge import CallRecord, LLMDatabase, LLMModel, ModelPrice
+from llmbridge._models import catalog
+from llmbridge._shared.ids import new_id
 from llmbridge.errors import (
     RecordRejectedError,
     SchemaOutdatedError,
@@ -23,7 +25,6 @@ from llmbridge.errors import (
     StorageUnavailableError,
     UnsupportedOperationError,
 )
-from llmbridge.records import new_id
 from llmbridge.storage import MigrationReport, SchemaStatus
 from llmbridge.storage.memory import MemoryBackend
 
@@ -59,8 +60,8 @@ async def test_a_caller_who_leaves_while_prices_are_read_leaves_his_call(
 ) -> None:
     await recorded(db)
     read = threading.Event()
-    monkeypatch.setattr("llmbridge.price_data.MAX_AGE", -1)
-    monkeypatch.setattr("llmbridge.price_data.refresh", read.wait)
+    monkeypatch.setattr("llmbridge._pricing.genai_prices.editions.MAX_AGE", -1)
+    monkeypatch.setattr("llmbridge._pricing.genai_prices.editions.refresh", read.wait)
     call_id = new_id()
     leaving = asyncio.create_task(db.record_api_call(**fields(id=call_id)))
     await asyncio.sleep(0)
@@ -74,7 +75,7 @@ async def test_a_caller_who_leaves_while_prices_are_read_leaves_his_call(
 async def test_a_call_that_is_left_and_can_never_be_stored_is_told_of(
     db: LLMDatabase, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("llmbridge.price_data.MAX_AGE", -1)
+    monkeypatch.setattr("llmbridge._pricing.genai_prices.editions.MAX_AGE", -1)
     leaving = asyncio.create_task(db.record_api_call(**fields(metadata={"secret": object()})))
     await asyncio.sleep(0)
     leaving.cancel()

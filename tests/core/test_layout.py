@@ -18,7 +18,7 @@ MOST_LINES = 450
 NAMES = ["llmbridge", *(found.name for found in pkgutil.walk_packages(llmbridge.__path__, "llmbridge."))]
 SOURCES = sorted(Path(llmbridge.__path__[0]).rglob("*.py"))
 #: Needs a vendor's packages.
-WITH_EXTRAS = "llmbridge.providers._pydantic_ai"
+WITH_EXTRAS = "llmbridge.providers.pydantic_ai.sdk"
 
 
 def label(path: Path) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from llmbridge import LLMDatabase, LLMModel, model_files
-from llmbridge.registry import LoadReport
+from llmbridge import LLMDatabase, LLMModel
+from llmbridge._models import json_files
+from llmbridge._models.registry import LoadReport
 
 #: As llmbridge-py 0.2 writes an entry.
 ENTRY: dict[str, Any] = {
@@ -147,7 +148,7 @@ def test_a_file_that_does_not_parse_is_named(tmp_path: Path, content: str, said:
     path = tmp_path / "openai.json"
     path.write_text(content)
     with pytest.raises(ValueError, match="openai") as raised:
-        model_files.read(tmp_path)
+        json_files.read(tmp_path)
     assert str(raised.value).startswith(str(path))
     assert said in str(raised.value)
 
@@ -155,7 +156,7 @@ def test_a_file_that_does_not_parse_is_named(tmp_path: Path, content: str, said:
 def test_a_directory_without_files_is_a_mistake(tmp_path: Path) -> None:
     for folder, said in ((tmp_path / "none", "no directory"), (tmp_path, "no file of a vendor")):
         with pytest.raises(ValueError, match=said):
-            model_files.read(folder)
+            json_files.read(folder)
 
 
 async def test_without_books_the_files_are_only_checked(tmp_path: Path) -> None:

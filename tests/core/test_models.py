@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from llmbridge import LLMBridge, LLMDatabase, LLMModel, Message, ModelPrice, catalog
+from llmbridge import LLMBridge, LLMDatabase, LLMModel, Message, ModelPrice
+from llmbridge._models import catalog
+from llmbridge._models.queries import PricedModel, Span
 from llmbridge.errors import ModelNotFoundError, ProviderNotFoundError
-from llmbridge.models import PricedModel, Span
 
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbridge import money
+from llmbridge._shared import money
 
 units = st.integers(-(9 * 10**18) + 1, 9 * 10**18 - 1)
 

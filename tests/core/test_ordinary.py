@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmbridge import records
-from llmbridge.entries import complete
+from llmbridge._pricing.price_book import PriceBook
+from llmbridge._recording.record_builder import complete
+from llmbridge._records import canonical
+from llmbridge._records.fast_path import in_full
 from llmbridge.errors import RecordRejectedError
-from llmbridge.ordinary import in_full
-from llmbridge.pricing import PriceBook
 from llmbridge.schemas import CallRecord
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -150,7 +150,7 @@ def test_what_is_taken_as_it_stands_is_what_conversion_gives(fields: dict[str, A
     if short is None:
         return
     fields = {"id": UUID(int=7), "called_at": NOON, **fields}
-    long = CallRecord.from_values(records.convert(fields))
+    long = CallRecord.from_values(canonical.convert(fields))
     whole = in_full(fields)
     assert whole is not None
     record = CallRecord.from_values(whole)
@@ -167,7 +167,7 @@ def test_nothing_odd_is_ordinary(changes: dict[str, Any]) -> None:
     fields = FIELDS | changes
     short = in_full(fields)
     if short is not None:
-        assert exactly(short) == exactly(records.convert(fields))
+        assert exactly(short) == exactly(canonical.convert(fields))
 
 
 def test_most_calls_are_ordinary() -> None:
@@ -220,7 +220,7 @@ def test_an_id_and_a_time_may_be_filled_in_but_not_left_out(name: str) -> None:
     assert filled is not None
     assert filled[name] is None
     with pytest.raises(RecordRejectedError, match=name):
-        records.convert(fields)
+        canonical.convert(fields)
     assert in_full(FIELDS | {name: None}) is None
 
 
@@ -235,7 +235,7 @@ def test_what_the_caller_changes_later_does_not_change_the_record() -> None:
 def test_metadata_that_could_be_too_long_as_json_takes_the_long_way() -> None:
     most = {"k": "\x01" * 1357}
     assert in_full(FIELDS | {"metadata": most}) is not None
-    assert records.convert(FIELDS | {"metadata": most})["metadata"] == most
+    assert canonical.convert(FIELDS | {"metadata": most})["metadata"] == most
     assert in_full(FIELDS | {"metadata": {"k": "x" * 1361}}) is None
 
 

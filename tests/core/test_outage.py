@@ -19,7 +19,9 @@ from uuid import UUID
 import pytest
 
 from llmbridge import LLMBridge, LLMDatabase, LLMRequest, Message
-from llmbridge import spool as spool_module
+from llmbridge._recording import spool as spool_module
+from llmbridge._recording.metrics import CloseReport
+from llmbridge._recording.spool import Spool, SpoolCounts
 from llmbridge.errors import (
     RecordRejectedError,
     SchemaOutdatedError,
@@ -28,9 +30,7 @@ from llmbridge.errors import (
     StorageRefusedError,
     StorageUnavailableError,
 )
-from llmbridge.metrics import CloseReport
 from llmbridge.schemas import CallRecord
-from llmbridge.spool import Spool, SpoolCounts
 from llmbridge.storage import RecordResult
 from llmbridge.storage.memory import MemoryBackend
 from llmbridge.testing import make_call

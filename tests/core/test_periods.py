@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbridge import LLMDatabase, periods
+from llmbridge import LLMDatabase
+from llmbridge._usage import periods
 
 ZONES = [
     "UTC",

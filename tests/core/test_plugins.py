@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from llmbridge import plugins
-from llmbridge.discovery import storage, usable_names
 from llmbridge.errors import (
     AmbiguousPluginError,
     IncompatiblePluginError,
@@ -41,6 +40,7 @@ from llmbridge.plugins import (
     storage_plugin,
     storage_plugins,
 )
+from llmbridge.plugins._discovery import storage, usable_names
 
 STORE = """
 from llmbridge.storage import StorageBackend, StoragePlugin, hookimpl

@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
-from llmbridge import LLMDatabase, price_data
+from llmbridge import LLMDatabase
+from llmbridge._pricing.genai_prices import editions
+from llmbridge._pricing.genai_prices.cards import bundled
+from llmbridge._pricing.price_book import PriceBook
 from llmbridge.errors import PriceDataError
-from llmbridge.pricing import PriceBook
-from llmbridge.rate_cards import bundled
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
@@ -97,11 +98,11 @@ def publisher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
 @pytest.fixture(autouse=True)
 def installed_prices() -> Iterator[None]:
     """The state directory is a new one in each test; the process forgets what the test before had in its own."""
-    price_data.refresh(at_once=True)
+    editions.refresh(at_once=True)
     yield
     with contextlib.suppress(OSError):
-        price_data.path().unlink()
-    price_data.refresh(at_once=True)
+        editions.path().unlink()
+    editions.refresh(at_once=True)
 
 
 def rates(provider: str, model: str, prompt: int = 0) -> Any:
@@ -116,7 +117,7 @@ def in_another_process(program: str) -> str:
 
 def test_newer_prices_are_in_force_at_once_and_name_their_edition(publisher: Publisher) -> None:
     assert rates("acme", "large-1") is None
-    edition = price_data.update()
+    edition = editions.update()
     assert rates("acme", "large-1").input == Decimal("0.3")
     assert rates("acme", "large-1", 200_001).input == Decimal("0.6")
     assert rates("acme", "large-1").cache_read == Decimal("0.03")
@@ -141,7 +142,7 @@ async def record():
         print(row.estimated_cost, row.price_version, sep="|")
 asyncio.run(record())
 """
-    edition = price_data.update()
+    edition = editions.update()
     assert in_another_process(program) == f"0.070000000000|{edition.version}"
 
 
@@ -161,7 +162,7 @@ def test_the_data_that_is_installed_survives_the_way_through_a_file(publisher: P
         return {name.rstrip("_"): one for name, one in fields.items() if name not in ("extractors", "price_variants")}
 
     publisher.publish(*map(published, providers))
-    edition = price_data.update()
+    edition = editions.update()
     assert [one.id for one in edition.providers] == [one.id for one in providers]
     for one, other in zip(edition.providers, providers, strict=True):
         assert [(m.id, m.match, m.prices) for m in one.models] == [(m.id, m.match, m.prices) for m in other.models]
@@ -170,8 +171,8 @@ def test_the_data_that_is_installed_survives_the_way_through_a_file(publisher: P
 async def test_a_running_process_takes_up_what_another_fetched(
     publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert price_data.MAX_AGE <= 300
-    monkeypatch.setattr(price_data, "MAX_AGE", 0.0)
+    assert editions.MAX_AGE <= 300
+    monkeypatch.setattr(editions, "MAX_AGE", 0.0)
     call = {"origin": "o", "provider": "acme", "model_name": "small", "prompt_tokens": 10**6, "completion_tokens": 0}
     async with LLMDatabase("memory://") as db:
 
@@ -183,25 +184,25 @@ async def test_a_running_process_takes_up_what_another_fetched(
             return row.estimated_cost
 
         assert await cost() is None
-        in_another_process("from llmbridge import price_data; price_data.update()")
+        in_another_process("from llmbridge._pricing.genai_prices import editions; editions.update()")
         assert await cost() == Decimal("0.07")
         publisher.publish({**ACME, "models": [{**ACME["models"][1], "prices": {"input_mtok": 9}}]})  # type: ignore[index, dict-item]
-        in_another_process("from llmbridge import price_data; price_data.update()")
+        in_another_process("from llmbridge._pricing.genai_prices import editions; editions.update()")
         assert await cost() == 9
-        price_data.path().unlink()
+        editions.path().unlink()
         assert await cost() is None
 
 
 def test_the_file_is_looked_at_only_now_and_then(publisher: Publisher) -> None:
-    in_another_process("from llmbridge import price_data; price_data.update()")
-    assert price_data.is_fresh()
-    price_data.refresh()
+    in_another_process("from llmbridge._pricing.genai_prices import editions; editions.update()")
+    assert editions.is_fresh()
+    editions.refresh()
     assert rates("acme", "small") is None
 
 
 def test_nothing_is_fetched_unless_it_is_asked_for(publisher: Publisher) -> None:
     in_another_process(
-        "import llmbridge, genai_prices; from llmbridge.pricing import PriceBook; from datetime import *;"
+        "import llmbridge, genai_prices; from llmbridge._pricing.price_book import PriceBook; from datetime import *;"
         "PriceBook().rates('openai', 'gpt-4o', datetime.now(UTC))"
     )
     assert publisher.asked == 0
@@ -244,9 +245,9 @@ def test_data_that_cannot_price_is_refused_and_says_what_is_wrong(
 ) -> None:
     publisher.content = content
     with pytest.raises(PriceDataError, match="no data of genai-prices") as raised:
-        price_data.update()
+        editions.update()
     assert said in str(raised.value)
-    assert not price_data.path().exists()
+    assert not editions.path().exists()
     assert rates("acme", "small") is None
 
 
@@ -268,25 +269,25 @@ def test_data_that_cannot_price_is_refused_and_says_what_is_wrong(
     ids=["empty", "html", "object", "none", "numbers", "incomplete", "unknown match", "no number", "deep"],
 )
 def test_what_is_no_price_data_is_refused_and_changes_nothing(publisher: Publisher, content: bytes) -> None:
-    price_data.update()
-    before = price_data.path().read_bytes()
+    editions.update()
+    before = editions.path().read_bytes()
     publisher.content = content
     with pytest.raises(PriceDataError, match="no data of genai-prices"):
-        price_data.update()
-    assert price_data.path().read_bytes() == before
+        editions.update()
+    assert editions.path().read_bytes() == before
     assert rates("acme", "small").input == Decimal("0.07")
 
 
 def test_an_answer_that_is_an_error_says_which(publisher: Publisher) -> None:
     publisher.status = 404
     with pytest.raises(PriceDataError, match=r"127\.0\.0\.1:\d+/data\.json answered 404"):
-        price_data.update()
-    assert not price_data.path().exists()
+        editions.update()
+    assert not editions.path().exists()
 
 
 def test_who_does_not_answer_is_named_without_secrets() -> None:
     with pytest.raises(PriceDataError, match="ConnectError") as raised:
-        price_data.update("http://user:hunter2@127.0.0.1:1/data.json?token=hunter2")
+        editions.update("http://user:hunter2@127.0.0.1:1/data.json?token=hunter2")
     assert "127.0.0.1:1/data.json" in str(raised.value)
     assert "hunter2" not in str(raised.value)
 
@@ -300,7 +301,7 @@ def test_no_log_and_no_traceback_has_the_secrets_of_an_address(
     caplog.set_level(logging.DEBUG)
     for url in (secret, "http://bob:hunter2@127.0.0.1:1/?token=sekret", "bob:hunter2@127.0.0.1/?token=sekret"):
         with pytest.raises(PriceDataError) as raised:
-            price_data.update(url)
+            editions.update(url)
         error: BaseException | None = raised.value
         while error is not None:
             told = f"{caplog.text} {error!r} {error} {''.join(traceback.format_exception(error))}"
@@ -316,7 +317,7 @@ def test_what_others_ask_meanwhile_is_logged_as_ever(publisher: Publisher, caplo
     def ask_too() -> None:
         logging.getLogger("httpx2").info("another request")
 
-    with price_data._unlogged():
+    with editions._unlogged():
         other = threading.Thread(target=ask_too)
         other.start()
         other.join()
@@ -326,30 +327,30 @@ def test_what_others_ask_meanwhile_is_logged_as_ever(publisher: Publisher, caplo
 
 
 def test_more_than_prices_ever_take_is_not_read(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(price_data, "MAX_BYTES", 100)
+    monkeypatch.setattr(editions, "MAX_BYTES", 100)
     with pytest.raises(PriceDataError, match="more than 100 bytes"):
-        price_data.update()
+        editions.update()
 
 
 def test_a_broken_file_is_warned_of_once_and_the_installed_prices_stay(
     publisher: Publisher, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(price_data, "MAX_AGE", 0.0)
-    price_data.update()
-    with price_data.path().open("ab") as file:
+    monkeypatch.setattr(editions, "MAX_AGE", 0.0)
+    editions.update()
+    with editions.path().open("ab") as file:
         file.write(b" ")
     program = """
-from llmbridge import price_data
-from llmbridge.rate_cards import bundled
-print(price_data.current() is bundled())
+from llmbridge._pricing.genai_prices import editions
+from llmbridge._pricing.genai_prices.cards import bundled
+print(editions.current() is bundled())
 """
     assert in_another_process(program) == "True"
     with caplog.at_level(logging.WARNING, "llmbridge"):
         for _ in range(3):
-            price_data.refresh()
+            editions.refresh()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "llmbridge models update" in caplog.text
-    assert str(price_data.path()) in caplog.text
+    assert str(editions.path()) in caplog.text
 
 
 def test_a_state_directory_that_cannot_be_written_is_an_error(
@@ -358,20 +359,20 @@ def test_a_state_directory_that_cannot_be_written_is_an_error(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     with pytest.raises(PriceDataError, match="cannot be stored"):
-        price_data.update()
+        editions.update()
     assert rates("acme", "small") is None
 
 
 def test_a_higher_release_of_genai_prices_that_came_later_has_newer_prices(publisher: Publisher) -> None:
-    price_data.update()
-    heading, _, content = price_data.path().read_bytes().partition(b"\n")
+    editions.update()
+    heading, _, content = editions.path().read_bytes().partition(b"\n")
 
     def stored(installed: str, fetched_at: datetime) -> bool:
         changed = {**json.loads(heading), "genai_prices": installed, "fetched_at": fetched_at.isoformat()}
-        price_data.path().write_bytes(json.dumps(changed).encode() + b"\n" + content)
-        os.utime(price_data.path(), ns=(0, stored_so_far.pop()))
-        price_data.refresh(at_once=True)
-        return price_data.current() is bundled()
+        editions.path().write_bytes(json.dumps(changed).encode() + b"\n" + content)
+        os.utime(editions.path(), ns=(0, stored_so_far.pop()))
+        editions.refresh(at_once=True)
+        return editions.current() is bundled()
 
     stored_so_far = [4, 3, 2, 1]
     long_ago = datetime(2020, 1, 1, tzinfo=UTC)

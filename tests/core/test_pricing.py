@@ -20,8 +20,8 @@ from genai_prices.data import providers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbridge.pricing import PriceBook
-from llmbridge.rate_cards import VENDOR_IDS, RateCards, bundled
+from llmbridge._pricing.genai_prices.cards import VENDOR_IDS, RateCards, bundled
+from llmbridge._pricing.price_book import PriceBook
 from llmbridge.schemas import TokenUsage
 from llmbridge.storage.types import ModelPrice
 
@@ -473,12 +473,13 @@ def test_genai_prices_is_not_imported_before_it_is_needed() -> None:
 import sys
 from datetime import UTC, datetime
 from decimal import Decimal
-from llmbridge import catalog, pricing
+from llmbridge._models import catalog
+from llmbridge._pricing import price_book
 from llmbridge.schemas import TokenUsage
 from llmbridge.storage.types import ModelPrice
 
 now = datetime.now(UTC)
-book = pricing.PriceBook([ModelPrice("acme", "m", now, Decimal(1), Decimal(1))])
+book = price_book.PriceBook([ModelPrice("acme", "m", now, Decimal(1), Decimal(1))])
 usage = TokenUsage(prompt_tokens=1, completion_tokens=1)
 assert book.price("acme", "m", usage, now).source == "own_prices"
 assert catalog.models()

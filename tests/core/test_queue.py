@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from llmbridge import queue
-from llmbridge.entries import complete
-from llmbridge.pricing import PriceBook
-from llmbridge.records import new_id
+from llmbridge._pricing.price_book import PriceBook
+from llmbridge._recording import bounded_queue
+from llmbridge._recording.record_builder import complete
+from llmbridge._shared.ids import new_id
 from llmbridge.schemas import CallRecord
 
 WIDE = "\U0001f600"
@@ -59,12 +59,12 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
 async def test_a_record_takes_no_more_memory_than_is_counted(kind: str) -> None:
     loop = asyncio.get_running_loop()
 
-    def entry() -> queue.Entry:
+    def entry() -> bounded_queue.Entry:
         made = call(**KINDS[kind]())
-        return made, loop.create_future(), time.monotonic(), queue.size(made)
+        return made, loop.create_future(), time.monotonic(), bounded_queue.size(made)
 
     entry()
-    waiting = queue.Queue()
+    waiting = bounded_queue.Queue()
     gc.collect()
     tracemalloc.start()
     try:
@@ -83,17 +83,17 @@ async def test_a_record_takes_no_more_memory_than_is_counted(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["plain", "no metadata", "short metadata"])
 def test_as_many_ordinary_calls_may_wait_as_the_bound_on_their_number_says(kind: str) -> None:
-    assert queue.size(call(**KINDS[kind]())) * queue.MAX_PENDING <= queue.MAX_PENDING_BYTES
+    assert bounded_queue.size(call(**KINDS[kind]())) * bounded_queue.MAX_PENDING <= bounded_queue.MAX_PENDING_BYTES
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_not_counted_fits_all_the_same(kind: str) -> None:
-    assert queue.size(call(**KINDS[kind]())) * queue.UNCOUNTED <= queue.MAX_PENDING_BYTES
+    assert bounded_queue.size(call(**KINDS[kind]())) * bounded_queue.UNCOUNTED <= bounded_queue.MAX_PENDING_BYTES
 
 
 async def test_calls_are_counted_once_many_wait() -> None:
-    waiting = queue.Queue()
-    for _ in range(queue.UNCOUNTED + 1):
+    waiting = bounded_queue.Queue()
+    for _ in range(bounded_queue.UNCOUNTED + 1):
         made = call()
         waiting.add((made, asyncio.get_running_loop().create_future(), 0.0, waiting.size(made)))
-    assert [entry[3] for entry in waiting] == [0] * queue.UNCOUNTED + [queue.size(made)]
+    assert [entry[3] for entry in waiting] == [0] * bounded_queue.UNCOUNTED + [bounded_queue.size(made)]

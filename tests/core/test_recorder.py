@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from llmbridge import queue
+from llmbridge._recording import bounded_queue
+from llmbridge._recording.batch_writer import Recorder
+from llmbridge._recording.metrics import Counters
+from llmbridge._shared.ids import new_id
 from llmbridge.errors import (
     RecordRejectedError,
     StorageClosedError,
@@ -18,9 +21,6 @@ from llmbridge.errors import (
     StorageRefusedError,
     StorageUnavailableError,
 )
-from llmbridge.metrics import Counters
-from llmbridge.recorder import Recorder
-from llmbridge.records import new_id
 from llmbridge.schemas import CallRecord, RecordStatus
 from llmbridge.storage import MAX_BATCH, RecordResult
 
@@ -159,7 +159,7 @@ async def test_a_foreign_exception_becomes_a_storage_error() -> None:
 
 
 async def test_callers_beyond_the_bound_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "MAX_PENDING", 5)
+    monkeypatch.setattr(bounded_queue, "MAX_PENDING", 5)
     store = Store()
     recorder = Recorder(store.write, patience=1)
     await asyncio.gather(*(recorder.record(call()) for _ in range(50)))
@@ -168,7 +168,7 @@ async def test_callers_beyond_the_bound_wait_for_room(monkeypatch: pytest.Monkey
 
 
 async def test_a_caller_who_leaves_while_he_waits_for_room_leaves_his_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "MAX_PENDING", 1)
+    monkeypatch.setattr(bounded_queue, "MAX_PENDING", 1)
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=20)
@@ -217,7 +217,7 @@ async def test_closing_ends_the_retries() -> None:
 
 
 async def test_closing_takes_in_callers_that_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "MAX_PENDING", 1)
+    monkeypatch.setattr(bounded_queue, "MAX_PENDING", 1)
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=1)
@@ -230,7 +230,7 @@ async def test_closing_takes_in_callers_that_wait_for_room(monkeypatch: pytest.M
 
 
 async def test_closing_without_time_passes_on_callers_that_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "MAX_PENDING", 1)
+    monkeypatch.setattr(bounded_queue, "MAX_PENDING", 1)
     store, other = Store(), Store()
     store.gate.clear()
     fallback = Recorder(other.write, patience=20, outcome="spooled")
@@ -245,7 +245,7 @@ async def test_closing_without_time_passes_on_callers_that_wait_for_room(monkeyp
 async def test_closing_waits_for_a_caller_who_has_room_and_does_not_know_it_yet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(queue, "MAX_PENDING", 1)
+    monkeypatch.setattr(bounded_queue, "MAX_PENDING", 1)
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=20)
@@ -478,8 +478,8 @@ async def test_a_call_left_by_its_caller_is_told_of_if_it_is_lost(caplog: pytest
 
 
 async def test_callers_beyond_the_bound_of_bytes_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "MAX_PENDING_BYTES", 30_000)
-    monkeypatch.setattr(queue, "UNCOUNTED", 0)
+    monkeypatch.setattr(bounded_queue, "MAX_PENDING_BYTES", 30_000)
+    monkeypatch.setattr(bounded_queue, "UNCOUNTED", 0)
     store = Store()
     recorder = Recorder(store.write, patience=5)
     large = [call().model_copy(update={"metadata": {"text": "x" * 8000}}) for _ in range(20)]
@@ -489,7 +489,7 @@ async def test_callers_beyond_the_bound_of_bytes_wait_for_room(monkeypatch: pyte
 
 
 async def test_a_caller_does_not_wait_for_room_longer_than_his_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "MAX_PENDING", 1)
+    monkeypatch.setattr(bounded_queue, "MAX_PENDING", 1)
     store = Store()
     store.gate.clear()
     recorder = Recorder(store.write, patience=0.05)

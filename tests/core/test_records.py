@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from llmbridge import records
-from llmbridge.entries import complete
+from llmbridge._pricing.price_book import PriceBook
+from llmbridge._recording.record_builder import complete
+from llmbridge._records import canonical, validation
+from llmbridge._records.fields import MAX_ERROR_MESSAGE, MAX_METADATA_BYTES, MAX_NAME
+from llmbridge._shared import ids, redaction
 from llmbridge.errors import RecordRejectedError
-from llmbridge.pricing import PriceBook
 from llmbridge.schemas import CallRecord, LLMModel
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -22,7 +24,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def fields(**changes: Any) -> dict[str, Any]:
     return {
-        "id": records.new_id(),
+        "id": ids.new_id(),
         "origin": "app",
         "provider": "openai",
         "model_name": "gpt-4o",
@@ -41,33 +43,33 @@ def test_a_canonical_record_stays_as_it_is() -> None:
 
 
 def test_ids_are_uuid7_and_rise_with_time() -> None:
-    ids = [records.new_id() for _ in range(100)]
-    assert {i.version for i in ids} == {7}
-    assert len(set(ids)) == 100
-    assert abs((ids[0].int >> 80) / 1000 - datetime.now(UTC).timestamp()) < 5
+    made = [ids.new_id() for _ in range(100)]
+    assert {i.version for i in made} == {7}
+    assert len(set(made)) == 100
+    assert abs((made[0].int >> 80) / 1000 - datetime.now(UTC).timestamp()) < 5
 
 
 def test_ids_are_drawn_from_random_bits_in_all_their_places() -> None:
-    seen = functools.reduce(operator.or_, (records.new_id().int for _ in range(500)))
-    never = functools.reduce(operator.and_, (records.new_id().int for _ in range(500)))
+    seen = functools.reduce(operator.or_, (ids.new_id().int for _ in range(500)))
+    never = functools.reduce(operator.and_, (ids.new_id().int for _ in range(500)))
     random_places = (0xFFF << 64) | ((1 << 62) - 1)
     assert (seen & random_places, never & random_places) == (random_places, 0)
-    assert len({records.new_id() for _ in range(1000)}) == 1000
+    assert len({ids.new_id() for _ in range(1000)}) == 1000
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_draws_ids_of_its_own() -> None:
-    records.new_id()  # so that there are random bits in stock
+    ids.new_id()  # so that there are random bits in stock
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        os.write(writing, b"".join((records.new_id().int & (1 << 62) - 1).to_bytes(8) for _ in range(5)))
+        os.write(writing, b"".join((ids.new_id().int & (1 << 62) - 1).to_bytes(8) for _ in range(5)))
         os._exit(0)
     os.close(writing)
     with open(reading, "rb") as pipe:
         theirs = pipe.read()
     os.waitpid(child, 0)
-    ours = [(records.new_id().int & (1 << 62) - 1).to_bytes(8) for _ in range(500)]
+    ours = [(ids.new_id().int & (1 << 62) - 1).to_bytes(8) for _ in range(500)]
     assert len(theirs) == 40
     assert not any(number in theirs for number in ours)
 
@@ -88,8 +90,8 @@ def test_unstorable_characters_become_replacement_characters() -> None:
 
 def test_free_text_is_cut() -> None:
     record = recorded(error_message="e" * 5000, finish_reason="f" * 300, error_type="E" * 300)
-    assert len(record.error_message or "") == records.MAX_ERROR_MESSAGE
-    assert len(record.finish_reason or "") == len(record.error_type or "") == records.MAX_NAME
+    assert len(record.error_message or "") == MAX_ERROR_MESSAGE
+    assert len(record.finish_reason or "") == len(record.error_type or "") == MAX_NAME
 
 
 def test_an_empty_user_is_nobody() -> None:
@@ -127,7 +129,7 @@ def test_a_float_of_money_enters_by_its_digits() -> None:
         {"metadata": {"x": float("nan")}},
         {"metadata": {"x": 2**63}},
         {"metadata": {"x": object()}},
-        {"metadata": {"x": "y" * records.MAX_METADATA_BYTES}},
+        {"metadata": {"x": "y" * MAX_METADATA_BYTES}},
         {"metadata": ["x"]},
     ],
     ids=lambda wrong: next(iter(wrong)),
@@ -142,12 +144,12 @@ def test_deeply_nested_metadata_is_refused() -> None:
     for _ in range(100_000):
         nested = [nested]
     with pytest.raises(RecordRejectedError):
-        records.check_metadata({"x": nested})
+        validation.check_metadata({"x": nested})
 
 
 def test_metadata_of_exactly_8_kib_is_taken() -> None:
-    just = {"x": "y" * (records.MAX_METADATA_BYTES - len('{"x":""}'))}
-    assert records.check_metadata(just) == just
+    just = {"x": "y" * (MAX_METADATA_BYTES - len('{"x":""}'))}
+    assert validation.check_metadata(just) == just
 
 
 def test_a_refusal_does_not_quote_what_was_given() -> None:
@@ -197,8 +199,8 @@ def test_error_messages_lose_their_keys(text: str) -> None:
     ],
 )
 def test_what_looks_like_a_key_or_a_password_is_redacted(text: str, redacted: str) -> None:
-    assert records.redact(text) == redacted
-    assert records.redact(redacted) == redacted
+    assert redaction.redact(text) == redacted
+    assert redaction.redact(redacted) == redacted
 
 
 @pytest.mark.parametrize(
@@ -217,7 +219,7 @@ def test_what_looks_like_a_key_or_a_password_is_redacted(text: str, redacted: st
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
-    assert records.redact(text) == text
+    assert redaction.redact(text) == text
 
 
 def test_a_record_made_by_hand_is_brought_into_form() -> None:
@@ -227,7 +229,7 @@ def test_a_record_made_by_hand_is_brought_into_form() -> None:
 
 
 def test_a_model_gets_its_id_and_times() -> None:
-    model = records.canonical_model(
+    model = canonical.canonical_model(
         LLMModel(provider="acme", model_name="m", dollars_per_million_tokens_input=Decimal("0.1")), id=7, now=NOON
     )
     assert (model.id, model.created_at, model.updated_at) == (7, NOON, NOON)
@@ -236,7 +238,7 @@ def test_a_model_gets_its_id_and_times() -> None:
 
 def test_a_negative_rate_is_refused() -> None:
     with pytest.raises(RecordRejectedError):
-        records.check_rate("input", -1)
+        validation.check_rate("input", -1)
 
 
 def test_a_temperature_of_zero_has_no_sign() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from llmbridge._shared.ids import new_id
 from llmbridge.errors import PurgedDetailError
-from llmbridge.records import new_id
 from llmbridge.schemas import CallRecord
 from llmbridge.storage import LATEST, CostChange, UsageQuery
 from llmbridge.storage.memory import MemoryBackend

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import pytest
 
-from llmbridge.metrics import Counters
-from llmbridge.replay import Replay, alone
+from llmbridge._recording.metrics import Counters
+from llmbridge._recording.spool import Spool
+from llmbridge._recording.spool_replay import Replay, alone
 from llmbridge.schemas import CallRecord
-from llmbridge.spool import Spool
 from llmbridge.storage import RecordResult
 from llmbridge.testing import make_call
 
@@ -82,7 +82,7 @@ async def test_the_end_does_not_wait_until_it_is_time_for_another_look(
             pausing.set()
             return await super().wait()
 
-    monkeypatch.setattr("llmbridge.replay._FIRST_PAUSE", 3600)
+    monkeypatch.setattr("llmbridge._recording.spool_replay._FIRST_PAUSE", 3600)
     pausing = asyncio.Event()
     spool.put([make_call()])
     replay = Replay(spool, Store().write, on_thread=run, counters=Counters())

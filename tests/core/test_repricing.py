@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from llmbridge import CallRecord, LLMBridge, LLMDatabase, LLMRequest, Message, ModelPrice
+from llmbridge._maintenance.reprice import RepriceReport
 from llmbridge.errors import RecordRejectedError
-from llmbridge.repricing import RepriceReport
 from llmbridge.storage.memory import MemoryBackend
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -169,7 +169,7 @@ async def test_what_does_not_pass_is_not_tried_again(bridge: LLMBridge, error: E
 
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmbridge.retries._FIRST_PAUSE", SOON)
+    monkeypatch.setattr("llmbridge._calls.retry._FIRST_PAUSE", SOON)
 
 
 async def test_a_timeout_of_ours_is_tried_again_and_each_attempt_has_the_whole_of_it(
@@ -230,7 +230,7 @@ async def test_the_vendor_s_wait_is_kept(
         await sleep(0)
 
     serve(bridge, error(retry_after=7.5), error(), "Hello")
-    monkeypatch.setattr("llmbridge.retries.asyncio.sleep", note)
+    monkeypatch.setattr("llmbridge._calls.retry.asyncio.sleep", note)
     await bridge.chat(ask())
     asked, own = pauses
     assert asked == 7.5

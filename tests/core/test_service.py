@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel, model_validator
 
 from llmbridge import LLMBridge, LLMRequest, LLMResponse, Message
+from llmbridge._recording.metrics import CloseReport
 from llmbridge.errors import (
     AuthenticationError,
     InvalidRequestError,
@@ -28,7 +29,6 @@ from llmbridge.errors import (
     StorageUnavailableError,
     WrongLoopError,
 )
-from llmbridge.metrics import CloseReport
 from llmbridge.providers.base import BaseLLMProvider, Completion
 from llmbridge.schemas import CallRecord, TokenUsage
 from llmbridge.storage import MAX_BATCH, RecordResult
@@ -685,7 +685,7 @@ async def test_a_model_string_leads_to_the_provider_that_was_registered_last(bri
 async def test_more_models_can_be_called_than_are_remembered(
     bridge: LLMBridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmbridge.roster._MOST_TARGETS", 2)
+    monkeypatch.setattr("llmbridge._calls.provider_registry._MOST_TARGETS", 2)
     vendor = serve(bridge, answer())
     for number in range(5):
         await bridge.chat(ask(model=f"acme:{number}"))
@@ -769,7 +769,9 @@ async def test_a_call_that_is_left_while_the_books_close_is_on_them(monkeypatch:
             begun.set()
             return await asyncio.get_running_loop().create_future()
 
-    monkeypatch.setattr("llmbridge.price_data.is_fresh", lambda: False)  # so that recording takes a while
+    monkeypatch.setattr(
+        "llmbridge._pricing.genai_prices.editions.is_fresh", lambda: False
+    )  # so that recording takes a while
     bridge = await LLMBridge("memory://", origin="app").__aenter__()
     bridge.register_provider("acme", Slow(answer()))
     calling = asyncio.create_task(bridge.chat(ask()))

@@ -7,8 +7,8 @@ import gc
 
 import pytest
 
+from llmbridge._store.session import Session
 from llmbridge.errors import StorageClosedError, StorageUnavailableError
-from llmbridge.session import Session
 from llmbridge.storage.memory import MemoryBackend
 
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from llmbridge.storage import UsageQuery
 from llmbridge.storage.answers import Plan
-from llmbridge.storage.coverage import GRAINS, Uses, micros
 from llmbridge.storage.histogram import bucket
 from llmbridge.storage.reference import NEVER_PRICED, summarize
 from llmbridge.storage.sheets import (
@@ -31,6 +30,7 @@ from llmbridge.storage.sheets import (
     unpack,
     written,
 )
+from llmbridge.storage.toolkit.time_cells import GRAINS, Uses, micros
 from llmbridge.testing import make_calls
 from llmbridge.testing.comparison import assert_same
 from llmbridge.testing.records import make_totals

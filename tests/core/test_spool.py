@@ -17,10 +17,10 @@ from uuid import UUID
 
 import pytest
 
-from llmbridge import spool as spool_module
+from llmbridge._recording import spool as spool_module
+from llmbridge._recording.spool import Spool, SpoolCounts
 from llmbridge.errors import StorageUnavailableError
 from llmbridge.schemas import CallRecord
-from llmbridge.spool import Spool, SpoolCounts
 from llmbridge.testing import make_call
 from llmbridge.testing.comparison import assert_same
 
@@ -223,7 +223,7 @@ def test_a_user_is_forgotten_in_every_call_and_nothing_else_is_changed(spool: Sp
 
 def test_it_is_one_process_s_turn_at_a_time_and_dies_with_it(spool: Spool) -> None:
     program = (
-        "import sys; from llmbridge.spool import Spool; turn = Spool(sys.argv[1], sys.argv[2]).turn(); "
+        "import sys; from llmbridge._recording.spool import Spool; turn = Spool(sys.argv[1], sys.argv[2]).turn(); "
         "print(turn.__enter__(), flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", program, TARGET, str(spool.path.parent)]
@@ -335,7 +335,7 @@ def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_forked_child_puts_calls_beside_those_of_its_parent(spool: Spool) -> None:
     program = """
 import os, sys, threading
-from llmbridge.spool import Spool
+from llmbridge._recording.spool import Spool
 from llmbridge.testing import make_call
 spool = Spool(sys.argv[1], sys.argv[2])
 spool.put([make_call(0)])  # nothing is imported or made ready for the first time during a fork
@@ -361,7 +361,7 @@ busy.join()
 def test_a_child_forked_during_its_parent_s_turn_gets_it_when_that_ends(spool: Spool) -> None:
     program = """
 import os, sys
-from llmbridge.spool import Spool
+from llmbridge._recording.spool import Spool
 spool = Spool(sys.argv[1], sys.argv[2])
 (tried, try_), (ended, end) = os.pipe(), os.pipe()
 with spool.turn() as mine:

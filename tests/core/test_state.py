@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from llmbridge import state
+from llmbridge._shared import files, paths
 
 
 def test_the_state_directory_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert state.directory() == tmp_path / "llmbridge"
-    assert not state.directory().exists()
+    assert paths.directory() == tmp_path / "llmbridge"
+    assert not paths.directory().exists()
 
 
 @pytest.mark.parametrize("value", ["", "relative/state"])
@@ -24,20 +24,20 @@ def test_without_an_absolute_one_it_is_in_the_home_directory(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", value)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert state.directory() == tmp_path / ".local" / "state" / "llmbridge"
+    assert paths.directory() == tmp_path / ".local" / "state" / "llmbridge"
 
 
 def test_directories_that_are_made_are_the_users_alone_and_others_are_left_as_they_are(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    made = state.make(tmp_path / "a" / "b")
+    made = files.make(tmp_path / "a" / "b")
     assert [_mode(folder) for folder in (tmp_path, tmp_path / "a", made)] == [0o755, 0o700, 0o700]
-    assert state.make(made) == made
+    assert files.make(made) == made
 
 
 def test_a_file_is_replaced_whole_and_only_its_owner_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "new" / "prices.json"
-    state.replace(path, b"old")
-    state.replace(path, b"new")
+    files.replace(path, b"old")
+    files.replace(path, b"new")
     assert path.read_bytes() == b"new"
     assert _mode(path) == 0o600
     assert [entry.name for entry in path.parent.iterdir()] == ["prices.json"]
@@ -46,13 +46,13 @@ def test_a_file_is_replaced_whole_and_only_its_owner_reads_it(tmp_path: Path) ->
 def test_a_reader_never_sees_part_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "prices.json"
     contents = {bytes([letter]) * 200_000 for letter in b"ab"}
-    state.replace(path, max(contents))
+    files.replace(path, max(contents))
     done = threading.Event()
 
     def write() -> None:
         for _ in range(50):
             for content in sorted(contents):
-                state.replace(path, content)
+                files.replace(path, content)
         done.set()
 
     writer = threading.Thread(target=write)
@@ -67,7 +67,7 @@ def test_a_reader_never_sees_part_of_a_file(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_replaced_stays_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     (tmp_path / "prices.json" / "inside").mkdir(parents=True)
     with pytest.raises(OSError, match=r"prices\.json"):
-        state.replace(tmp_path / "prices.json", b"new")
+        files.replace(tmp_path / "prices.json", b"new")
     assert os.listdir(tmp_path) == ["prices.json"]
 
 

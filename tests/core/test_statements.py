@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmbridge.storage.statements import Token, expand, refuse_transactions
+from llmbridge.storage.toolkit.sql_templates import Token, expand, refuse_transactions
 
 WORDS = frozenset({"BEGIN", "COMMIT"})
 

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from llmbridge import LLMDatabase
-from llmbridge import upkeep as upkeep_module
+from llmbridge._maintenance import upkeep as upkeep_module
+from llmbridge._maintenance.upkeep import Forgotten
+from llmbridge._recording.spool import Spool, SpoolCounts
 from llmbridge.errors import (
     PurgedDetailError,
     RecordRejectedError,
@@ -21,11 +23,9 @@ from llmbridge.errors import (
     UnsupportedOperationError,
 )
 from llmbridge.schemas import CallRecord
-from llmbridge.spool import Spool, SpoolCounts
 from llmbridge.storage import RecordResult, TotalsReport
 from llmbridge.storage.memory import MemoryBackend
 from llmbridge.testing import make_call
-from llmbridge.upkeep import Forgotten
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 DAY = timedelta(days=1)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from llmbridge import LLMDatabase
+from llmbridge._recording.spool import Spool
 from llmbridge.schemas import CallRecord
-from llmbridge.spool import Spool
 from llmbridge.storage import CallQuery, StorageBackend, UsageQuery
 from llmbridge.storage.reference import summarize
 from llmbridge.testing.comparison import assert_same

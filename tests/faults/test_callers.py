@@ -7,8 +7,8 @@ import random
 from typing import Any
 
 from llmbridge import LLMDatabase
+from llmbridge._recording.batch_writer import Recorder
 from llmbridge.errors import RecordRejectedError, StorageError
-from llmbridge.recorder import Recorder
 from llmbridge.schemas import CallRecord
 
 from .books import Books, check

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbridge.spool import Spool
+from llmbridge._recording.spool import Spool
 from llmbridge.storage.url import parse, target
 
 from .books import Books, check

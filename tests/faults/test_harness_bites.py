@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from llmbridge._recording.batch_writer import Recorder
 from llmbridge.errors import StorageUnavailableError
-from llmbridge.recorder import Recorder
 from llmbridge.schemas import CallRecord
 from llmbridge.storage import RecordResult
 

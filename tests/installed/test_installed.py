@@ -48,7 +48,7 @@ def test_all_distributions_have_one_version() -> None:
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("llmbridge-core", {"llmbridge/py.typed", "llmbridge/catalog.json"}),
+        ("llmbridge-core", {"llmbridge/py.typed", "llmbridge/_models/catalog.json"}),
         ("llmbridge-postgres", {"llmbridge_postgres/py.typed", "llmbridge_postgres/migrations/001_books.sql"}),
         ("llmbridge-sqlite", {"llmbridge_sqlite/py.typed", "llmbridge_sqlite/migrations/001_books.sql"}),
     ],

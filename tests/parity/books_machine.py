@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from llmbridge import LLMDatabase
-from llmbridge.periods import UNITS
+from llmbridge._usage.periods import UNITS
 from llmbridge.schemas import LLMModel
 from llmbridge.storage import MAX_PAGE, CallQuery, ModelPrice
 from llmbridge.testing.records import MAX_INT

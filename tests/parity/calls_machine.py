@@ -11,8 +11,8 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
+from llmbridge._usage.periods import UNITS, split, zone
 from llmbridge.errors import RecordRejectedError
-from llmbridge.periods import UNITS, split, zone
 from llmbridge.storage import (
     EARLIEST,
     FILTER_FIELDS,

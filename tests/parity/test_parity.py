@@ -25,7 +25,7 @@ SEED = int(os.environ.get("LLMBRIDGE_TEST_PARITY_SEED", "0"))
 def same_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks for other price data in the midst of a sequence: of callers who come together each waits for that,
     and who is first then is a matter of chance."""
-    monkeypatch.setattr("llmbridge.price_data.MAX_AGE", math.inf)
+    monkeypatch.setattr("llmbridge._pricing.genai_prices.editions.MAX_AGE", math.inf)
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from llmbridge import LLMDatabase
-from llmbridge.periods import UNITS
+from llmbridge._usage.periods import UNITS
 from llmbridge.schemas import CallRecord
 from llmbridge.storage import GROUP_FIELDS, MAX_BATCH, MAX_PAGE, CallQuery, StorageBackend, UsageQuery, UsageRow
 from llmbridge.storage.reference import summarize

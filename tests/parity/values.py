@@ -11,7 +11,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from llmbridge.money import from_units
+from llmbridge._shared.money import from_units
 from llmbridge.storage import EARLIEST, FILTER_FIELDS, GROUP_FIELDS, LATEST
 from llmbridge.testing.records import MAX_INT, make_id
 

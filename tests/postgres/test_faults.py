@@ -21,7 +21,7 @@ from llmbridge.errors import (
 from llmbridge.storage import UsageQuery
 from llmbridge.testing import make_call
 from llmbridge_postgres import PostgreSQLBackend
-from llmbridge_postgres.faults import translate
+from llmbridge_postgres.errors import translate
 
 from .fake_server import answering, of_the_web, of_version, refusing
 from .server import OwnServer, Server

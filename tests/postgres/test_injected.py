@@ -12,15 +12,15 @@ import asyncpg
 import pytest
 from pgdbm import AsyncDatabaseManager, DatabaseConfig, MonitoredAsyncDatabaseManager
 
+from llmbridge._shared.ids import new_id
 from llmbridge.db import LLMDatabase
 from llmbridge.errors import InvalidStorageURLError, StorageUnavailableError
 from llmbridge.plugins import create_backend
-from llmbridge.records import new_id
 from llmbridge.storage import CallQuery, RecordResult, UsageQuery
 from llmbridge.storage.reference import summarize
 from llmbridge.testing import make_call
 from llmbridge.testing.comparison import assert_same
-from llmbridge_postgres import PostgreSQLBackend, connections
+from llmbridge_postgres import PostgreSQLBackend
 
 Shell = Callable[..., list[dict[str, object]]]
 
@@ -146,7 +146,7 @@ async def test_a_pool_that_the_host_keeps_busy_is_not_waited_for_for_ever(
     pool = await AsyncDatabaseManager.create_shared_pool(config(url, max_connections=1))
     async with PostgreSQLBackend(db_manager=AsyncDatabaseManager(pool=pool, schema="books")) as backend:
         await use(backend)
-        monkeypatch.setattr(connections, "ACQUIRE_SECONDS", 0.1)
+        monkeypatch.setattr("llmbridge_postgres.pool.ACQUIRE_SECONDS", 0.1)
         async with pool.acquire():
             with pytest.raises(StorageUnavailableError, match="in time"):
                 await backend.record_calls([make_call(1)])

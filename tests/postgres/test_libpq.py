@@ -15,8 +15,8 @@ from llmbridge.errors import InvalidStorageURLError, StorageUnavailableError
 from llmbridge.plugins import create_backend
 from llmbridge.storage.url import parse
 from llmbridge_postgres import PostgreSQLBackend
-from llmbridge_postgres.libpq import KEYWORDS, connect_arguments, place
-from llmbridge_postgres.settings import Settings
+from llmbridge_postgres.dsn import KEYWORDS, connect_arguments, place
+from llmbridge_postgres.options import Settings
 
 from .fake_server import answering, silent
 from .server import Server

@@ -12,18 +12,13 @@ from pathlib import Path
 import pytest
 
 from llmbridge.db import LLMDatabase
-from llmbridge.errors import (
-    MigrationError,
-    SchemaTooNewError,
-    StorageRefusedError,
-    StorageUnavailableError,
-)
+from llmbridge.errors import MigrationError, SchemaTooNewError, StorageRefusedError, StorageUnavailableError
 from llmbridge.storage import CallQuery, ModelPrice, UsageQuery
 from llmbridge.testing import make_call, make_model
 from llmbridge.testing.records import EPOCH
 from llmbridge_postgres import PostgreSQLBackend, schema
 from llmbridge_postgres.codec import CALL_COLUMNS
-from llmbridge_postgres.connections import OwnPool
+from llmbridge_postgres.pool import OwnPool
 
 from .server import Server
 

@@ -34,8 +34,8 @@ asyncio.run(main())
 ENDLESS = """
 import asyncio, sys
 from itertools import count
-from llmbridge.recorder import Recorder
-from llmbridge.records import new_id
+from llmbridge._recording.batch_writer import Recorder
+from llmbridge._shared.ids import new_id
 from llmbridge.testing import make_call
 from llmbridge_postgres import PostgreSQLBackend
 

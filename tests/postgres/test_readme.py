@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbridge import LLMBridge, LLMRequest, Message
-from llmbridge_postgres.settings import OPTIONS
+from llmbridge_postgres.options import OPTIONS
 
 from .server import Server
 

@@ -15,14 +15,14 @@ import pytest
 from pgdbm import AsyncDatabaseManager, DatabaseConfig
 
 from llmbridge import LLMBridge, LLMRequest, Message
+from llmbridge._recording.batch_writer import Recorder
 from llmbridge.errors import RecordRejectedError, StorageUnavailableError
-from llmbridge.recorder import Recorder
 from llmbridge.schemas import CallRecord
 from llmbridge.storage import CallQuery, RecordResult, UsageQuery
 from llmbridge.storage.reference import summarize
 from llmbridge.testing import make_call, make_model
 from llmbridge.testing.comparison import assert_same
-from llmbridge_postgres import PostgreSQLBackend, connections
+from llmbridge_postgres import PostgreSQLBackend, pool
 from llmbridge_postgres import backend as backend_module
 
 from .server import OwnServer, Server, own
@@ -179,7 +179,7 @@ async def test_a_server_that_hangs_is_given_up_when_time_is_over(
     with own_server.frozen(), monkeypatch.context() as patience:
         patience.setattr(backend_module, "_READ_SECONDS", 0.1)
         patience.setattr(backend_module, "_WRITE_SECONDS", 0.1)
-        patience.setattr(connections, "ACQUIRE_SECONDS", 1000)
+        patience.setattr(pool, "ACQUIRE_SECONDS", 1000)
         with pytest.raises(StorageUnavailableError, match="in time"):
             await asyncio.wait_for(use(lone), timeout=100)
     await use(lone)
@@ -194,7 +194,7 @@ async def test_nobody_waits_for_a_connection_for_ever(
     while not own_server.run(f"SELECT {sleeping}"):
         await asyncio.sleep(0.01)
     with monkeypatch.context() as patience:
-        patience.setattr(connections, "ACQUIRE_SECONDS", 0.1)
+        patience.setattr(pool, "ACQUIRE_SECONDS", 0.1)
         patience.setattr(backend_module, "ACQUIRE_SECONDS", 0.1)
         with pytest.raises(StorageUnavailableError, match="in time"):
             await asyncio.wait_for(use(lone), timeout=100)
@@ -208,7 +208,7 @@ async def test_pool_stats_of_a_server_that_hangs_are_given_up(
     own_server: OwnServer, lone: PostgreSQLBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with own_server.frozen(), monkeypatch.context() as patience:
-        patience.setattr(connections, "ACQUIRE_SECONDS", 0.1)
+        patience.setattr(pool, "ACQUIRE_SECONDS", 0.1)
         with pytest.raises(StorageUnavailableError, match="in time"):
             await asyncio.wait_for(lone.get_pool_stats(), timeout=100)
     assert (await lone.get_pool_stats())["status"] == "connected"
@@ -217,7 +217,7 @@ async def test_pool_stats_of_a_server_that_hangs_are_given_up(
 async def test_disconnecting_from_a_server_that_hangs_cuts_the_connection(
     own_server: OwnServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(pool, "CLOSE_SECONDS", 0.1)
     with own_server.database("ENCODING 'UTF8'") as database:
         backend = PostgreSQLBackend(own_server.database_url(database))
         await backend.connect()

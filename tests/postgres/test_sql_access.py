@@ -7,7 +7,7 @@ import pytest
 from llmbridge.errors import StorageError
 from llmbridge.testing import make_call
 from llmbridge_postgres import PostgreSQLBackend
-from llmbridge_postgres.statement import prepare, returning_id, tokens
+from llmbridge_postgres.sql_statement import prepare, returning_id, tokens
 
 
 def prepared(query: str) -> str:

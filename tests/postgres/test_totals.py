@@ -10,8 +10,8 @@ from decimal import Decimal
 import asyncpg
 import pytest
 
+from llmbridge._recording.batch_writer import Recorder
 from llmbridge.errors import RecordRejectedError
-from llmbridge.recorder import Recorder
 from llmbridge.schemas import CallRecord
 from llmbridge.storage import EARLIEST, LATEST, CallQuery, CostChange, StorageBackend, StorageRefusedError, UsageQuery
 from llmbridge.storage.reference import summarize

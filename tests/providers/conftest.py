@@ -9,7 +9,7 @@ import pytest
 
 from llmbridge.plugins import create_provider
 from llmbridge.providers import BaseLLMProvider
-from llmbridge.providers.vendors import llmbridge_provider
+from llmbridge.providers.pydantic_ai.vendors import llmbridge_provider
 
 from .fake_vendor import FakeVendor, running
 

@@ -14,7 +14,7 @@ from pydantic_ai.providers import infer_provider_class
 from llmbridge import LLMBridge
 from llmbridge.errors import AuthenticationError, InvalidRequestError
 from llmbridge.plugins import create_provider
-from llmbridge.providers import others
+from llmbridge.providers.pydantic_ai import others
 from llmbridge.schemas import LLMRequest, Message
 
 from .conftest import KEY, OWN, VENDORS, Vendor

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from llmbridge._calls.structured_output import sendable
 from llmbridge.errors import AuthenticationError, InvalidRequestError
-from llmbridge.formats import sendable
 from llmbridge.plugins import create_provider
 from llmbridge.providers import BaseLLMProvider, Completion, Delta
 from llmbridge.schemas import LLMRequest, Message, TokenUsage

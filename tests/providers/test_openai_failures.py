@@ -23,7 +23,7 @@ from llmbridge.errors import (
     RateLimitError,
 )
 from llmbridge.providers import BaseLLMProvider
-from llmbridge.providers.vendors import OpenAIProvider
+from llmbridge.providers.pydantic_ai.vendors import OpenAIProvider
 from llmbridge.schemas import LLMRequest, Message
 
 from .conftest import KEY

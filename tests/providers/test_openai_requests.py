@@ -8,7 +8,7 @@ import pytest
 
 from llmbridge.errors import AuthenticationError, InvalidRequestError
 from llmbridge.providers import BaseLLMProvider
-from llmbridge.providers.vendors import OpenAIProvider
+from llmbridge.providers.pydantic_ai.vendors import OpenAIProvider
 from llmbridge.schemas import LLMRequest, Message
 
 from .fake_vendor import FakeVendor

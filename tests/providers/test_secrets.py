@@ -128,7 +128,7 @@ def silent(told: Told) -> None:
 async def test_however_a_vendor_ends_a_call_nothing_is_told(
     bridge: LLMBridge, vendor: FakeVendor, told: Told, reply: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmbridge.retries._FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("llmbridge._calls.retry._FIRST_PAUSE", 0.001)
     vendor.reply = REPLIES[reply]()
     await told.watch(bridge.chat(ask()))
     await told.watch(bridge.chat(ask(["acme:gpt-4o", "acme:gpt-4o-mini"])))

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from llmbridge.providers import GROUP, ProviderPlugin, others, vendors
+from llmbridge.providers import GROUP, ProviderPlugin
+from llmbridge.providers.pydantic_ai import others, vendors
 
 
 def run(code: str) -> str:
@@ -21,7 +22,7 @@ def test_describing_and_making_a_provider_imports_no_vendor_library() -> None:
     code = """
 import sys
 import llmbridge.providers, llmbridge.providers.echo, llmbridge.providers.routing
-from llmbridge.providers import others, vendors
+from llmbridge.providers.pydantic_ai import others, vendors
 for module in (others, vendors):
     plugin = module.llmbridge_provider()
     for prefix in plugin.prefixes:

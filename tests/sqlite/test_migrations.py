@@ -18,7 +18,7 @@ from llmbridge.storage import (
     UsageQuery,
 )
 from llmbridge.testing import make_call, make_model
-from llmbridge_sqlite import SQLiteBackend, connection, inspection, schema
+from llmbridge_sqlite import SQLiteBackend, connection, preflight, schema
 
 HEADER = "-- writable-from: 1\n"
 NEWER = "INSERT INTO migration_history (name, checksum, writable_from, applied_at) VALUES ('{}', 'x', {}, 'now')"
@@ -47,13 +47,13 @@ async def test_the_history_names_each_migration_with_its_checksum(backend, shell
 
 async def test_every_object_of_a_migrated_store_is_among_the_names_that_joining_looks_for(backend, shell):
     assert {row["name"] for row in shell("SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")} == (
-        inspection.NAMES
+        preflight.NAMES
     )
 
 
 async def test_none_of_our_names_is_one_of_llmbridge_py():
     theirs = {"llm_models", "llm_api_calls", "usage_analytics_daily", "models", "api_calls", "schema_migrations"}
-    assert not theirs & inspection.NAMES
+    assert not theirs & preflight.NAMES
 
 
 async def test_a_path_of_migrations_is_accepted_and_ignored(path, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from llmbridge.storage import RecordRejectedError, StorageError
 from llmbridge.testing import make_call
 from llmbridge_sqlite import SQLiteBackend
-from llmbridge_sqlite.statement import prepare, tokens
+from llmbridge_sqlite.sql_statement import prepare, tokens
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from llmbridge import CallRecord
-from llmbridge.money import from_units
+from llmbridge._shared.money import from_units
 from llmbridge.storage import UsageQuery
 from llmbridge.testing import make_call, make_calls
 

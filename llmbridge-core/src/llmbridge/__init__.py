@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._recording.metrics import CloseReport as CloseReport
     from .db import LLMDatabase as LLMDatabase
     from .errors import LLMBridgeError as LLMBridgeError
     from .file_utils import analyze_image as analyze_image
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from .file_utils import extract_text_from_image as extract_text_from_image
     from .file_utils import get_file_mime_type as get_file_mime_type
     from .file_utils import validate_image_file as validate_image_file
-    from .metrics import CloseReport as CloseReport
     from .providers.base import BaseLLMProvider as BaseLLMProvider
     from .schemas import CallRecord as CallRecord
     from .schemas import LLMChunk as LLMChunk
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BaseLLMProvider": "providers.base",
     "CallRecord": "schemas",
-    "CloseReport": "metrics",
+    "CloseReport": "_recording.metrics",
     "LLMBridge": "service",
     "LLMBridgeError": "errors",
     "LLMChunk": "schemas",

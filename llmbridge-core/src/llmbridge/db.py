@@ -10,29 +10,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from uuid import UUID
 
-from . import periods, usage
-from .closing import Closing
-from .entries import complete
-from .errors import (
-    PurgedDetailError,
-    StorageUnavailableError,
-    UnsupportedOperationError,
-)
-from .journal import Journal, make_spool
-from .metrics import CloseReport
-from .model_books import ModelBooks
+from ._maintenance.upkeep import Upkeep
+from ._models.model_books import ModelBooks
+from ._models.registry import ModelRegistry
+from ._pricing.price_book import PriceBook, load_prices
+from ._recording.metrics import CloseReport
+from ._recording.record_builder import complete
+from ._recording.writer import Journal, make_spool
+from ._shared.single_flight import Closing
+from ._store.session import Migrate, Session
+from ._usage import periods, query, statistics
+from ._usage.query import Accepted
+from .errors import PurgedDetailError, StorageUnavailableError, UnsupportedOperationError
 from .plugins import create_backend
-from .pricing import PriceBook, load_prices
-from .registry import ModelRegistry
 from .schemas import CallRecord, DailyAnalytics, RecordStatus, UsageStats
-from .session import Migrate, Session
 from .storage.base import StorageBackend
 from .storage.types import MAX_PAGE, CallPage, CallQuery, MigrationReport, SchemaStatus, UsageRow
-from .upkeep import Upkeep
-from .usage import Accepted
 
 if TYPE_CHECKING:
-    from .spool import Spool
+    from ._recording.spool import Spool
 
 OnStorageError = Literal["spool", "log", "raise"]
 
@@ -223,7 +219,7 @@ class LLMDatabase(ModelBooks, Upkeep):
         """The most recent calls, newest first, without the first `offset`. None does not filter."""
         if limit < 0 or offset < 0:
             raise ValueError("limit and offset must not be negative")
-        chosen = usage.filters({"origin": origin, "id_at_origin": id_at_origin})
+        chosen = query.filters({"origin": origin, "id_at_origin": id_at_origin})
         found: list[CallRecord] = []
         after = None
         while len(found) < offset + limit:
@@ -273,7 +269,7 @@ class LLMDatabase(ModelBooks, Upkeep):
         :raises ValueError: an unknown field, zone or period, a naive time, an empty range
         :raises PurgedDetailError: the answer needs detail of purged days
         """
-        question = usage.ask(
+        question = query.ask(
             since,
             until,
             group_by=group_by,
@@ -302,7 +298,7 @@ class LLMDatabase(ModelBooks, Upkeep):
         """
         if days < 1:
             raise ValueError(f"days is {days}; it must be at least 1")
-        since = usage.days_ago(days)
+        since = statistics.days_ago(days)
         try:
             return await self._stats(since, origin, id_at_origin)
         except PurgedDetailError:
@@ -322,8 +318,8 @@ class LLMDatabase(ModelBooks, Upkeep):
         if not 1 <= days <= periods.MAX_PERIODS:
             raise ValueError(f"days is {days}; it must be at least 1 and at most {periods.MAX_PERIODS}")
         first = datetime.now(periods.zone(tz)).date() - timedelta(days=days - 1)
-        rows = await self.usage(first, group_by=usage.BY_DAY, tz=tz, origin=origin, id_at_origin=id_at_origin)
-        return [usage.daily(row) for row in rows]
+        rows = await self.usage(first, group_by=statistics.BY_DAY, tz=tz, origin=origin, id_at_origin=id_at_origin)
+        return [statistics.daily(row) for row in rows]
 
     # The store itself
 
@@ -349,8 +345,9 @@ class LLMDatabase(ModelBooks, Upkeep):
         return await self._journal.health(timeout) if self._journal is not None else {"status": "disabled"}
 
     def metrics(self) -> dict[str, int]:
-        """What became of calls, as a flat dict of counters; their names are those of `llmbridge.metrics.Counters`,
-        and `calls_waiting` is how many wait for a commit now. Empty where no books are kept."""
+        """What became of calls, as a flat dict of counters; their names are those of
+        `llmbridge._recording.metrics.Counters`, and `calls_waiting` is how many wait for a commit now. Empty where no
+        books are kept."""
         return self._journal.metrics() if self._journal is not None else {}
 
     async def get_pool_stats(self) -> dict[str, Any]:
@@ -388,4 +385,4 @@ class LLMDatabase(ModelBooks, Upkeep):
 
     async def _stats(self, since: datetime, origin: str | None, id_at_origin: str | None) -> UsageStats | None:
         rows = await self.usage(since, group_by=("provider", "model_name"), origin=origin, id_at_origin=id_at_origin)
-        return usage.stats(rows, since)
+        return statistics.stats(rows, since)

@@ -13,22 +13,22 @@ from datetime import date, datetime
 from functools import partial
 from typing import Any, Self
 
-from . import attempts, formats, streams
-from .calls import Call, Kept, system_prompt_hash, tool_names
-from .closing import Closing
+from ._calls import attempt, stream, structured_output
+from ._calls.call import Call, Kept, system_prompt_hash, tool_names
+from ._calls.provider_registry import Roster
+from ._calls.retry import Retries
+from ._models.queries import Models
+from ._recording.metrics import CloseReport
+from ._records.validation import check_finite, check_integer, check_metadata, check_name, check_user
+from ._shared.single_flight import Closing
+from ._store.session import Migrate
+from ._usage.query import Accepted
 from .db import LEAST_PATIENCE, LLMDatabase, OnStorageError
 from .errors import InvalidRequestError, ModelNotFoundError, StorageClosedError
-from .metrics import CloseReport
-from .models import Models
 from .plugins import foreign_distribution_warning
 from .providers.base import BaseLLMProvider
-from .records import check_finite, check_integer, check_metadata, check_name, check_user
-from .retries import Retries
-from .roster import Roster
 from .schemas import CallRecord, DailyAnalytics, LLMChunk, LLMModel, LLMRequest, LLMResponse, UsageStats
-from .session import Migrate
 from .storage.types import UsageRow
-from .usage import Accepted
 
 logger = logging.getLogger("llmbridge.service")
 
@@ -156,7 +156,7 @@ class LLMBridge:
         call = self._call(request, id_at_origin)
         with self._in_flight():
             return await self._retries.run(
-                call.targets, call.timeout, lambda target, limit: attempts.answer(call, target, limit)
+                call.targets, call.timeout, lambda target, limit: attempt.answer(call, target, limit)
             )
 
     def stream(self, request: LLMRequest, id_at_origin: str | None = None) -> AsyncGenerator[LLMChunk, None]:
@@ -172,7 +172,7 @@ class LLMBridge:
         failure is.
         """
         call = self._call(request, id_at_origin)
-        return streams.chunks(call, self._retries, self._in_flight)
+        return stream.chunks(call, self._retries, self._in_flight)
 
     def register_provider(
         self,
@@ -320,7 +320,7 @@ class LLMBridge:
             "system_prompt_hash": system_prompt_hash(request),
             "metadata": check_metadata(request.metadata),
         }
-        sent = formats.sendable(request)
+        sent = structured_output.sendable(request)
         if request.cache is not None:
             _warn_of_cache()
         self._books.start_soon()

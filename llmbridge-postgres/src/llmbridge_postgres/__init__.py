@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge.storage import StoragePlugin, StorageURL, hookimpl
 
-from .settings import OPTIONS, SCHEMES
+from .options import OPTIONS, SCHEMES
 
 if TYPE_CHECKING:
     from .backend import PostgreSQLBackend

@@ -35,20 +35,20 @@ from llmbridge.storage import (
     UsageRow,
     WrongLoopError,
 )
-from llmbridge.storage.tasks import Tasks
+from llmbridge.storage.toolkit.shielded import Tasks
 
-from . import access, schema, statement, usage
 from . import calls as call_rows
 from . import models as model_rows
-from .connections import ACQUIRE_SECONDS, BorrowedPool, Connections, OwnPool
-from .faults import DRIVER_ERRORS, translate
-from .folding import FOLD_AFTER, Folding
-from .inspection import inspect
-from .jobs import Commit, Jobs
-from .libpq import check_files, connect_arguments, place
+from . import schema, sql_access, sql_statement, usage
+from .cancellation import Commit, Jobs
+from .connection import Session
+from .dsn import check_files, connect_arguments, place
+from .errors import DRIVER_ERRORS, translate
 from .monitoring import Monitor
-from .session import Session
-from .settings import SCHEMA, Settings, check_schema, target_of
+from .options import SCHEMA, Settings, check_schema, target_of
+from .pool import ACQUIRE_SECONDS, BorrowedPool, Connections, OwnPool
+from .preflight import inspect
+from .rollup_worker import FOLD_AFTER, Folding
 from .upkeep import Upkeep
 
 logger = logging.getLogger("llmbridge.postgres")
@@ -318,24 +318,24 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
         await self._run_statement(query, args)
 
     async def fetch_one(self, query: str, *args: Any) -> dict[str, Any] | None:
-        return access.first(await self._run_statement(query, args))
+        return sql_access.first(await self._run_statement(query, args))
 
     async def fetch_all(self, query: str, *args: Any) -> list[dict[str, Any]]:
-        return access.every(await self._run_statement(query, args))
+        return sql_access.every(await self._run_statement(query, args))
 
     async def fetch_value(self, query: str, *args: Any) -> Any:
-        return access.value(await self._run_statement(query, args))
+        return sql_access.value(await self._run_statement(query, args))
 
     async def execute_and_return_id(self, query: str, *args: Any) -> int:
-        return access.new_id(await self._run_statement(query, args, returning_id=True))
+        return sql_access.new_id(await self._run_statement(query, args, returning_id=True))
 
     async def _run_statement(self, query: str, args: tuple[Any, ...], *, returning_id: bool = False) -> list[Any]:
-        written = statement.prepare(
+        written = sql_statement.prepare(
             query, schema=self._expand("{{schema}}"), table=lambda name: self._expand(f"{{{{tables.{name}}}}}")
         )
         if returning_id:
-            written = statement.returning_id(written)
-        return await self._write(partial(access.run, statement=written, args=args, where=self._where))
+            written = sql_statement.returning_id(written)
+        return await self._write(partial(sql_access.run, statement=written, args=args, where=self._where))
 
     async def get_slow_queries(self, threshold_ms: float | None = None) -> list[dict[str, Any]]:
         """Statements that took longer than `threshold_ms` (None: 100 ms), oldest first; none without

@@ -12,9 +12,9 @@ from llmbridge.storage import EARLIEST, CallPage, CallQuery, CallRecord, RecordR
 
 from . import schema
 from .codec import CALL_COLUMNS, CALL_FIELDS, JSON_COLUMNS, by_column, decode_call, encode_call
+from .connection import Session
 from .filters import Parameters, conditions
-from .session import Session
-from .totals import Lot, open_lot, watermark
+from .rollups import Lot, open_lot, watermark
 
 #: Every batch touches its lot, which tells that it may be stored: that nobody has closed the lot, that no newer release
 #: says that this one may not write, and that no more was purged than the writer knows of.

@@ -9,7 +9,7 @@ from llmbridge.storage import LLMModel, ModelPrice, UpsertResult
 
 from . import schema
 from .codec import MODEL_COLUMNS, PRICE_COLUMNS, by_column, decode_model, decode_price, encode_model, encode_price
-from .session import Session
+from .connection import Session
 
 
 def _upsert(table: str, columns: Mapping[str, str], key: Sequence[str], kept: Sequence[str] = ()) -> str:

@@ -33,9 +33,9 @@ from llmbridge.storage import (
     StorageUnavailableError,
 )
 
-from .faults import translate
-from .inspection import HISTORY, inspect
-from .session import Session
+from .connection import Session
+from .errors import translate
+from .preflight import HISTORY, inspect
 
 #: The migrations of this release, in order.
 MIGRATIONS = ("001_books",)

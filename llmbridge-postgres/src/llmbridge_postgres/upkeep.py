@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from llmbridge.storage import CostChange, StorageBackend, TotalsPage, TotalsReport, TotalsRow
-from llmbridge.storage.tasks import Tasks
+from llmbridge.storage.toolkit.shielded import Tasks
 
-from . import checking, purging, rewriting, totals
-from .session import Session
+from . import purge, reprice, rollups, totals_check
+from .connection import Session
 
 T = TypeVar("T")
 
@@ -37,31 +37,31 @@ class Upkeep(StorageBackend):
 
         async def purged() -> int:
             await self.fold_totals()  # ahead, so that what is left for the transaction that purges is little
-            await self._write(partial(purging.purge, to=midnight, where=self._where))
+            await self._write(partial(purge.purge, to=midnight, where=self._where))
             deleted = 0
-            last: purging.Place | None = purging.BEFORE_ALL
+            last: purge.Place | None = purge.BEFORE_ALL
             while last is not None:
-                more, last = await self._write(partial(purging.delete, after=last, where=self._where))
+                more, last = await self._write(partial(purge.delete, after=last, where=self._where))
                 deleted += more
             return deleted
 
         return await self._errands.to_its_end(purged())
 
     async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
-        return await self._write(partial(rewriting.reprice, changes=changes, where=self._where))
+        return await self._write(partial(reprice.reprice, changes=changes, where=self._where))
 
     async def read_totals(self, cursor: str | None = None) -> TotalsPage:
-        return await self._read(partial(purging.read_totals, cursor=cursor))
+        return await self._read(partial(purge.read_totals, cursor=cursor))
 
     async def write_totals(self, rows: Sequence[TotalsRow], watermark: datetime | None) -> None:
-        await self._write(partial(purging.write_totals, rows=rows, watermark=watermark, where=self._where))
+        await self._write(partial(purge.write_totals, rows=rows, watermark=watermark, where=self._where))
 
     async def erase_user(self, origin: str, id_at_origin: str) -> int:
         async def erased() -> int:
             changed, may_go_on = 0, True
             while may_go_on:
                 more, may_go_on = await self._write(
-                    partial(rewriting.erase, origin=origin, user=id_at_origin, where=self._where)
+                    partial(reprice.erase, origin=origin, user=id_at_origin, where=self._where)
                 )
                 changed += more
             return changed
@@ -72,16 +72,16 @@ class Upkeep(StorageBackend):
         """As the contract says, a day at a time: the calls of a day that are folded, against its totals."""
         run: Callable[[Callable[[Session], Awaitable[TotalsReport]]], Coroutine[Any, Any, TotalsReport]]
         run = self._write if repair else self._read
-        report, day = TotalsReport(), checking.FIRST
-        while (found := await self._read(partial(checking.next_day, start=day))) is not None:
-            one = await run(partial(checking.check_day, start=found, repair=repair, where=self._where))
+        report, day = TotalsReport(), totals_check.FIRST
+        while (found := await self._read(partial(totals_check.next_day, start=day))) is not None:
+            one = await run(partial(totals_check.check_day, start=found, repair=repair, where=self._where))
             report = TotalsReport(
                 report.checked + one.checked, report.wrong + one.wrong, report.repaired + one.repaired
             )
-            day = (found // checking.DAY + 1) * checking.DAY
+            day = (found // totals_check.DAY + 1) * totals_check.DAY
         return report
 
     async def fold_totals(self) -> None:
         """Fold all calls that are in no total yet. It happens by itself and changes no answer."""
-        for lots in await self._read(totals.lots_by_slices):
-            await self._write(partial(totals.fold_lots, lots=lots, where=self._where))
+        for lots in await self._read(rollups.lots_by_slices):
+            await self._write(partial(rollups.fold_lots, lots=lots, where=self._where))

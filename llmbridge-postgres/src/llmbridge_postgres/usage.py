@@ -9,11 +9,11 @@ from typing import Any
 
 from llmbridge.storage import EARLIEST, LATEST, UsageQuery, UsageRow
 from llmbridge.storage.answers import Plan
-from llmbridge.storage.coverage import EPOCH, Uses, micros
+from llmbridge.storage.toolkit.time_cells import EPOCH, Uses, micros
 
+from .connection import Session
 from .filters import Parameters, conditions, expression
-from .session import Session
-from .totals import AGGREGATES, open_lots, watermark
+from .rollups import AGGREGATES, open_lots, watermark
 
 #: `OFFSET 0` makes PostgreSQL look every range up by itself: not knowing how short they are, it would rather compare
 #: all sheets with all of them.

@@ -38,15 +38,15 @@ from llmbridge.storage import (
     UsageRow,
     WrongLoopError,
 )
-from llmbridge.storage.tasks import Tasks
+from llmbridge.storage.toolkit.shielded import Tasks
 
-from . import access, checking, purging, rewriting, schema, totals, usage
 from . import calls as call_rows
 from . import models as model_rows
+from . import purge, reprice, rollups, schema, sql_access, totals_check, usage
 from .codec import to_micros
 from .connection import Channel, Session, switch_to_wal
-from .inspection import inspect
-from .location import Location
+from .path import Location
+from .preflight import inspect
 
 logger = logging.getLogger("llmbridge.sqlite")
 
@@ -258,7 +258,7 @@ class SQLiteBackend(StorageBackend, SQLAccess):
 
     async def fold_totals(self, least: int = 1) -> None:
         """Fold the calls that are in no total yet, if there are `least`. It happens by itself and changes no answer."""
-        await self._write_in_slices(partial(totals.fold, least=least))
+        await self._write_in_slices(partial(rollups.fold, least=least))
         self._unfolded = 0
 
     async def list_calls(self, query: CallQuery) -> CallPage:
@@ -272,64 +272,64 @@ class SQLiteBackend(StorageBackend, SQLAccess):
 
         async def purged() -> int:
             await self.fold_totals()  # ahead, so that what is left for the transaction that purges is little
-            await self._write(partial(purging.move_watermark, to=day))
-            return await self._write_in_slices(purging.delete)
+            await self._write(partial(purge.move_watermark, to=day))
+            return await self._write_in_slices(purge.delete)
 
         return await self._errands.to_its_end(purged())
 
     async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
-        return await self._write(partial(rewriting.reprice, changes=changes))
+        return await self._write(partial(reprice.reprice, changes=changes))
 
     async def read_totals(self, cursor: str | None = None) -> TotalsPage:
-        return await self._read(partial(purging.read_totals, cursor=cursor))
+        return await self._read(partial(purge.read_totals, cursor=cursor))
 
     async def write_totals(self, rows: Sequence[TotalsRow], watermark: datetime | None) -> None:
         to = None if watermark is None else to_micros(watermark)
-        await self._write(partial(purging.write_totals, rows=rows, watermark=to))
+        await self._write(partial(purge.write_totals, rows=rows, watermark=to))
 
     async def erase_user(self, origin: str, id_at_origin: str) -> int:
         return await self._errands.to_its_end(
-            self._write_in_slices(partial(rewriting.erase, origin=origin, user=id_at_origin))
+            self._write_in_slices(partial(reprice.erase, origin=origin, user=id_at_origin))
         )
 
     async def check_totals(self, repair: bool = False) -> TotalsReport:
         """As the contract says, a day at a time: the calls of a day that are folded, against its totals."""
         run = self._write if repair else self._read
-        report, day = TotalsReport(), checking.FIRST
-        while (found := await self._read(partial(checking.next_day, start=day))) is not None:
-            one = await run(partial(checking.check_day, day=found, repair=repair))
+        report, day = TotalsReport(), totals_check.FIRST
+        while (found := await self._read(partial(totals_check.next_day, start=day))) is not None:
+            one = await run(partial(totals_check.check_day, day=found, repair=repair))
             report = TotalsReport(
                 report.checked + one.checked, report.wrong + one.wrong, report.repaired + one.repaired
             )
-            day = found + checking.DAY
+            day = found + totals_check.DAY
         return report
 
     async def ping(self) -> None:
         await self._read(lambda session: session.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())
 
     async def execute(self, query: str, *args: Any) -> None:
-        await self._run_statement(query, args, access.nothing)
+        await self._run_statement(query, args, sql_access.nothing)
 
     async def fetch_one(self, query: str, *args: Any) -> dict[str, Any] | None:
-        return await self._run_statement(query, args, access.first)
+        return await self._run_statement(query, args, sql_access.first)
 
     async def fetch_all(self, query: str, *args: Any) -> list[dict[str, Any]]:
-        return await self._run_statement(query, args, access.every)
+        return await self._run_statement(query, args, sql_access.every)
 
     async def fetch_value(self, query: str, *args: Any) -> Any:
-        return await self._run_statement(query, args, access.value)
+        return await self._run_statement(query, args, sql_access.value)
 
     async def execute_and_return_id(self, query: str, *args: Any) -> int:
-        return await self._run_statement(query, args, access.new_id)
+        return await self._run_statement(query, args, sql_access.new_id)
 
     async def _run_statement(self, query: str, args: tuple[Any, ...], read: Callable[[Any], T]) -> T:
         channel = self._open_channel(self._writer)
-        return await channel.run(partial(access.run, query=query, args=args, read=read))
+        return await channel.run(partial(sql_access.run, query=query, args=args, read=read))
 
 
 def _record(session: Session, calls: Sequence[CallRecord], where: str) -> tuple[RecordResult, int]:
     """Store what does not come too late; how it went, and how many calls are in no total yet."""
-    now = totals.state(session)
-    in_time, late = purging.split(calls, now.watermark)
+    now = rollups.state(session)
+    in_time, late = purge.split(calls, now.watermark)
     result = call_rows.insert(session, in_time, where)
-    return replace(result, expired=late), totals.last(session) - now.folded
+    return replace(result, expired=late), rollups.last(session) - now.folded

@@ -9,9 +9,9 @@ from typing import Any
 from llmbridge.storage import EARLIEST, CallPage, CallQuery, CallRecord, RecordRejectedError, RecordResult
 
 from .codec import CALL_COLUMNS, CALL_FIELDS, decode_call, encode_call, to_micros
-from .faults import translate
+from .errors import translate
 from .filters import conditions, define_tag
-from .totals import state
+from .rollups import state
 
 _INSERT = " ".join(
     (

@@ -22,11 +22,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from llmbridge.storage import StorageRefusedError
-from llmbridge.storage.tasks import ended
+from llmbridge.storage.toolkit.shielded import ended
 
 from . import files
-from .faults import primary_code, translate
-from .location import MEMORY, Location
+from .errors import primary_code, translate
+from .path import MEMORY, Location
 
 if TYPE_CHECKING:
     import aiosqlite

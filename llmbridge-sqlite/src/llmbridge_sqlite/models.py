@@ -8,15 +8,7 @@ from datetime import datetime
 
 from llmbridge.storage import LLMModel, ModelPrice, UpsertResult
 
-from .codec import (
-    MODEL_COLUMNS,
-    PRICE_COLUMNS,
-    decode_model,
-    decode_price,
-    encode_model,
-    encode_price,
-    to_micros,
-)
+from .codec import MODEL_COLUMNS, PRICE_COLUMNS, decode_model, decode_price, encode_model, encode_price, to_micros
 
 _MODEL_KEY = ("provider", "model_name")
 _PRICE_KEY = (*_MODEL_KEY, "effective_from")

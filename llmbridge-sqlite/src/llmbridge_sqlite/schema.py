@@ -22,8 +22,8 @@ from importlib.resources.abc import Traversable
 
 from llmbridge.storage import MigrationError, MigrationReport, SchemaOutdatedError, SchemaStatus, SchemaTooNewError
 
-from .faults import primary_code
-from .inspection import inspect
+from .errors import primary_code
+from .preflight import inspect
 
 _FILE = re.compile(r"(\d{3})_[a-z0-9_]+\.sql")
 _HEADER = re.compile(r"-- writable-from: (\d+)\n")

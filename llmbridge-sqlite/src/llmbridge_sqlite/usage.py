@@ -11,11 +11,11 @@ from typing import Any
 
 from llmbridge.storage import EARLIEST, UsageQuery, UsageRow
 from llmbridge.storage.answers import Plan
-from llmbridge.storage.coverage import Uses
+from llmbridge.storage.toolkit.time_cells import Uses
 
 from .codec import from_micros, to_micros
 from .filters import conditions, define_tag, expression
-from .totals import state, sums
+from .rollups import state, sums
 
 _USER_SHEETS = "SELECT origin, id_at_origin, start, sums, failures, histograms FROM llmbridge_user_totals"
 _TIME_SHEETS = "SELECT origin, '', start, sums, failures, histograms FROM llmbridge_totals"

@@ -11,17 +11,18 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
-from llmbridge import recorder, spool
+from llmbridge._recording import batch_writer, spool
+from llmbridge._recording.batch_writer import Entry, Recorder
+from llmbridge._recording.spool_replay import Replay
+from llmbridge._shared import files
 from llmbridge.errors import RecordRejectedError, StorageUnavailableError
-from llmbridge.recorder import Entry, Recorder
-from llmbridge.replay import Replay
 from llmbridge.schemas import CallRecord, RecordStatus
-from llmbridge.storage import RecordResult, private_files
+from llmbridge.storage import RecordResult
 from llmbridge_postgres import calls as postgres_calls
-from llmbridge_postgres import totals as postgres_totals
+from llmbridge_postgres import rollups as postgres_totals
 from llmbridge_sqlite import backend as sqlite_backend
 from llmbridge_sqlite import connection as sqlite_connection
-from llmbridge_sqlite import totals as sqlite_totals
+from llmbridge_sqlite import rollups as sqlite_totals
 
 PATCHES: dict[str, Callable[[], None]] = {}
 
@@ -35,7 +36,7 @@ def apply(name: str | None) -> None:
 @contextmanager
 def applied(name: str) -> Iterator[None]:
     """Give this process a defect for a while."""
-    places: list[Any] = [Recorder, Replay, recorder, spool, sqlite_connection.Session, postgres_calls]
+    places: list[Any] = [Recorder, Replay, batch_writer, spool, sqlite_connection.Session, postgres_calls]
     before = [dict(vars(place)) for place in places]
     apply(name)
     try:
@@ -153,7 +154,7 @@ def spool_not_synced() -> None:
 
 @patch
 def folders_not_synced() -> None:
-    private_files._sync_folder = lambda folder: None
+    files._sync_folder = lambda folder: None
 
 
 @patch
@@ -171,12 +172,12 @@ def no_migration_lock() -> None:
 
 @patch
 def dropped_future() -> None:
-    answer = recorder._answer
+    answer = batch_writer._answer
 
     def all_but_one(entries: Sequence[Entry], outcome: RecordStatus) -> int:
         return answer(entries[:-1] if len(entries) > 3 else entries, outcome)
 
-    recorder._answer = all_but_one
+    batch_writer._answer = all_but_one
 
 
 @patch
@@ -250,4 +251,4 @@ def left_in_memory_at_the_end() -> None:
         self._fail(self._unsettled(), StorageUnavailableError("the recorder was stopped"))
 
     Recorder._stopped = tell  # type: ignore[method-assign]
-    recorder._save_what_is_left = lambda *_: None
+    batch_writer._save_what_is_left = lambda *_: None

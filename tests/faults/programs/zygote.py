@@ -21,7 +21,7 @@ from calls import numbered
 
 import llmbridge_postgres.backend  # noqa: F401
 import llmbridge_sqlite.backend  # noqa: F401
-from llmbridge.pricing import load_prices
+from llmbridge._pricing.price_book import load_prices
 
 numbered(0).model_dump_json()
 asyncio.run(load_prices())

@@ -23,7 +23,7 @@ from llmbridge.storage import (
 from llmbridge.storage.memory import MemoryBackend
 from llmbridge.testing.copying import CopyContract
 from llmbridge.testing.purging import PurgeContract
-from llmbridge.testing.rewriting import RewritingContract
+from llmbridge.testing.reprice_and_erase import RewritingContract
 from llmbridge.testing.usage import UsageContract
 
 

@@ -11,6 +11,6 @@ def main(args: Sequence[str] | None = None) -> int:
     0: done. 1: the operation failed. 2: a mistake in what was asked. 130: interrupted.
     """
     from .app import app
-    from .outcome import run
+    from .exit_codes import run
 
     return run(app, args)

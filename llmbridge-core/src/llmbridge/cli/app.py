@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from . import calls, catalog, chat, models, output, prices, reprice, setup, storage, upkeep, usage
-from .outcome import UserError
+from . import output
+from .commands import calls, catalog, chat, models, prices, reprice, setup, storage, upkeep, usage
+from .exit_codes import UserError
+from .options import Database, Json, Plugin, Settings
 from .parser import Group
-from .settings import Database, Json, Plugin, Settings
 
 EPILOG = "\n\n".join(
     (

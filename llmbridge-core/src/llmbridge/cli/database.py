@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from ..errors import LLMBridgeError
 from . import output
-from .outcome import UserError
-from .settings import Settings
+from .exit_codes import UserError
+from .options import Settings
 
 if TYPE_CHECKING:
     from ..db import LLMDatabase

@@ -166,7 +166,7 @@ def _is_unicode() -> bool:
 
 
 def _jsonable(value: Any) -> Any:
-    from ..money import text
+    from .._shared.money import text
 
     match value:
         case Decimal():

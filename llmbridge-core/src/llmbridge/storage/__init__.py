@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ..compact import encode_json
+from .._shared.json_text import encode_json
+from .._shared.money import from_units, to_units
+from .._shared.options import check_options
 from ..errors import (
     InvalidStorageURLError,
     LLMBridgeError,
@@ -18,8 +20,6 @@ from ..errors import (
     UnsupportedOperationError,
     WrongLoopError,
 )
-from ..money import from_units, to_units
-from ..options import check_options
 from ..schemas import CallRecord, LLMModel
 from .base import SQLAccess, StorageBackend
 from .types import (

@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from ..money import from_units
-from .coverage import EPOCH, GRAINS, SECOND, USER_GRAINS, Coverage, cover, micros
+from .._shared.money import from_units
 from .reference import none_first, purged_detail, too_fine
 from .sheets import counts, full, split
+from .toolkit.time_cells import EPOCH, GRAINS, SECOND, USER_GRAINS, Coverage, cover, micros
 from .types import UsageQuery, UsageRow, usage_row
 
 _LINE_FIELDS = ("provider", "model_name", "status")

@@ -11,8 +11,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from .._shared.money import from_units, to_units
 from ..errors import PurgedDetailError
-from ..money import from_units, to_units
 from ..schemas import CallRecord
 from .histogram import bucket
 from .types import EARLIEST, TAG_PREFIX, Grain, TotalsRow, UsageQuery, UsageRow

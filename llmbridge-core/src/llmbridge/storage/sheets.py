@@ -31,11 +31,11 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from ..compact import encode_json
-from ..money import from_units, to_units
-from .coverage import EPOCH, GRAINS, SECOND, USER_GRAINS, micros
+from .._shared.json_text import encode_json
+from .._shared.money import from_units, to_units
 from .reference import GRAINS as KEPT
 from .reference import NEVER_PRICED
+from .toolkit.time_cells import EPOCH, GRAINS, SECOND, USER_GRAINS, micros
 from .types import Grain, TotalsRow, UsageRow
 
 #: What a line counts, in units of 1e-12 dollar and ms. What a failed call seldom has comes last.

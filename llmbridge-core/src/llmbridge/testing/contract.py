@@ -10,7 +10,7 @@ from .listing import ListingContract
 from .models import ModelContract
 from .outage import OutageContract
 from .purging import PurgeContract
-from .rewriting import RewritingContract
+from .reprice_and_erase import RewritingContract
 from .sql import SQLContract
 from .usage import UsageContract
 

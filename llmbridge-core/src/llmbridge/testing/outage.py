@@ -17,8 +17,8 @@ from ..storage.types import UsageQuery
 from .comparison import assert_same
 from .harness import Harness, Store
 from .lifecycle import METHODS
+from .not_proven import not_proven
 from .records import make_call
-from .unproven import not_proven
 
 #: Seconds after which a call that neither works nor fails is taken to hang.
 _PATIENCE = 120

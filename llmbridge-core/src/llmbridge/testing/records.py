@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from ..money import from_units
+from .._shared.money import from_units
 from ..schemas import CallRecord, CallStatus, CostReason, LLMModel
 from ..storage.reference import CELL_KEYS, GRAINS, summarize
 from ..storage.types import Grain, TotalsRow, UsageQuery

@@ -1,0 +1,1 @@
+"""One call to a model: attempts, retries, streaming and the outcome."""

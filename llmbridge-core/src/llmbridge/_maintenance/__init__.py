@@ -1,0 +1,1 @@
+"""Long-running operations on stored calls: purge, erase, reprice, copy, check of the totals."""

@@ -1,0 +1,151 @@
+"""New costs for recorded calls: which calls get one, and what that makes of the sums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from .._pricing.price_book import PriceBook, list_used
+from .._records.validation import check_amount
+from .._shared.money import from_units, to_units
+from ..schemas import CallRecord
+from ..storage.reference import NEVER_PRICED
+from ..storage.types import CostChange
+
+#: Sources of a cost that no price list decides.
+_GIVEN = ("caller", "provider")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReprice:
+    """What repricing made of the calls of one model; costs are dollars, exact, over all that were examined."""
+
+    provider: str
+    model_name: str
+    examined: int
+    changed: int
+    unpriced_before: int
+    unpriced_after: int
+    cost_before: Decimal
+    cost_after: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class RepriceReport:
+    """What repricing did, or with `dry_run` would do.
+
+    Of the calls `examined`, `changed` got another cost. `given` had theirs from the caller or the vendor, and
+    `without_price` are of models that have no price now: both were left alone. The two costs (dollars, exact) are
+    those of all calls examined. `models` are ordered by provider and name.
+    """
+
+    dry_run: bool
+    examined: int
+    changed: int
+    given: int
+    without_price: int
+    cost_before: Decimal
+    cost_after: Decimal
+    models: tuple[ModelReprice, ...]
+
+
+class Repricing:
+    """Decides on pages of calls, and counts."""
+
+    def __init__(self, prices: PriceBook, priced_as: Mapping[str, str], at: datetime) -> None:
+        self._prices = prices
+        self._priced_as = priced_as
+        self._at = at
+        self._given = 0
+        self._without_price = 0
+        self._models: dict[tuple[str, str], _Tally] = {}
+
+    def changes(self, calls: Iterable[CallRecord]) -> list[CostChange]:
+        """The changes that these calls need.
+
+        :raises RecordRejectedError: the new cost of one is more than can be recorded
+        """
+        found = [self._change(call) for call in calls]
+        return [change for change in found if change is not None]
+
+    def report(self, *, dry_run: bool) -> RepriceReport:
+        """What was decided so far."""
+        models = [self._models[key].report(*key) for key in sorted(self._models)]
+        return RepriceReport(
+            dry_run,
+            sum(model.examined for model in models),
+            sum(model.changed for model in models),
+            self._given,
+            self._without_price,
+            from_units(sum(tally.before for tally in self._models.values())),
+            from_units(sum(tally.after for tally in self._models.values())),
+            tuple(models),
+        )
+
+    def _change(self, call: CallRecord) -> CostChange | None:
+        change = self._decide(call)
+        tally = self._models.setdefault((call.provider, call.model_name), _Tally())
+        if change is None:
+            tally.count(call, call.estimated_cost, call.cost_reason)
+        else:
+            tally.changed += 1
+            tally.count(call, change.cost, change.cost_reason)
+        return change
+
+    def _decide(self, call: CallRecord) -> CostChange | None:
+        """The call's new cost; None where it keeps the one it has."""
+        if call.cost_source in _GIVEN:
+            self._given += 1
+            return None
+        if call.cost_reason in NEVER_PRICED:
+            return None
+        listed = list_used(call.price_version)
+        if listed is None and call.cost_source != "prices":
+            listed = self._priced_as.get(call.provider)
+        price = self._prices.price(call.provider, call.model_name, call, call.called_at, priced_as=listed)
+        if price.reason == "unknown_model":
+            self._without_price += 1
+            return None
+        if (price.cost, price.reason) == (call.estimated_cost, call.cost_reason):
+            return None
+        check_amount(f"the new cost of call {call.id} to {call.provider}:{call.model_name}", price.cost)
+        return CostChange(call.id, price.cost, price.source, price.reason, price.version, self._at)
+
+
+@dataclass(slots=True)
+class _Tally:
+    examined: int = 0
+    changed: int = 0
+    before: int = 0
+    after: int = 0
+    unpriced_before: int = 0
+    unpriced_after: int = 0
+
+    def count(self, call: CallRecord, cost: Decimal | None, reason: str | None) -> None:
+        self.examined += 1
+        self.before += _units(call.estimated_cost)
+        self.after += _units(cost)
+        self.unpriced_before += _is_unpriced(call.estimated_cost, call.cost_reason)
+        self.unpriced_after += _is_unpriced(cost, reason)
+
+    def report(self, provider: str, model_name: str) -> ModelReprice:
+        return ModelReprice(
+            provider,
+            model_name,
+            self.examined,
+            self.changed,
+            self.unpriced_before,
+            self.unpriced_after,
+            from_units(self.before),
+            from_units(self.after),
+        )
+
+
+def _units(cost: Decimal | None) -> int:
+    return 0 if cost is None else to_units(cost)
+
+
+def _is_unpriced(cost: Decimal | None, reason: str | None) -> bool:
+    return cost is None and reason not in NEVER_PRICED

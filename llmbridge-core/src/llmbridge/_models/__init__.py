@@ -1,0 +1,1 @@
+"""Models that the database knows, and the bundled catalog."""

@@ -1,0 +1,1 @@
+"""Prices: rate cards, own prices and the data of genai-prices."""

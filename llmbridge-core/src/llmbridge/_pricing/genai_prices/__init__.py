@@ -1,0 +1,1 @@
+"""Prices from the data of genai-prices. The only package that imports it."""

@@ -1,0 +1,255 @@
+"""Rate cards made from the data of genai-prices, each once per model and price period."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from difflib import get_close_matches
+from functools import cache
+from typing import TYPE_CHECKING
+
+from ..._shared.money import CONTEXT, parse
+from ..rate_cards import RateCard, Rates, decimal_places
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo, Provider, TieredPrices
+    from genai_prices.types import ModelPrice as GenaiPrice
+
+#: Vendors that genai-prices lists under another id than the one they are called by. Its own loose matching is not
+#: used: it would take any name with "openai" in it for OpenAI.
+VENDOR_IDS = {
+    "azure-openai": "azure",
+    "azure-responses": "azure",
+    "bedrock": "aws",
+    "bedrock-mantle": "aws",
+    "gemini": "google",
+    "google-cloud": "google",
+    "google-gla": "google",
+    "google-vertex": "google",
+    "grok": "x-ai",
+    "mistralai": "mistral",
+    "moonshot": "moonshotai",
+    "openai-chat": "openai",
+    "openai-responses": "openai",
+    "together-ai": "together",
+    "together_ai": "together",
+    "vertex": "google",
+    "voyage": "voyageai",
+    "xai": "x-ai",
+}
+
+#: Models looked up that are remembered; names come from callers, so there may be any number of them.
+_MOST_MODELS = 4096
+
+#: Most decimal places of a rate; published ones have those of a float.
+_MOST_DECIMALS = 30
+
+_FREE = Decimal(0)
+_ALWAYS = (0, 0)
+
+
+class RateCards:
+    """The rate cards of one edition of genai-prices' data, which `version` names, each made once per model and price
+    period."""
+
+    def __init__(self, providers: Iterable[Provider], version: str) -> None:
+        self._providers = list(providers)
+        self._by_id = {provider.id: provider for provider in self._providers}
+        self.version = version
+        self._models: dict[tuple[str, str], _PricedModel | None] = {}
+
+    def get(self, vendor: str, model_name: str, at: datetime) -> RateCard | None:
+        """The card in force at `at` (UTC); None for a vendor or model that the data does not have.
+
+        Only the vendor's own list is searched, and those that the data names as resold by it (Azure: OpenAI).
+        """
+        key = (vendor, model_name)
+        try:
+            model = self._models[key]
+        except KeyError:
+            model = self._find(vendor, model_name)
+            if len(self._models) >= _MOST_MODELS:
+                self._models.clear()
+            self._models[key] = model
+        return None if model is None else model.card(at)
+
+    def check(self) -> None:
+        """Make every card once, and every expression that models are found by.
+
+        :raises ValueError: the data cannot price; the text names the model and says what is wrong
+        """
+        for provider in self._providers:
+            for model in provider.models:
+                try:
+                    _check(model, self.version)
+                except (ValueError, ArithmeticError) as error:
+                    raise ValueError(f"{provider.id}:{model.id}: {error}") from error
+
+    def check_list(self, vendor: str) -> None:
+        """:raises ValueError: the data has no list of this vendor"""
+        if self._list(vendor) is None:
+            close = get_close_matches(vendor.lower(), [*self._by_id, *VENDOR_IDS], n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"{self.version} has no price list of a vendor {vendor!r}{hint}")
+
+    def _list(self, vendor: str) -> Provider | None:
+        name = vendor.lower()
+        return self._by_id.get(VENDOR_IDS.get(name, name))
+
+    def _find(self, vendor: str, model_name: str) -> _PricedModel | None:
+        provider = self._list(vendor)
+        if provider is None:
+            return None
+        found = provider.find_model(model_name, all_providers=self._providers)
+        if found is None or found.prices == []:
+            return None
+        return _PricedModel(found, self.version)
+
+
+class _PricedModel:
+    """One model and its price periods, cut at the UTC dates and times of day where its prices may change."""
+
+    def __init__(self, model: ModelInfo, version: str) -> None:
+        from genai_prices.types import StartDateConstraint, TimeOfDateConstraint
+
+        self._model = model
+        self._version = version
+        self._dates: list[date] = []
+        self._times: list[time] = []
+        self._known_periods = True
+        self._cards: dict[tuple[int, int], RateCard] = {}
+        conditions: list[object] = (
+            [price.constraint for price in model.prices] if isinstance(model.prices, list) else []
+        )
+        for constraint in conditions:
+            if isinstance(constraint, StartDateConstraint):
+                self._dates.append(constraint.start_date)
+            elif isinstance(constraint, TimeOfDateConstraint):
+                self._times += [_utc(constraint.start_time), _utc(constraint.end_time)]
+            elif constraint is not None:
+                self._known_periods = False
+        self._dates.sort()
+        self._times.sort()
+
+    def card(self, at: datetime) -> RateCard:
+        if not self._known_periods:
+            return _card(self._model.get_prices(at), self._version)
+        dates, times = self._dates, self._times
+        period = (
+            (bisect_right(dates, at.date()) if dates else 0, bisect_right(times, at.time()) if times else 0)
+            if dates or times
+            else _ALWAYS
+        )
+        card = self._cards.get(period)
+        if card is None:
+            card = self._cards[period] = _card(self._model.get_prices(at), self._version)
+        return card
+
+
+@cache
+def bundled() -> RateCards:
+    """The cards of the installed genai-prices. The first call takes up to a second; nothing is ever fetched."""
+    from importlib.metadata import version
+
+    from genai_prices.data import providers
+
+    return RateCards(providers, f"genai-prices {version('genai-prices')}")
+
+
+def _check(model: ModelInfo, version: str) -> None:
+    for expression in _expressions(model.match):
+        try:
+            re.compile(expression)
+        except re.error as error:
+            raise ValueError(f"{expression!r} is no regular expression: {error}") from error
+    prices = [one.prices for one in model.prices] if isinstance(model.prices, list) else [model.prices]
+    for price in prices:
+        for name, rate in vars(price).items():
+            for amount in _amounts(rate):
+                _check_rate(name, amount)
+        _card(price, version)
+
+
+def _check_rate(name: str, rate: Decimal) -> None:
+    try:
+        amount = parse(rate)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if amount < 0:
+        raise ValueError(f"{name} is negative")
+    if decimal_places(rate) > _MOST_DECIMALS:
+        raise ValueError(f"{name} has more than {_MOST_DECIMALS} decimal places")
+
+
+def _amounts(rate: Decimal | TieredPrices | None) -> list[Decimal]:
+    if rate is None or isinstance(rate, Decimal):
+        return [] if rate is None else [rate]
+    return [rate.base, *(tier.price for tier in rate.tiers)]
+
+
+def _expressions(match: object) -> Iterator[str]:
+    """The regular expressions in a rule that models are found by, and in the rules that it is made of."""
+    from genai_prices.types import ClauseRegex
+
+    if isinstance(match, ClauseRegex):
+        yield match.regex
+        return
+    for part in vars(match).values():
+        for rule in part if isinstance(part, list) else ():
+            yield from _expressions(rule)
+
+
+def _utc(at: time) -> time:
+    """A time of day as genai-prices reads it: in UTC unless it has an offset."""
+    if at.tzinfo is None:
+        return at
+    return datetime.combine(date(1970, 1, 1), at).astimezone(UTC).time()
+
+
+def _card(price: GenaiPrice, version: str) -> RateCard:
+    from genai_prices.types import TieredPrices
+
+    tiered = (rate for rate in vars(price).values() if isinstance(rate, TieredPrices))
+    steps = {tier.start for rate in tiered for tier in rate.tiers}
+    thresholds = tuple(sorted(steps))
+    prompts = (0, *(threshold + 1 for threshold in thresholds))
+    return RateCard("prices", version, tuple(_rates(price, prompt) for prompt in prompts), thresholds)
+
+
+def _rates(price: GenaiPrice, prompt_tokens: int) -> Rates:
+    """The rates for one size of prompt, with genai-prices' rules for what a price does not list.
+
+    Tokens without a rate of their own are paid as the kind they belong to (those that a cache keeps for an hour as all
+    others written to it; Anthropic's list has both, 2 and 1.25 times the input), and a kind that is not listed is not
+    charged; but where only other things are charged (hours of audio, pages), tokens say nothing about the cost.
+    """
+    listed = {name for name, rate in vars(price).items() if rate is not None}
+    if listed and not any(name.endswith("_mtok") or name == "requests_kcount" for name in listed):
+        return Rates()
+
+    def rate(name: str, otherwise: Decimal) -> Decimal:
+        value = getattr(price, name)
+        return otherwise if value is None else _at(value, prompt_tokens)
+
+    input_rate = rate("input_mtok", _FREE)
+    output_rate = rate("output_mtok", _FREE)
+    write_rate = rate("cache_write_mtok", input_rate)
+    return Rates(
+        input=input_rate,
+        output=output_rate,
+        cache_read=rate("cache_read_mtok", input_rate),
+        cache_write=write_rate,
+        cache_write_1h=rate("cache_write_1h_mtok", write_rate),
+        reasoning=rate("output_reasoning_mtok", output_rate),
+        request=rate("requests_kcount", _FREE).scaleb(-3, context=CONTEXT),
+    )
+
+
+def _at(rate: Decimal | TieredPrices, prompt_tokens: int) -> Decimal:
+    if isinstance(rate, Decimal):
+        return rate
+    reached = [tier.price for tier in rate.tiers if prompt_tokens > tier.start]
+    return reached[-1] if reached else rate.base

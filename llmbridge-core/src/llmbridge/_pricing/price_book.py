@@ -1,0 +1,189 @@
+"""From the tokens of a call and a rate card to its exact cost."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from decimal import Decimal
+from operator import mul
+from typing import NamedTuple, Protocol
+
+from .._shared.money import from_units
+from ..schemas import CostReason, CostSource
+from ..storage.types import ModelPrice
+from .genai_prices import editions
+from .rate_cards import RateCard, Rates
+
+
+class Tokens(Protocol):
+    """Counts of tokens as in TokenUsage and CallRecord; None is not measured."""
+
+    @property
+    def prompt_tokens(self) -> int | None: ...
+    @property
+    def completion_tokens(self) -> int | None: ...
+    @property
+    def cache_read_tokens(self) -> int | None: ...
+    @property
+    def cache_write_tokens(self) -> int | None: ...
+    @property
+    def cache_write_1h_tokens(self) -> int | None: ...
+    @property
+    def reasoning_tokens(self) -> int | None: ...
+
+
+class Price(NamedTuple):
+    """What a call costs, in dollars rounded half-even to 1e-12, or None with the `reason`.
+
+    The rates are the dollars per million tokens that were used for uncached input and for output, exact to 1e-12, or
+    None where a row cannot hold them: 9,000,000 and more. `version` is the edition of the price data, with the vendor
+    whose list applied where that is another than the one called, or for an own price the time from which it is in
+    force.
+    """
+
+    cost: Decimal | None = None
+    source: CostSource | None = None
+    reason: CostReason | None = None
+    input_rate: Decimal | None = None
+    output_rate: Decimal | None = None
+    version: str | None = None
+
+
+_UNMEASURED = Price(reason="unmeasured_usage")
+_UNKNOWN = Price(reason="unknown_model")
+_MISSING = Price(reason="missing_rate")
+
+#: Between the edition of the price data and the vendor whose list applied.
+_LIST_OF = ", list of "
+
+
+class PriceBook:
+    """The prices that calls are charged at: own ones first, then those of genai-prices.
+
+    An own price belongs to exactly one provider and model name and is in force from its `effective_from`,
+    inclusive, until that of the next one. Of two with the same key the last given wins. One without any rate withdraws
+    the one before: from then on prices are those of genai-prices.
+    """
+
+    def __init__(self, own: Iterable[ModelPrice] = ()) -> None:
+        self.replace_own(own)
+
+    def replace_own(self, prices: Iterable[ModelPrice]) -> None:
+        """Forget the own prices there are and take these."""
+        by_model: dict[tuple[str, str], dict[datetime, RateCard | None]] = {}
+        for price in prices:
+            by_model.setdefault((price.provider, price.model_name), {})[price.effective_from] = _own_card(price)
+        self._own = {model: _Dated(cards) for model, cards in by_model.items()}
+
+    def price(
+        self,
+        provider: str,
+        model_name: str,
+        usage: Tokens | None,
+        at: datetime,
+        *,
+        priced_as: str | None = None,
+    ) -> Price:
+        """The cost of a call made at `at` (an aware time).
+
+        `priced_as` is the vendor whose list applies where there is no own price (None: `provider` itself).
+        Usage is unmeasured when input or output is, and when its counts contradict each other: one is negative,
+        or the subsets are more than the whole. Tokens of a kind that did not occur need no rate.
+        """
+        if usage is None:
+            return _UNMEASURED
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        if prompt is None or completion is None:
+            return _UNMEASURED
+        read = usage.cache_read_tokens or 0
+        written_1h = usage.cache_write_1h_tokens or 0
+        written = (usage.cache_write_tokens or 0) - written_1h
+        reasoning = usage.reasoning_tokens or 0
+        counts = (prompt - read - written - written_1h, completion - reasoning, read, written, written_1h, reasoning)
+        if min(counts) < 0:
+            return _UNMEASURED
+
+        card = self.rates(provider, model_name, at, priced_as=priced_as)
+        if card is None:
+            return _UNKNOWN
+        rates = card.rates(prompt)
+        cost = _cost(rates, counts)
+        if cost is None:
+            return _MISSING
+        version = card.version
+        if priced_as is not None and priced_as != provider and card.source == "prices":
+            version += f"{_LIST_OF}{priced_as}"
+        return Price(cost, card.source, None, *rates.recorded, version)
+
+    def rates(self, provider: str, model_name: str, at: datetime, *, priced_as: str | None = None) -> RateCard | None:
+        """The rate card in force at `at` (an aware time); None when the model is unknown."""
+        if at.tzinfo is not UTC:
+            if at.utcoffset() is None:
+                raise ValueError(f"{at!r} has no time zone")
+            at = at.astimezone(UTC)
+        own = self._own.get((provider, model_name)) if self._own else None
+        card = own.card(at) if own is not None else None
+        if card is not None:
+            return card
+        return editions.current().get(priced_as or provider, model_name, at)
+
+
+async def load_prices() -> None:
+    """Have the price data in force in memory, on a thread of its own: some hundred milliseconds of work at first, and
+    now and then a look whether a newer edition was fetched."""
+    if not editions.is_fresh():
+        await asyncio.to_thread(editions.refresh)
+
+
+def list_used(price_version: str | None) -> str | None:
+    """The vendor whose list priced a call, by its price_version; None where it was that of the vendor called."""
+    return (price_version or "").partition(_LIST_OF)[2] or None
+
+
+class _Dated:
+    """The own prices of one model in order of time; None where they were withdrawn."""
+
+    def __init__(self, cards: dict[datetime, RateCard | None]) -> None:
+        self._starts = sorted(cards)
+        self._cards = [cards[start] for start in self._starts]
+
+    def card(self, at: datetime) -> RateCard | None:
+        begun = bisect_right(self._starts, at)
+        return self._cards[begun - 1] if begun else None
+
+
+def _own_card(price: ModelPrice) -> RateCard | None:
+    rates = Rates(
+        input=price.input,
+        output=price.output,
+        cache_read=price.cache_read,
+        cache_write=price.cache_write,
+        cache_write_1h=price.cache_write_1h,
+        reasoning=price.output,
+    )
+    if rates == Rates():
+        return None
+    return RateCard("own_prices", price.effective_from.astimezone(UTC).isoformat(), (rates,))
+
+
+def _cost(rates: Rates, counts: tuple[int, int, int, int, int, int]) -> Decimal | None:
+    """Dollars for so many tokens: fresh input, answer, cache reads, cache writes, those for an hour, reasoning.
+
+    None when a rate that is needed is not known.
+    """
+    if rates.input is None and rates.output is None:
+        return None
+    for kind in rates.unknown:
+        if counts[kind]:
+            return None
+    shares = sum(map(mul, counts, rates.shares), rates.request_shares)
+    return from_units(shares if rates.shares_per_unit == 1 else _divide(shares, rates.shares_per_unit))
+
+
+def _divide(shares: int, shares_per_unit: int) -> int:
+    """Whole units, rounded half-even."""
+    units, rest = divmod(shares, shares_per_unit)
+    beyond_half = 2 * rest - shares_per_unit
+    return units + (beyond_half > 0 or (beyond_half == 0 and units % 2))

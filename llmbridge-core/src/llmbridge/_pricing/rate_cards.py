@@ -1,0 +1,81 @@
+"""Rate cards: what a provider asks for tokens at one time."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Literal
+
+from .._shared.money import CONTEXT, parse
+
+_FREE = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Dollars per million tokens of each kind, and dollars per request. A rate of None is not known.
+
+    `cache_write_1h` is for what a cache keeps for an hour, `cache_write` for all else that is written to one.
+
+    `shares` are the same rates as whole numbers, in the order input, output, cache_read, cache_write, cache_write_1h,
+    reasoning: each is how many shares of a unit (1e-12 dollar) one token costs, where a unit has `shares_per_unit` of
+    them; `unknown` are the indices of those without a rate. `recorded` is what a call keeps of them: input and output,
+    exact to 1e-12, None for what no column holds.
+    """
+
+    input: Decimal | None = None
+    output: Decimal | None = None
+    cache_read: Decimal | None = None
+    cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
+    reasoning: Decimal | None = None
+    request: Decimal = _FREE
+    shares: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    unknown: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    request_shares: int = field(init=False, repr=False, compare=False)
+    shares_per_unit: int = field(init=False, repr=False, compare=False)
+    recorded: tuple[Decimal | None, Decimal | None] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        rates = (self.input, self.output, self.cache_read, self.cache_write, self.cache_write_1h, self.reasoning)
+        # A dollar per million tokens is 10**6 units per token.
+        finest = max(
+            0, *(decimal_places(rate) - 6 for rate in rates if rate is not None), decimal_places(self.request) - 12
+        )
+        shares = tuple(0 if rate is None else int(rate.scaleb(6 + finest, CONTEXT)) for rate in rates)
+        object.__setattr__(self, "shares", shares)
+        object.__setattr__(self, "unknown", tuple(kind for kind, rate in enumerate(rates) if rate is None))
+        object.__setattr__(self, "request_shares", int(self.request.scaleb(12 + finest, CONTEXT)))
+        object.__setattr__(self, "shares_per_unit", 10**finest)
+        object.__setattr__(self, "recorded", (_recorded(self.input), _recorded(self.output)))
+
+
+@dataclass(frozen=True, slots=True)
+class RateCard:
+    """The rates of one model at one time.
+
+    `bands` are by size of the prompt: a call pays all its tokens at `bands[i]`, i being how many of `thresholds`
+    (tokens, rising) its prompt is longer than. `version` says which data or which own price this is.
+    """
+
+    source: Literal["prices", "own_prices"]
+    version: str
+    bands: tuple[Rates, ...]
+    thresholds: tuple[int, ...] = ()
+
+    def rates(self, prompt_tokens: int = 0) -> Rates:
+        """The rates for a prompt of that many tokens, cached ones included."""
+        return self.bands[bisect_left(self.thresholds, prompt_tokens)] if self.thresholds else self.bands[0]
+
+
+def _recorded(rate: Decimal | None) -> Decimal | None:
+    try:
+        return None if rate is None else parse(rate)
+    except ValueError:
+        return None
+
+
+def decimal_places(rate: Decimal) -> int:
+    """How many decimal places `rate` has; 0 or less for a whole number."""
+    return -int(rate.as_tuple().exponent)

@@ -1,0 +1,105 @@
+"""From what a caller knows of a call to its complete record: id, time, total, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from .._pricing.price_book import PriceBook
+from .._records.canonical import convert
+from .._records.fast_path import in_full
+from .._records.fields import INT64
+from .._records.validation import check_amount, check_count
+from .._shared.ids import new_id
+from .._shared.money import MAX_DOLLARS, MIN_DOLLARS
+from .._shared.text import hash_prompt
+from ..schemas import CallRecord
+
+#: Parameters of upstream's `record_api_call` that have no column: they go to the metadata when set.
+_PARAMETERS = (
+    "top_p",
+    "stop_sequences",
+    "json_mode",
+    "response_format",
+    "seed",
+    "tool_choice",
+    "parallel_tool_calls",
+)
+_FIELDS = frozenset(CallRecord.model_fields)
+_REFUSED = ("error", "rate_limited")
+
+
+def complete(given: Mapping[str, Any], prices: PriceBook, priced_as: str | None = None) -> CallRecord:
+    """The canonical record of the fields that the caller gave, with what is missing filled in.
+
+    A call without a cost and without a reason for that is priced; `priced_as` is the vendor whose list applies
+    (None: the call's own).
+
+    :raises TypeError: a field that neither CallRecord nor upstream's `record_api_call` has
+    :raises RecordRejectedError: it can never be stored
+    """
+    values = in_full(given)
+    if values is None:
+        given = _own_fields(dict(given))
+        values = in_full(given) or convert({"id": new_id(), "called_at": datetime.now(UTC), **given})
+    if values["id"] is None:
+        values["id"] = new_id()
+    if values["called_at"] is None:
+        values["called_at"] = datetime.now(UTC)
+    _count(values, given)
+    record = CallRecord.from_values(values)
+    if values["estimated_cost"] is not None:
+        values["cost_source"], values["cost_reason"] = values["cost_source"] or "caller", None
+    elif values["cost_reason"] is None:
+        _charge(values, record, prices, priced_as)
+    return record
+
+
+def _own_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of CallRecord that fields with some of upstream's stand for."""
+    prompt = fields.pop("system_prompt", None)
+    if prompt is not None:
+        fields.setdefault("system_prompt_hash", hash_prompt(str(prompt)))
+    parameters = {name: value for name in _PARAMETERS if not _is_unset(value := fields.pop(name, None))}
+    if parameters:
+        fields["metadata"] = {**parameters, **(fields.get("metadata") or {})}
+    unknown = fields.keys() - _FIELDS
+    if unknown:
+        raise TypeError(f"record_api_call() has no parameter {', '.join(sorted(unknown))}")
+    return fields
+
+
+def _is_unset(value: Any) -> bool:
+    return value is None or value is False
+
+
+def _count(values: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Say who counted, where the caller did not, and the total of what was counted."""
+    prompt, completion = values["prompt_tokens"], values["completion_tokens"]
+    if "usage_source" not in given:
+        values["usage_source"] = "none" if prompt is None and completion is None else "provider"
+    if values["total_tokens"] is None and prompt is not None and completion is not None:
+        total = prompt + completion
+        values["total_tokens"] = total if total < INT64 else check_count("total_tokens", total)
+
+
+def _charge(values: dict[str, Any], call: CallRecord, prices: PriceBook, priced_as: str | None) -> None:
+    """Price a call, of which these are the values."""
+    if values["usage_source"] == "synthetic":
+        values["cost_reason"] = "synthetic"
+        return
+    if values["status"] in _REFUSED and values["prompt_tokens"] is None and values["completion_tokens"] is None:
+        values["cost_reason"] = "not_billed"
+        return
+    cost, source, reason, input_rate, output_rate, version = prices.price(
+        values["provider"], values["model_name"], call, values["called_at"], priced_as=priced_as
+    )
+    if cost is not None and not MIN_DOLLARS < cost < MAX_DOLLARS:
+        check_amount("estimated_cost", cost)
+    values["estimated_cost"] = cost
+    values["cost_source"] = source
+    values["cost_reason"] = reason
+    values["dollars_per_million_tokens_input_used"] = input_rate
+    values["dollars_per_million_tokens_output_used"] = output_rate
+    values["price_version"] = version

@@ -1,0 +1,1 @@
+"""Call records: their fields, their validation and their canonical form."""

@@ -1,0 +1,165 @@
+"""Checks of single values of a record; each returns the value in storable form."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from .._shared import money
+from .._shared.json_text import encode_json
+from .._shared.text import storable
+from ..errors import RecordRejectedError
+from ..storage.types import LATEST
+from .fields import INT64, MAX_METADATA_BYTES, MAX_NAME
+
+
+def check_name(field: str, name: str) -> str:
+    """A required name in storable form.
+
+    :raises RecordRejectedError: it is no text, empty, or longer than 255 characters
+    """
+    if not isinstance(name, str):
+        raise RecordRejectedError(f"{field} must be text, not {type(name).__name__}")
+    if not name:
+        raise RecordRejectedError(f"{field} is empty")
+    if len(name) > MAX_NAME:
+        raise RecordRejectedError(f"{field} has {len(name)} characters; at most {MAX_NAME}")
+    return storable(name)
+
+
+def check_user(id_at_origin: str | None) -> str | None:
+    """An id_at_origin in storable form; an empty one is None.
+
+    :raises RecordRejectedError: it is no text, or longer than 255 characters
+    """
+    return check_name("id_at_origin", id_at_origin) if id_at_origin not in (None, "") else None
+
+
+def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Metadata in storable form.
+
+    :raises RecordRejectedError: keys that are no text, values that are no JSON, more than 8 KiB
+    """
+    if metadata is None:
+        return None
+    if not isinstance(metadata, dict):
+        raise RecordRejectedError(f"metadata must be a dict, not {type(metadata).__name__}")
+    try:
+        clean: dict[str, Any] = _json_value(metadata)
+        size = len(encode_json(clean).encode())
+    except RecursionError:
+        raise RecordRejectedError("metadata is nested too deeply") from None
+    if size > MAX_METADATA_BYTES:
+        raise RecordRejectedError(f"metadata takes {size} bytes as JSON; at most {MAX_METADATA_BYTES}")
+    return clean
+
+
+def check_amount(field: str, amount: Decimal | float | str | None) -> Decimal | None:
+    """An amount of dollars, exact to 1e-12; None stays None.
+
+    :raises RecordRejectedError: no number, not finite, or not below 9,000,000 dollars in absolute value
+    """
+    if amount is None:
+        return None
+    try:
+        return money.parse(amount)
+    except ValueError as error:
+        raise RecordRejectedError(f"{field}: {error}") from None
+
+
+def check_count(field: str, count: int) -> int:
+    """A count that fits 64 bits.
+
+    :raises RecordRejectedError: it does not, or is negative
+    """
+    check_range(field, count, least=0)
+    return count
+
+
+def check_integer(field: str, number: int | None) -> int | None:
+    """An integer of 64 bits; None stays None.
+
+    :raises RecordRejectedError: it does not fit
+    """
+    check_range(field, number, least=-INT64)
+    return number
+
+
+def check_finite(field: str, number: float | None) -> float | None:
+    """A number in storable form; None stays None.
+
+    :raises RecordRejectedError: it is not finite
+    """
+    return None if number is None else _finite(field, number)
+
+
+def check_rate(field: str, rate: Decimal | float | str | None) -> Decimal | None:
+    """A rate in dollars per million tokens, exact to 1e-12; None stays None.
+
+    :raises RecordRejectedError: it is negative, or no amount that can be stored
+    """
+    amount = check_amount(field, rate)
+    if amount is not None and amount < 0:
+        raise RecordRejectedError(f"{field} is negative")
+    return amount
+
+
+def cut_text(text: str | None, longest: int) -> str | None:
+    """Return `text` in storable form, cut to `longest` characters; None stays None."""
+    return None if text is None else storable(text[:longest] if len(text) > longest else text)
+
+
+def check_range(field: str, number: int | None, *, least: int) -> None:
+    """Raise RecordRejectedError for a number below `least` or beyond 64 bits; None passes."""
+    if number is not None and not least <= number < INT64:
+        raise RecordRejectedError(f"{field} is {number}; it must be from {least} to {INT64 - 1}")
+
+
+def _finite(field: str, number: float) -> float:
+    if not math.isfinite(number):
+        raise RecordRejectedError(f"{field} is {number}; it must be finite")
+    return number + 0.0  # SQLite has no negative zero
+
+
+def check_optional_time(field: str, at: datetime | None) -> datetime | None:
+    """Return a time in UTC, as `check_time`; None stays None."""
+    return None if at is None else check_time(field, at)
+
+
+def check_time(field: str, at: object) -> datetime:
+    """Return an aware time in UTC.
+
+    :raises RecordRejectedError: it is not a datetime with a zone, or lies outside the years 1 to 9999 in UTC
+    """
+    if not isinstance(at, datetime) or at.utcoffset() is None:
+        raise RecordRejectedError(f"{field} is no time with a zone")
+    try:
+        moment = at if at.tzinfo is UTC else at.astimezone(UTC)
+    except OverflowError:
+        raise RecordRejectedError(f"{field} lies outside the years 1 to 9999 in UTC") from None
+    if moment >= LATEST:
+        raise RecordRejectedError(f"{field} is the end of time")
+    return moment
+
+
+def _json_value(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return storable(str(value))
+    if isinstance(value, int):
+        check_range("a number in metadata", value, least=-INT64)
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise RecordRejectedError(f"metadata holds {value}; numbers must be finite")
+        return float(value)
+    if isinstance(value, list | tuple):
+        return [_json_value(item) for item in value]
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise RecordRejectedError("the keys of metadata must be text")
+        return {storable(str(key)): _json_value(item) for key, item in value.items()}
+    raise RecordRejectedError(f"metadata holds a {type(value).__name__}, which is no JSON")

@@ -1,0 +1,1 @@
+"""Ground level: helpers that import nothing else of llmbridge."""

@@ -1,0 +1,1 @@
+"""Access to one storage backend: start, guard, translate errors."""

@@ -1,0 +1,100 @@
+"""Questions about usage: from what people ask to what a store sums, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, get_args
+
+from .._shared.text import storable
+from ..schemas import CallStatus
+from ..storage.types import EARLIEST, GROUP_FIELDS, LATEST, TAG_PREFIX, Filters, UsageQuery, UsageRow, with_key
+from . import periods
+
+#: What a filter takes: one value or several, where None inside a tuple means "calls without one".
+Accepted = str | Iterable[str | None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A query for the store, and how to name the periods of its answer."""
+
+    query: UsageQuery
+    unit: str = ""
+    labels: tuple[Any, ...] = ()
+
+    def label(self, rows: Iterable[UsageRow]) -> list[UsageRow]:
+        """The store's answer with each row's period in its key, where the question named it."""
+        if not self.unit:
+            return list(rows)
+        return [with_key(row, self._key(row)) for row in rows]
+
+    def _key(self, row: UsageRow) -> dict[str, Any]:
+        labelled = {**row.key, "period": self.labels[row.period or 0]}
+        return {self.unit if name == "period" else name: labelled[name] for name in self.query.group_by}
+
+
+def ask(
+    since: datetime | date | None,
+    until: datetime | date | None,
+    *,
+    group_by: str | Sequence[str],
+    tz: str,
+    fields: Mapping[str, Accepted],
+    tags: Mapping[str, Accepted] | None,
+) -> Question:
+    """The question in a store's terms.
+
+    :raises ValueError: an unknown zone, field or period, a naive time, or an empty range
+    """
+    zone = periods.zone(tz)
+    start = EARLIEST if since is None else periods.to_utc(since, zone)
+    groups = tuple(map(_name, (group_by,) if isinstance(group_by, str) else group_by))
+    for name in groups:
+        if name not in (*GROUP_FIELDS, *periods.UNITS) and not name.startswith(TAG_PREFIX):
+            known = ", ".join((*GROUP_FIELDS, f"{TAG_PREFIX}NAME", *periods.UNITS))
+            raise ValueError(f"cannot group by {name!r}; known: {known}")
+    units = [name for name in groups if name in periods.UNITS]
+    if len(units) > 1:
+        raise ValueError(f"group_by takes one period, not {', '.join(units)}")
+    if units and since is None:
+        raise ValueError(f"group_by {units[0]} needs since")
+    end = datetime.now(UTC) if until is None and units else LATEST if until is None else periods.to_utc(until, zone)
+    periods.check_range(start, end)
+    chosen = filters(fields, tags)
+    if not units:
+        return Question(UsageQuery(chosen, groups, (start, end)))
+    split = periods.split(start, end, units[0], zone)
+    names = tuple("period" if name in units else name for name in groups)
+    return Question(UsageQuery(chosen, names, split.edges), units[0], split.labels)
+
+
+def _name(field: str) -> str:
+    if not isinstance(field, str):
+        raise ValueError(f"group_by takes names of fields, not {type(field).__name__}")
+    return storable(field)
+
+
+def filters(fields: Mapping[str, Accepted], tags: Mapping[str, Accepted] | None = None) -> Filters:
+    """Filters in a store's terms: what is None does not filter.
+
+    :raises ValueError: what is no text, or a status that no call has
+    """
+    named = {**fields, **{TAG_PREFIX + storable(name): accepted for name, accepted in (tags or {}).items()}}
+    return {name: _accepted(name, values) for name, values in named.items() if values is not None}
+
+
+def _accepted(name: str, values: Accepted) -> tuple[str | None, ...]:
+    accepted = (values,) if isinstance(values, str) or not isinstance(values, Iterable) else tuple(values)
+    for value in accepted:
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"the filter {name} takes text or None, not {type(value).__name__}")
+        if name == "status" and value not in (known := get_args(CallStatus)):
+            raise ValueError(f"there is no status {value!r}; known: {', '.join(known)}")
+    return tuple(_stored(name, value) for value in accepted)
+
+
+def _stored(name: str, value: str | None) -> str | None:
+    """A filter's value as records have it: an empty id_at_origin is none."""
+    return None if value is None or (name == "id_at_origin" and not value) else storable(value)

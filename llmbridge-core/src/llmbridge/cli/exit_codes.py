@@ -1,0 +1,156 @@
+"""From what a command does to what its caller sees: exit code, error text, warnings in plain lines."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+
+import typer
+from typer.main import get_command
+
+from .. import errors
+from . import output
+
+DONE, FAILED, MISTAKEN, INTERRUPTED = 0, 1, 2, 130
+
+_MISTAKES = (
+    errors.ModelNotFoundError,
+    errors.ProviderNotFoundError,
+    errors.InvalidStorageURLError,
+    errors.UnknownStorageError,
+    errors.AmbiguousPluginError,
+    errors.RecordRejectedError,
+    errors.PurgedDetailError,
+)
+#: The parser's own, under whichever name typer's version has it.
+_UsageError = typer.BadParameter.__bases__[0]
+
+
+class UserError(Exception):
+    """What was asked cannot be done as it was asked; the text says what to write instead."""
+
+
+def run(app: typer.Typer, args: Sequence[str] | None) -> int:
+    """Run the command that `args` name and return its exit code."""
+    given = list(sys.argv[1:] if args is None else args)
+    as_json = "--json" in (given[: given.index("--")] if "--" in given else given)
+    with _plain_lines(), _some_stdout():
+        try:
+            try:
+                return _invoke(app, given)
+            except (output.OutputError, BrokenPipeError):
+                raise
+            except (KeyboardInterrupt, typer.Abort):
+                return _interrupted(as_json=as_json)
+            except Exception as error:
+                return _report(error, as_json=as_json)
+            finally:
+                output.flush()
+        except (BrokenPipeError, SystemExit):
+            # SystemExit is what rich makes of a closed pipe.
+            _forget_stdout()
+            return DONE
+        except output.OutputError as failed:
+            _forget_stdout()
+            output.note(f"error: the output could not be written: {failed.__cause__}")
+            return FAILED
+        except KeyboardInterrupt:
+            output.note("interrupted")
+            return INTERRUPTED
+
+
+def _invoke(app: typer.Typer, args: list[str]) -> int:
+    # Not `app()`, whose own ideas of errors, interrupts and closed pipes would come before ours.
+    command = get_command(app)
+    try:
+        with command.make_context("llmbridge", args) as context:
+            command.invoke(context)
+    except typer.Exit as leave:
+        return leave.exit_code
+    return DONE
+
+
+def _interrupted(*, as_json: bool) -> int:
+    output.note("interrupted")
+    if as_json:
+        output.json({"error": {"type": "KeyboardInterrupt", "message": "interrupted"}})
+    return INTERRUPTED
+
+
+def _report(error: Exception, *, as_json: bool) -> int:
+    from .._shared.redaction import redact
+
+    name, message, code = type(error).__name__, str(error), FAILED
+    if isinstance(error, _UsageError):
+        name, message, code = "UsageError", _of_parser(error), MISTAKEN
+    elif isinstance(error, UserError):
+        name, code = "UsageError", MISTAKEN
+    elif isinstance(error, _MISTAKES) or _was_not_sent(error):
+        code = MISTAKEN
+    elif not isinstance(error, errors.LLMBridgeError):
+        output.note(redact("".join(traceback.format_exception(error))).rstrip())
+        message = f"llmbridge failed in a way it should not; please report this ({name})"
+    message = redact(": ".join([*getattr(error, "__notes__", ()), message]))
+    if as_json:
+        output.json({"error": {"type": name, "message": message}})
+    else:
+        output.note(f"error: {message}")
+    return code
+
+
+def _of_parser(error: Exception) -> str:
+    message: str = getattr(error, "format_message", error.__str__)()
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return message
+    return f"{message}{'' if message.endswith('.') else '.'} See {context.command_path} --help"
+
+
+def _was_not_sent(error: Exception) -> bool:
+    return isinstance(error, errors.InvalidRequestError) and error.status_code is None
+
+
+def _forget_stdout() -> None:
+    """Nobody reads any more: let what is left in the buffer go nowhere when the interpreter exits."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _some_stdout() -> Iterator[None]:
+    """A process that was started without a stdout prints to nobody."""
+    if sys.stdout is not None:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+@contextlib.contextmanager
+def _plain_lines() -> Iterator[None]:
+    """Log records and warnings as one line each on stderr."""
+    handler = _NoteHandler(logging.WARNING)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            # The command says it already.
+            warnings.filterwarnings("ignore", "llmbridge-py .* is installed beside", RuntimeWarning)
+            warnings.showwarning = lambda message, *_, **__: output.note(f"warning: {message}")
+            yield
+    finally:
+        root.removeHandler(handler)
+
+
+class _NoteHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        from .._shared.redaction import redact
+
+        output.note(f"{record.levelname.lower()}: {redact(output.clean(record.getMessage()))}")

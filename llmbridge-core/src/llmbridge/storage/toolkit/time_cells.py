@@ -1,0 +1,145 @@
+"""Which kept totals answer a question, and where only the calls themselves can.
+
+Totals are kept in cells of a few grains, each aligned to its own length. An interval is covered by the coarsest cells
+that fit; where it takes nearly all of a coarse cell, that cell is added and the rest of it taken away again, which sums
+allow and which spares most of the cells of a local day. What the finest cells cannot tell, since an edge cuts them, is
+left to a scan.
+
+Times are whole seconds since 1970 in UTC for cells, whole microseconds for scans.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+
+from ..types import LATEST
+
+#: Lengths of cells, in seconds, each a multiple of the next: with a user in the key, and without.
+USER_GRAINS = (86_400,)
+GRAINS = (86_400, 21_600, 3_600, 900)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: Microseconds.
+SECOND = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The cells of `grain` whose start lies in [start, end) belong to the interval `period`: once, or with `sign` -1
+    taken away from it."""
+
+    grain: int
+    start: int
+    end: int
+    period: int
+    sign: int
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What answers a question: the cells of `parts`, and the calls of `gaps`, which are rising ranges [from, to) in
+    microseconds that do not touch. Outside of the gaps every instant of the question is in the parts just once."""
+
+    parts: tuple[Part, ...]
+    gaps: tuple[tuple[int, int], ...]
+
+    @property
+    def bounds(self) -> list[int]:
+        """The ends of all gaps in order: an instant with an odd number of them at or before it is in a gap."""
+        return [bound for gap in self.gaps for bound in gap]
+
+
+def micros(at: datetime) -> int:
+    """Whole microseconds since 1970 of an aware time."""
+    since = at - EPOCH
+    return (since.days * 86_400 + since.seconds) * SECOND + since.microseconds
+
+
+def cover(edges: Sequence[datetime], grains: Sequence[int]) -> Coverage:
+    """The coverage of the intervals between `edges` by cells of `grains`, the coarsest first."""
+    finest = grains[-1] * SECOND
+    instants = [micros(edge) for edge in edges]
+    if edges[-1] == LATEST:  # no call is later, so the last cell is not cut
+        instants[-1] = -(-instants[-1] // finest) * finest
+    parts = tuple(
+        part
+        for period, (start, end) in enumerate(pairwise(instants))
+        for part in _cells(-(-start // finest) * finest // SECOND, end // finest * finest // SECOND, grains, period)
+    )
+    return Coverage(parts, tuple(_gaps(instants, finest)))
+
+
+def _gaps(instants: Sequence[int], finest: int) -> Iterator[tuple[int, int]]:
+    """The finest cells that an edge cuts, as far as they lie within the question; neighbours as one."""
+    first, last = instants[0], instants[-1]
+    begun: tuple[int, int] | None = None
+    for instant in instants:
+        cell = instant // finest * finest
+        if cell == instant:
+            continue
+        start, end = max(cell, first), min(cell + finest, last)
+        if begun is not None and start <= begun[1]:
+            begun = begun[0], end
+            continue
+        if begun is not None:
+            yield begun
+        begun = start, end
+    if begun is not None:
+        yield begun
+
+
+def _cells(start: int, end: int, grains: Sequence[int], period: int, sign: int = 1) -> Iterator[Part]:
+    """The cells that make up [start, end), both of which are aligned to the last of `grains`."""
+    if start >= end:
+        return
+    grain, finer = grains[0], grains[1:]
+    inner, outer = -(-start // grain) * grain, end // grain * grain
+    if inner > outer:  # within one cell
+        yield from _cells(start, end, finer, period, sign)
+        return
+    if 2 * (inner - start) > grain:
+        yield from _cells(inner - grain, start, finer, period, -sign)
+        inner -= grain
+    else:
+        yield from _cells(start, inner, finer, period, sign)
+    if 2 * (end - outer) > grain:
+        yield from _cells(end, outer + grain, finer, period, -sign)
+        outer += grain
+    else:
+        yield from _cells(outer, end, finer, period, sign)
+    if inner < outer:
+        yield Part(grain, inner, outer, period, sign)
+
+
+class Uses:
+    """For what the cells of one grain are used."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        bounds = sorted({bound for part in parts for bound in (part.start, part.end)})
+        self._bounds = bounds
+        self._uses: list[list[tuple[int, int]]] = [[] for _ in range(len(bounds) + 1)]
+        positions = {bound: position for position, bound in enumerate(bounds, start=1)}
+        for part in parts:
+            for position in range(positions[part.start], positions[part.end]):
+                self._uses[position].append((part.period, part.sign))
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Where cells are used: rising ranges [from, to) of their starts that do not touch."""
+        found: list[tuple[int, int]] = []
+        for position, uses in enumerate(self._uses):
+            if not uses:
+                continue
+            start, end = self._bounds[position - 1], self._bounds[position]
+            if found and found[-1][1] == start:
+                found[-1] = found[-1][0], end
+            else:
+                found.append((start, end))
+        return found
+
+    def of(self, start: int) -> list[tuple[int, int]]:
+        """The periods and signs of the cell that begins at `start`."""
+        return self._uses[bisect_right(self._bounds, start)]

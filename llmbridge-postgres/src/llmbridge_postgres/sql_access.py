@@ -1,0 +1,57 @@
+"""Statements of people, run one by one, each committed by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+from asyncpg import Record
+
+from llmbridge.storage import StorageError
+
+from .connection import Session
+from .errors import sqlstate
+
+
+async def run(session: Session, statement: str, args: Sequence[Any], where: str) -> list[Record]:
+    """Run one statement and give its rows."""
+    try:
+        rows = await session.fetch_as_written(statement, *args)
+    except asyncpg.InterfaceError as error:
+        if "the server expects" in str(error):
+            raise ValueError(str(error).splitlines()[0]) from error
+        raise
+    except asyncpg.PostgresError as error:
+        if "multiple commands" in str(error):
+            raise ValueError("one statement at a time") from error
+        if sqlstate(error).startswith(("42", "0A", "2F", "P0")) and sqlstate(error) not in ("42501", "42P05"):
+            raise StorageError(f"the PostgreSQL database {where} cannot run the statement: {error}") from error
+        raise
+    # What a statement SET does not reach the books.
+    await session.fetch_as_written("RESET ALL")
+    return rows
+
+
+def first(rows: Sequence[Record]) -> dict[str, Any] | None:
+    """The first row by column name; None when there is none."""
+    return dict(rows[0]) if rows else None
+
+
+def every(rows: Sequence[Record]) -> list[dict[str, Any]]:
+    """All rows by column name."""
+    return [dict(row) for row in rows]
+
+
+def value(rows: Sequence[Record]) -> Any:
+    """The first column of the first row; None when there is none."""
+    return rows[0][0] if rows else None
+
+
+def new_id(rows: Sequence[Record]) -> int:
+    """The `id` that the statement gives back."""
+    row = first(rows)
+    if row is None:
+        raise StorageError("the statement inserted no row, so there is no id")
+    returned: int = row["id"] if "id" in row else next(iter(row.values()))
+    return returned

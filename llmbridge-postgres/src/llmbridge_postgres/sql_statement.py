@@ -1,0 +1,73 @@
+"""SQL that people write, in PostgreSQL's dialect.
+
+Nothing is changed but templates; string literals, quoted names and comments are tokens of their own, into which
+nothing looks. `$1` is PostgreSQL's own and stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from llmbridge.storage.toolkit.sql_templates import Token, expand, refuse_transactions
+
+_TOKEN = re.compile(
+    r"""
+      (?P<comment>  --[^\n]* )
+    | (?P<quoted>   [eE]'(?:[^'\\]|''|\\.)*(?:'|\Z) | '(?:[^']|'')*(?:'|\Z) | "(?:[^"]|"")*(?:"|\Z)
+                  | (?P<dollar>\$(?:[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)?\$) .*? (?:(?P=dollar)|\Z) )
+    | (?P<template> \{\{.*?\}\} )
+    | (?P<word>     [A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]* )
+    | (?P<number>   [0-9][\w.]* )
+    | (?P<other>    . )
+    """,
+    re.DOTALL | re.VERBOSE | re.ASCII,
+)
+_COMMENT_EDGE = re.compile(r"/\*|\*/")
+
+_TRANSACTIONS = frozenset({"BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE"})
+
+
+def tokens(query: str) -> Iterator[Token]:
+    """The tokens of `query`; their texts joined are `query`."""
+    start = 0
+    while start < len(query):
+        if query.startswith("/*", start):
+            end, kind = _comment_end(query, start), "comment"
+        else:
+            match = _TOKEN.match(query, start)
+            assert match is not None, "a token is at least one character"  # noqa: S101
+            end = match.end()
+            kind = next(name for name, text in match.groupdict().items() if text is not None)
+        yield Token(kind, query[start:end])
+        start = end
+
+
+def prepare(query: str, *, schema: str, table: Callable[[str], str]) -> str:
+    """The statement that PostgreSQL is given for `query`.
+
+    :raises ValueError: the statement begins or ends a transaction, or has an unknown template
+    """
+    found = list(tokens(query))
+    refuse_transactions(found, _TRANSACTIONS)
+    return expand(found, schema=schema, table=table)
+
+
+def returning_id(statement: str) -> str:
+    """`statement`, which gives back the `id` of its row, whether or not it says so itself."""
+    found = list(tokens(statement))
+    if any(token.kind == "word" and token.text.upper() == "RETURNING" for token in found):
+        return statement
+    while found and (found[-1].kind == "comment" or found[-1].text.isspace() or found[-1].text == ";"):
+        found.pop()
+    return "".join(token.text for token in found) + " RETURNING id"
+
+
+def _comment_end(query: str, start: int) -> int:
+    """Where the comment ends that begins at `start`; in PostgreSQL they nest."""
+    depth = 0
+    for edge in _COMMENT_EDGE.finditer(query, start):
+        depth += 1 if edge[0] == "/*" else -1
+        if depth == 0:
+            return edge.end()
+    return len(query)
