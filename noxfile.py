@@ -42,10 +42,11 @@ def interpreter(version: str) -> str:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and layout of the code."""
-    session.install(*tools("lint"))
+    """Style of the code, and its layers."""
+    session.install(*(f"./{name}" for name in DISTRIBUTIONS), *tools("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
 
 
 @nox.session

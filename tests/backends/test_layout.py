@@ -12,7 +12,6 @@ import llmbridge_sqlite
 
 BACKENDS = {package.__name__: package for package in (llmbridge_postgres, llmbridge_sqlite)}
 SOURCES = [path for package in BACKENDS.values() for path in sorted(Path(package.__path__[0]).rglob("*.py"))]
-MOST_LINES = 400
 
 
 def label(path: Path) -> str:
@@ -41,7 +40,6 @@ def test_of_llmbridge_it_needs_what_authors_are_given_and_no_more(path: Path) ->
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=label)
-def test_a_module_says_what_it_is_and_stays_small(path: Path) -> None:
+def test_a_module_says_what_it_is(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(text))
-    assert len(text.splitlines()) <= MOST_LINES

@@ -65,7 +65,7 @@ def test_models_are_loaded_from_files(cli: Command, books: str, tmp_path: Path) 
     assert cli("models", "prices", "--json").document == {"prices": []}
     (folder / "acme.json").write_text(json.dumps({"models": [{**entry, "model_id": "large-2"}]}))
     assert cli("models", "load", str(folder), "--json").document == {
-        "vendors": ["acme"],
+        "providers": ["acme"],
         "inserted": 1,
         "updated": 0,
         "retired": 1,

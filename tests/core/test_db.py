@@ -82,7 +82,7 @@ async def test_a_call_that_is_left_and_can_never_be_stored_is_told_of(
     with pytest.raises(asyncio.CancelledError):
         await leaving
     assert db.metrics()["calls_rejected"] == 1
-    assert "is not known to be on the books" in caplog.text
+    assert "is not known to be recorded" in caplog.text
     assert "secret" not in caplog.text
 
 

@@ -59,8 +59,8 @@ async def other(request: pytest.FixtureRequest) -> AsyncIterator[LLMDatabase]:
 @pytest.fixture
 def idle(db: LLMDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was read is old at once, and readings are waited for without end."""
-    monkeypatch.setattr("llmbridge._models.registry.PRICES_MAX_AGE", 0.0)
-    monkeypatch.setattr("llmbridge._models.registry.PRICES_PATIENCE", NEVER)
+    monkeypatch.setattr("llmbridge._pricing.own_prices.PRICES_MAX_AGE", 0.0)
+    monkeypatch.setattr("llmbridge._pricing.own_prices.PRICES_TIMEOUT", NEVER)
 
 
 def own_price(rate: int, day: int = 1) -> ModelPrice:
@@ -138,7 +138,7 @@ async def test_while_the_store_is_away_calls_are_priced_by_what_is_known(
     db: LLMDatabase, backend: Watched, idle: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await db.set_prices([own_price(3)])
-    monkeypatch.setattr("llmbridge._models.registry.PRICES_RETRY", NEVER)
+    monkeypatch.setattr("llmbridge._pricing.own_prices.PRICES_RETRY", NEVER)
     backend.away = True
     before = backend.readings
     assert [await cost(db), await cost(db)] == [3, 3]
@@ -150,7 +150,7 @@ async def test_after_a_reading_that_failed_nobody_waits_until_one_has_succeeded(
 ) -> None:
     await db.set_prices([own_price(3)])
     await other.set_prices([own_price(4)])
-    monkeypatch.setattr("llmbridge._models.registry.PRICES_RETRY", 0.0)
+    monkeypatch.setattr("llmbridge._pricing.own_prices.PRICES_RETRY", 0.0)
     backend.away = True
     assert await cost(db) == 3
     backend.away = False
@@ -169,7 +169,7 @@ async def test_after_a_reading_that_failed_nobody_waits_until_one_has_succeeded(
 async def test_a_reading_that_hangs_keeps_no_call_for_long(
     db: LLMDatabase, other: LLMDatabase, backend: Watched, idle: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmbridge._models.registry.PRICES_PATIENCE", 0.01)
+    monkeypatch.setattr("llmbridge._pricing.own_prices.PRICES_TIMEOUT", 0.01)
     await db.set_prices([own_price(3)])
     await other.set_prices([own_price(4)])
     backend.lets_read.clear()
@@ -190,7 +190,7 @@ async def test_a_reading_that_began_earlier_does_not_undo_what_was_set_since(
     before = backend.readings
     asking = asyncio.create_task(cost(db))
     await is_reading(backend, before + 1)
-    monkeypatch.setattr("llmbridge._models.registry.PRICES_MAX_AGE", NEVER)
+    monkeypatch.setattr("llmbridge._pricing.own_prices.PRICES_MAX_AGE", NEVER)
     backend.lets_read = asyncio.Event()
     backend.lets_read.set()
     await db.set_prices([own_price(7)])

@@ -22,6 +22,7 @@ from llmbridge import LLMBridge, LLMDatabase, LLMRequest, Message
 from llmbridge._recording import spool as spool_module
 from llmbridge._recording.metrics import CloseReport
 from llmbridge._recording.spool import Spool, SpoolCounts
+from llmbridge._recording.writer import CallWriter
 from llmbridge.errors import (
     RecordRejectedError,
     SchemaOutdatedError,
@@ -180,7 +181,7 @@ async def test_a_store_that_is_away_does_not_stop_a_service_from_starting(
 ) -> None:
     store.fault = AWAY
     async with LLMBridge("memory://unused", spool_dir=tmp_path) as bridge:
-        bridge._books = books(store, tmp_path)
+        bridge._database = books(store, tmp_path)
         await bridge._ensure_db_initialized()
         assert (await bridge.chat(ASK)).record_status == "spooled"
         assert [level for level, _ in lines(caplog)] == ["WARNING"]
@@ -285,8 +286,8 @@ async def test_what_reaches_the_spool_while_the_store_is_well_is_moved(
     """As does what was on its way there when the outage ended."""
     async with books(store, tmp_path) as db:
         await db.record_api_call(**FIELDS)
-        assert db._journal is not None
-        await db._journal._open_desk()._put([make_call()])
+        assert isinstance(db._writer, CallWriter)
+        await db._writer._put([make_call()])
         await replayed(spool)
         assert make_call().id in store.ids
 
@@ -340,7 +341,7 @@ async def test_calls_of_purged_days_are_counted_and_told(
         await replayed(spool)
         assert store.ids == {new.id}
         assert (db.metrics()["calls_expired"], db.metrics()["calls_replayed"]) == (1, 1)
-    assert "1 calls that waited" in lines(caplog)[0][1]
+    assert "1 calls of" in lines(caplog)[0][1]
 
 
 @pytest.mark.parametrize(
@@ -600,7 +601,7 @@ async def test_a_store_that_answers_and_takes_no_calls_is_not_healthy(store: Sto
         await db.record_api_call(**FIELDS)
         told = await db.health_check()
         assert told["status"] == "unhealthy"
-        assert told["error"] == "it answers, and takes no calls: StorageRefusedError: the user lacks a right"
+        assert told["error"] == "it answers, but does not take calls: StorageRefusedError: the user lacks a right"
         store.record_calls = taking  # type: ignore[method-assign]
         while (await db.health_check())["status"] != "healthy":
             await asyncio.sleep(0.01)
@@ -727,7 +728,7 @@ async def test_a_store_that_fails_to_close_takes_no_report_along(
     monkeypatch.setattr(store, "disconnect", fail)
     assert await db.close() == CloseReport()
     await asyncio.sleep(0)
-    assert lines(caplog) == [("ERROR", "closing the store raised ZeroDivisionError")]
+    assert lines(caplog) == [("ERROR", "disconnect() raised ZeroDivisionError")]
 
 
 async def test_no_log_line_and_no_error_shows_a_password(

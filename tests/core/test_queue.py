@@ -59,12 +59,12 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
 async def test_a_record_takes_no_more_memory_than_is_counted(kind: str) -> None:
     loop = asyncio.get_running_loop()
 
-    def entry() -> bounded_queue.Entry:
+    def entry() -> bounded_queue.PendingCall:
         made = call(**KINDS[kind]())
-        return made, loop.create_future(), time.monotonic(), bounded_queue.size(made)
+        return bounded_queue.PendingCall(made, loop.create_future(), time.monotonic(), bounded_queue.size(made))
 
     entry()
-    waiting = bounded_queue.Queue()
+    waiting = bounded_queue.BoundedQueue()
     gc.collect()
     tracemalloc.start()
     try:
@@ -75,7 +75,7 @@ async def test_a_record_takes_no_more_memory_than_is_counted(kind: str) -> None:
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    taken, counted = after - before, sum(one[3] for one in waiting)
+    taken, counted = after - before, sum(one.size for one in waiting)
     assert taken <= counted
     assert counted <= max(2 * taken, 50 * 20_000)
     waiting.clear()
@@ -92,8 +92,9 @@ def test_what_is_not_counted_fits_all_the_same(kind: str) -> None:
 
 
 async def test_calls_are_counted_once_many_wait() -> None:
-    waiting = bounded_queue.Queue()
+    waiting = bounded_queue.BoundedQueue()
     for _ in range(bounded_queue.UNCOUNTED + 1):
         made = call()
-        waiting.add((made, asyncio.get_running_loop().create_future(), 0.0, waiting.size(made)))
-    assert [entry[3] for entry in waiting] == [0] * bounded_queue.UNCOUNTED + [bounded_queue.size(made)]
+        settled = asyncio.get_running_loop().create_future()
+        waiting.add(bounded_queue.PendingCall(made, settled, 0.0, waiting.size(made)))
+    assert [entry.size for entry in waiting] == [0] * bounded_queue.UNCOUNTED + [bounded_queue.size(made)]

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from llmbridge._recording import bounded_queue
-from llmbridge._recording.batch_writer import Recorder
+from llmbridge._recording.batch_writer import BatchWriter
+from llmbridge._recording.circuit_breaker import CircuitBreaker
 from llmbridge._recording.metrics import Counters
+from llmbridge._recording.rescue import Rescue
 from llmbridge._shared.ids import new_id
 from llmbridge.errors import (
     RecordRejectedError,
@@ -52,7 +54,9 @@ class Store:
         return RecordResult(len(calls), 0, tuple(c.id for c in calls if c.origin == "late"))
 
 
-async def in_hand(recorder: Recorder, store: Store, calls: Sequence[CallRecord]) -> list[asyncio.Future[RecordStatus]]:
+async def in_hand(
+    recorder: BatchWriter, store: Store, calls: Sequence[CallRecord]
+) -> list[asyncio.Future[RecordStatus]]:
     """Those who wait for these calls, once the store has the first batch in hand."""
     waiting = [asyncio.ensure_future(recorder.record(c)) for c in calls]
     while not store.batches:
@@ -62,7 +66,7 @@ async def in_hand(recorder: Recorder, store: Store, calls: Sequence[CallRecord])
 
 async def test_a_thousand_callers_at_once_share_few_commits() -> None:
     store = Store()
-    recorder = Recorder(store.write, patience=1)
+    recorder = BatchWriter(store.write, timeout=1)
     calls = [call() for _ in range(1000)]
     await asyncio.gather(*map(recorder.record, calls))
     assert store.stored == {c.id for c in calls}
@@ -72,7 +76,7 @@ async def test_a_thousand_callers_at_once_share_few_commits() -> None:
 async def test_the_next_batch_forms_while_one_is_committed() -> None:
     store = Store()
     store.gate.clear()
-    recorder = Recorder(store.write, patience=1)
+    recorder = BatchWriter(store.write, timeout=1)
     (first,) = await in_hand(recorder, store, [call()])
     others = [asyncio.ensure_future(recorder.record(call())) for _ in range(20)]
     await asyncio.sleep(0)
@@ -84,7 +88,7 @@ async def test_the_next_batch_forms_while_one_is_committed() -> None:
 async def test_no_caller_is_released_before_its_commit() -> None:
     store = Store()
     store.gate.clear()
-    recorder = Recorder(store.write, patience=1)
+    recorder = BatchWriter(store.write, timeout=1)
     waiting = asyncio.ensure_future(recorder.record(call()))
     done, _ = await asyncio.wait([waiting], timeout=0.05)
     assert not done
@@ -94,7 +98,7 @@ async def test_no_caller_is_released_before_its_commit() -> None:
 
 async def test_a_batch_never_exceeds_what_a_store_takes() -> None:
     store = Store()
-    recorder = Recorder(store.write, patience=1)
+    recorder = BatchWriter(store.write, timeout=1)
     await asyncio.gather(*(recorder.record(call()) for _ in range(MAX_BATCH + 1)))
     assert max(map(len, store.batches)) == MAX_BATCH
 
@@ -102,7 +106,7 @@ async def test_a_batch_never_exceeds_what_a_store_takes() -> None:
 async def test_a_cancelled_caller_leaves_its_call_and_the_others_alone() -> None:
     store = Store()
     store.gate.clear()
-    recorder = Recorder(store.write, patience=1)
+    recorder = BatchWriter(store.write, timeout=1)
     calls = [call() for _ in range(3)]
     tasks = await in_hand(recorder, store, calls)
     tasks[1].cancel()
@@ -115,7 +119,7 @@ async def test_a_cancelled_caller_leaves_its_call_and_the_others_alone() -> None
 
 async def test_only_the_callers_of_rejected_calls_fail() -> None:
     store = Store()
-    recorder = Recorder(store.write, patience=1)
+    recorder = BatchWriter(store.write, timeout=1)
     calls = [call("poison" if n in (3, 57) else "app") for n in range(100)]
     results = await asyncio.gather(*map(recorder.record, calls), return_exceptions=True)
     assert [n for n, r in enumerate(results) if isinstance(r, RecordRejectedError)] == [3, 57]
@@ -125,7 +129,7 @@ async def test_only_the_callers_of_rejected_calls_fail() -> None:
 
 async def test_a_call_before_the_watermark_fails_alone() -> None:
     store = Store()
-    recorder = Recorder(store.write, patience=1)
+    recorder = BatchWriter(store.write, timeout=1)
     results = await asyncio.gather(recorder.record(call("late")), recorder.record(call()), return_exceptions=True)
     assert isinstance(results[0], RecordRejectedError)
     assert results[1] == "committed"
@@ -133,7 +137,7 @@ async def test_a_call_before_the_watermark_fails_alone() -> None:
 
 async def test_what_could_succeed_later_is_tried_again_with_the_same_ids() -> None:
     store = Store(failures=2)
-    recorder = Recorder(store.write, patience=5)
+    recorder = BatchWriter(store.write, timeout=5)
     await recorder.record(call())
     assert len(store.batches) == 3
     assert store.batches[0] == store.batches[1] == store.batches[2]
@@ -141,7 +145,7 @@ async def test_what_could_succeed_later_is_tried_again_with_the_same_ids() -> No
 
 async def test_patience_ends() -> None:
     store = Store(failures=10**6)
-    recorder = Recorder(store.write, patience=0.1)
+    recorder = BatchWriter(store.write, timeout=0.1)
     with pytest.raises(StorageUnavailableError):
         await recorder.record(call())
     store.failures = 0
@@ -151,7 +155,7 @@ async def test_patience_ends() -> None:
 async def test_a_foreign_exception_becomes_a_storage_error() -> None:
     store = Store(failures=1)
     store.error = ZeroDivisionError("secret")
-    recorder = Recorder(store.write, patience=1)
+    recorder = BatchWriter(store.write, timeout=1)
     with pytest.raises(StorageError) as failed:
         await recorder.record(call())
     assert isinstance(failed.value.__cause__, ZeroDivisionError)
@@ -161,7 +165,7 @@ async def test_a_foreign_exception_becomes_a_storage_error() -> None:
 async def test_callers_beyond_the_bound_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_queue, "MAX_PENDING", 5)
     store = Store()
-    recorder = Recorder(store.write, patience=1)
+    recorder = BatchWriter(store.write, timeout=1)
     await asyncio.gather(*(recorder.record(call()) for _ in range(50)))
     assert len(store.stored) == 50
     assert max(map(len, store.batches)) <= 5
@@ -171,7 +175,7 @@ async def test_a_caller_who_leaves_while_he_waits_for_room_leaves_his_call(monke
     monkeypatch.setattr(bounded_queue, "MAX_PENDING", 1)
     store = Store()
     store.gate.clear()
-    recorder = Recorder(store.write, patience=20)
+    recorder = BatchWriter(store.write, timeout=20)
     calls = [call() for _ in range(4)]
     tasks = await in_hand(recorder, store, calls)
     tasks[3].cancel()
@@ -185,7 +189,7 @@ async def test_a_caller_who_leaves_while_he_waits_for_room_leaves_his_call(monke
 async def test_close_writes_what_waits_and_takes_no_more() -> None:
     store = Store()
     store.gate.clear()
-    recorder = Recorder(store.write, patience=1)
+    recorder = BatchWriter(store.write, timeout=1)
     tasks = await in_hand(recorder, store, [call() for _ in range(10)])
     closing = asyncio.create_task(recorder.close())
     await asyncio.sleep(0)
@@ -199,9 +203,9 @@ async def test_close_writes_what_waits_and_takes_no_more() -> None:
 async def test_a_stopped_writer_tells_everyone_who_waits() -> None:
     store = Store()
     store.gate.clear()
-    recorder = Recorder(store.write, patience=1)
+    recorder = BatchWriter(store.write, timeout=1)
     tasks = await in_hand(recorder, store, [call() for _ in range(2)])
-    (writer,) = [task for task in asyncio.all_tasks() if task.get_name() == "llmbridge-recorder"]
+    (writer,) = [task for task in asyncio.all_tasks() if task.get_name() == "llmbridge-batch-writer"]
     writer.cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(r, StorageUnavailableError) for r in results)
@@ -209,7 +213,7 @@ async def test_a_stopped_writer_tells_everyone_who_waits() -> None:
 
 async def test_closing_ends_the_retries() -> None:
     store = Store(failures=10**6)
-    recorder = Recorder(store.write, patience=3600)
+    recorder = BatchWriter(store.write, timeout=3600)
     (waiting,) = await in_hand(recorder, store, [call()])
     await recorder.close()
     with pytest.raises(StorageUnavailableError):
@@ -220,7 +224,7 @@ async def test_closing_takes_in_callers_that_wait_for_room(monkeypatch: pytest.M
     monkeypatch.setattr(bounded_queue, "MAX_PENDING", 1)
     store = Store()
     store.gate.clear()
-    recorder = Recorder(store.write, patience=1)
+    recorder = BatchWriter(store.write, timeout=1)
     tasks = await in_hand(recorder, store, [call() for _ in range(4)])
     closing = asyncio.create_task(recorder.close())
     await asyncio.sleep(0)
@@ -233,8 +237,8 @@ async def test_closing_without_time_passes_on_callers_that_wait_for_room(monkeyp
     monkeypatch.setattr(bounded_queue, "MAX_PENDING", 1)
     store, other = Store(), Store()
     store.gate.clear()
-    fallback = Recorder(other.write, patience=20, outcome="spooled")
-    recorder = Recorder(store.write, patience=20, fallback=fallback)
+    fallback = BatchWriter(other.write, timeout=20, outcome="spooled")
+    recorder = BatchWriter(store.write, timeout=20, fallback=fallback)
     tasks = await in_hand(recorder, store, [call() for _ in range(4)])
     await recorder.close(timeout=0)
     await fallback.close()
@@ -248,7 +252,7 @@ async def test_closing_waits_for_a_caller_who_has_room_and_does_not_know_it_yet(
     monkeypatch.setattr(bounded_queue, "MAX_PENDING", 1)
     store = Store()
     store.gate.clear()
-    recorder = Recorder(store.write, patience=20)
+    recorder = BatchWriter(store.write, timeout=20)
     tasks = await in_hand(recorder, store, [call() for _ in range(3)])
     store.gate.set()  # the writer goes on, and ends, in the turn of the event loop in which the closing begins
     await asyncio.create_task(recorder.close(timeout=20))
@@ -259,7 +263,7 @@ async def test_closing_waits_for_a_caller_who_has_room_and_does_not_know_it_yet(
 async def test_closing_a_slow_store_is_no_outage() -> None:
     store, log = Store(), Log()
     store.gate.clear()
-    recorder = Recorder(store.write, patience=20, watcher=log)
+    recorder = BatchWriter(store.write, timeout=20, breaker=log)
     (waiting,) = await in_hand(recorder, store, [call()])
     await recorder.close(timeout=0)
     with pytest.raises(StorageUnavailableError):
@@ -270,7 +274,7 @@ async def test_closing_a_slow_store_is_no_outage() -> None:
 async def test_a_call_counts_as_its_caller_was_told() -> None:
     store, counters = Store(), Counters()
     store.gate.clear()
-    recorder = Recorder(store.write, patience=0.05, counters=counters)
+    recorder = BatchWriter(store.write, timeout=0.05, counters=counters)
     with pytest.raises(StorageUnavailableError):
         await recorder.record(call())
     store.gate.set()
@@ -282,14 +286,14 @@ async def test_a_call_counts_as_its_caller_was_told() -> None:
 async def test_a_call_left_by_its_caller_counts_once_however_long_it_takes(caplog: pytest.LogCaptureFixture) -> None:
     store, counters = Store(), Counters()
     store.gate.clear()
-    recorder = Recorder(store.write, patience=0.02, counters=counters)
+    recorder = BatchWriter(store.write, timeout=0.02, counters=counters)
     (leaving,) = await in_hand(recorder, store, [call()])
     leaving.cancel()
     for _ in range(3):
         with pytest.raises(StorageUnavailableError):
             await recorder.record(call())
     assert (counters.calls_lost, counters.calls_committed) == (3, 0)
-    assert "whose callers have left" not in caplog.text
+    assert "whose callers were cancelled" not in caplog.text
     store.gate.set()
     await recorder.close()
     assert (counters.calls_lost, counters.calls_committed) == (3, 1)
@@ -302,7 +306,7 @@ def test_patience_is_that_of_the_event_loop_that_runs() -> None:
         await asyncio.sleep(60 if hangs else 0)
         return RecordResult(len(calls), 0)
 
-    recorder = Recorder(write, patience=0.05)
+    recorder = BatchWriter(write, timeout=0.05)
 
     async def record() -> object:
         async with asyncio.timeout(20):
@@ -318,7 +322,7 @@ async def test_calls_that_a_store_names_are_not_searched_for() -> None:
     poison = call()
     store = Store(failures=1)
     store.error = RecordRejectedError("poison", ids=(poison.id,))
-    recorder = Recorder(store.write, patience=1)
+    recorder = BatchWriter(store.write, timeout=1)
     calls = [call(), poison, call()]
     results = await asyncio.gather(*map(recorder.record, calls), return_exceptions=True)
     assert [type(result) for result in results] == [str, RecordRejectedError, str]
@@ -329,7 +333,7 @@ async def test_what_a_store_does_not_take_before_the_closing_is_given_up() -> No
     store = Store()
     store.gate.clear()
     counters = Counters()
-    recorder = Recorder(store.write, patience=60, counters=counters)
+    recorder = BatchWriter(store.write, timeout=60, counters=counters)
     tasks = await in_hand(recorder, store, [call() for _ in range(3)])
     await recorder.close(timeout=0.01)
     results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -340,7 +344,7 @@ async def test_what_a_store_does_not_take_before_the_closing_is_given_up() -> No
 async def test_a_store_that_hangs_gets_no_more_of_a_callers_time_than_his_patience() -> None:
     store = Store()
     store.gate.clear()
-    recorder = Recorder(store.write, patience=0.05)
+    recorder = BatchWriter(store.write, timeout=0.05)
     late = call()
     with pytest.raises(StorageUnavailableError, match="may still be written"):
         await recorder.record(late)
@@ -358,7 +362,7 @@ async def test_the_time_that_somebody_holds_up_the_event_loop_is_not_the_stores(
             await asyncio.sleep(0)
         return result
 
-    recorder = Recorder(write, patience=0.05)
+    recorder = BatchWriter(write, timeout=0.05)
     waiting = await in_hand(recorder, store, [call() for _ in range(3)])
     time.sleep(0.3)
     assert await asyncio.gather(*waiting) == ["committed"] * 3
@@ -381,29 +385,35 @@ class Shelf:
             raise self.error
         self.kept += calls
 
-    def recorder(self, store: Store, patience: float = 0.05, **options: Any) -> Recorder:
-        spooler = Recorder(self.write, patience=patience, outcome="spooled", retries=False)
-        return Recorder(store.write, patience=patience, fallback=spooler, rescue=self.put, **options)
+    def recorder(self, store: Store, timeout: float = 0.05, **options: Any) -> BatchWriter:
+        spooler = BatchWriter(self.write, timeout=timeout, outcome="spooled", retries=False)
+        return BatchWriter(store.write, timeout=timeout, fallback=spooler, rescue=Rescue(self.put), **options)
 
 
-class Log:
-    """What the watcher of a store was told, and when it is back."""
+class Log(CircuitBreaker):
+    """A circuit breaker that notes when it opens and closes."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.told: list[str] = []
         self.over = asyncio.Event()
 
-    def away(self, error: StorageError) -> None:
-        self.told.append(str(error))
+    def trip(self, error: StorageError) -> None:
+        if not self.is_open:
+            self.told.append(str(error))
+        super().trip(error)
 
-    def back(self) -> None:
-        self.told.append("back")
-        self.over.set()
+    def reset(self) -> bool:
+        was_open = super().reset()
+        if was_open:
+            self.told.append("back")
+            self.over.set()
+        return was_open
 
 
 async def test_calls_of_an_outage_go_elsewhere_at_once_until_it_is_over() -> None:
     store, shelf, log = Store(failures=10**6), Shelf(), Log()
-    recorder = shelf.recorder(store, patience=3600, watcher=log)
+    recorder = shelf.recorder(store, timeout=3600, breaker=log)
     store.error = StorageRefusedError("not mended by waiting")
     first, second = call(), call()
     assert await recorder.record(first) == "spooled"
@@ -420,7 +430,7 @@ async def test_calls_of_an_outage_go_elsewhere_at_once_until_it_is_over() -> Non
 async def test_a_call_whose_fate_is_unknown_is_kept_elsewhere_too() -> None:
     store, shelf, log = Store(), Shelf(), Log()
     store.gate.clear()
-    recorder = shelf.recorder(store, watcher=log)
+    recorder = shelf.recorder(store, breaker=log)
     slow = call()
     assert await recorder.record(slow) == "spooled"
     store.gate.set()
@@ -433,7 +443,7 @@ async def test_a_call_whose_fate_is_unknown_is_kept_elsewhere_too() -> None:
 async def test_a_call_waits_for_its_store_where_it_cannot_go_elsewhere() -> None:
     store, shelf = Store(failures=10**6), Shelf()
     shelf.error = StorageUnavailableError("the disk is full")
-    recorder = shelf.recorder(store, patience=0.5)
+    recorder = shelf.recorder(store, timeout=0.5)
     for _ in range(2):
         with pytest.raises(StorageUnavailableError, match="disk is full"):
             await recorder.record(call())
@@ -445,7 +455,7 @@ async def test_a_call_waits_for_its_store_where_it_cannot_go_elsewhere() -> None
 async def test_closing_leaves_what_a_hanging_store_has_in_hand_elsewhere() -> None:
     store, shelf = Store(), Shelf()
     store.gate.clear()
-    recorder = shelf.recorder(store, patience=3600)
+    recorder = shelf.recorder(store, timeout=3600)
     calls = [call() for _ in range(5)]
     tasks = await in_hand(recorder, store, calls)
     await recorder.close(timeout=0.01)
@@ -456,10 +466,10 @@ async def test_closing_leaves_what_a_hanging_store_has_in_hand_elsewhere() -> No
 async def test_a_stopped_writer_keeps_what_it_has_in_hand() -> None:
     store, shelf = Store(), Shelf()
     store.gate.clear()
-    recorder = shelf.recorder(store, patience=3600)
+    recorder = shelf.recorder(store, timeout=3600)
     calls = [call() for _ in range(5)]
     tasks = await in_hand(recorder, store, calls)
-    (writer,) = [task for task in asyncio.all_tasks() if task.get_name() == "llmbridge-recorder"]
+    (writer,) = [task for task in asyncio.all_tasks() if task.get_name() == "llmbridge-batch-writer"]
     writer.cancel()
     assert await asyncio.gather(*tasks) == ["spooled"] * 5
     assert shelf.kept == calls
@@ -469,19 +479,19 @@ async def test_a_stopped_writer_keeps_what_it_has_in_hand() -> None:
 
 async def test_a_call_left_by_its_caller_is_told_of_if_it_is_lost(caplog: pytest.LogCaptureFixture) -> None:
     store, counters = Store(failures=10**6), Counters()
-    recorder = Recorder(store.write, patience=60, counters=counters)
+    recorder = BatchWriter(store.write, timeout=60, counters=counters)
     (leaving,) = await in_hand(recorder, store, [call()])
     leaving.cancel()
     await recorder.close(timeout=0)
     assert counters.calls_lost == 1
-    assert "1 calls, whose callers have left" in caplog.text
+    assert "1 calls whose callers were cancelled" in caplog.text
 
 
 async def test_callers_beyond_the_bound_of_bytes_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_queue, "MAX_PENDING_BYTES", 30_000)
     monkeypatch.setattr(bounded_queue, "UNCOUNTED", 0)
     store = Store()
-    recorder = Recorder(store.write, patience=5)
+    recorder = BatchWriter(store.write, timeout=5)
     large = [call().model_copy(update={"metadata": {"text": "x" * 8000}}) for _ in range(20)]
     await asyncio.gather(*map(recorder.record, large))
     assert len(store.stored) == 20
@@ -492,7 +502,7 @@ async def test_a_caller_does_not_wait_for_room_longer_than_his_patience(monkeypa
     monkeypatch.setattr(bounded_queue, "MAX_PENDING", 1)
     store = Store()
     store.gate.clear()
-    recorder = Recorder(store.write, patience=0.05)
+    recorder = BatchWriter(store.write, timeout=0.05)
     results = await asyncio.gather(*(recorder.record(call()) for _ in range(5)), return_exceptions=True)
     assert all(isinstance(result, StorageUnavailableError) for result in results)
     store.gate.set()

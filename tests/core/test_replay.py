@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import pytest
 
+from llmbridge._recording.circuit_breaker import CircuitBreaker
 from llmbridge._recording.metrics import Counters
 from llmbridge._recording.spool import Spool
-from llmbridge._recording.spool_replay import Replay, alone
+from llmbridge._recording.spool_replay import SpoolReplay, exclusive
 from llmbridge.schemas import CallRecord
 from llmbridge.storage import RecordResult
 from llmbridge.testing import make_call
@@ -48,7 +49,7 @@ async def test_what_comes_during_the_last_look_is_moved_too(spool: Spool) -> Non
             replay.begin()
         return result
 
-    replay = Replay(spool, store.write, on_thread=run_and_put, counters=Counters())
+    replay = SpoolReplay(spool, store.write, on_thread=run_and_put, counters=Counters(), breaker=CircuitBreaker())
     replay.begin()
     await replay.end(20)
     assert store.taken == [make_call()]
@@ -56,7 +57,7 @@ async def test_what_comes_during_the_last_look_is_moved_too(spool: Spool) -> Non
 
 async def test_nothing_begins_after_the_end(spool: Spool) -> None:
     spool.put([make_call()])
-    replay = Replay(spool, Store().write, on_thread=run, counters=Counters())
+    replay = SpoolReplay(spool, Store().write, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
     await replay.end(0)
     before = asyncio.all_tasks()
     replay.begin()
@@ -65,7 +66,7 @@ async def test_nothing_begins_after_the_end(spool: Spool) -> None:
 
 async def test_the_end_does_not_wait_for_what_another_process_moves(spool: Spool) -> None:
     spool.put([make_call()])
-    replay = Replay(spool, Store().write, on_thread=run, counters=Counters())
+    replay = SpoolReplay(spool, Store().write, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
     with spool.turn() as is_mine:
         assert is_mine
         replay.begin()
@@ -85,7 +86,7 @@ async def test_the_end_does_not_wait_until_it_is_time_for_another_look(
     monkeypatch.setattr("llmbridge._recording.spool_replay._FIRST_PAUSE", 3600)
     pausing = asyncio.Event()
     spool.put([make_call()])
-    replay = Replay(spool, Store().write, on_thread=run, counters=Counters())
+    replay = SpoolReplay(spool, Store().write, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
     replay._woken = Woken()
     with spool.turn() as is_mine:
         assert is_mine
@@ -98,7 +99,7 @@ async def test_the_end_does_not_wait_until_it_is_time_for_another_look(
 async def test_the_end_does_not_wait_for_a_spool_that_cannot_be_read(spool: Spool) -> None:
     spool.put([make_call()])
     spool.path.write_bytes(b"no spool" * 1000)
-    replay = Replay(spool, Store().write, on_thread=run, counters=Counters())
+    replay = SpoolReplay(spool, Store().write, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
     replay.begin()
     async with asyncio.timeout(20):
         await replay.end(3600)
@@ -119,11 +120,11 @@ async def test_who_is_cancelled_while_a_thread_takes_the_turn_does_not_keep_it(s
         return asyncio.get_running_loop().run_in_executor(None, *late)
 
     spool.put([make_call()])
-    replay = Replay(spool, Store().write, on_thread=on_thread, counters=Counters())
+    replay = SpoolReplay(spool, Store().write, on_thread=on_thread, counters=Counters(), breaker=CircuitBreaker())
     replay.begin()
     assert await asyncio.to_thread(taking.wait, 20)
     await replay.end(0)
     may_take.set()
     assert await asyncio.to_thread(taken.wait, 20)
-    async with asyncio.timeout(20), alone(spool, 20):
+    async with asyncio.timeout(20), exclusive(spool, 20):
         assert spool.counts().waiting == 1

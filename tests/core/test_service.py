@@ -316,7 +316,7 @@ def bridge_over(backend: MemoryBackend, record_timeout: float = 0.2, **options: 
     from llmbridge.db import LLMDatabase
 
     bridge = LLMBridge(**options)
-    bridge._books = LLMDatabase(backend=backend, record_timeout=record_timeout, **options)
+    bridge._database = LLMDatabase(backend=backend, record_timeout=record_timeout, **options)
     bridge.register_provider("acme", Vendor(answer()))
     return bridge
 
@@ -690,7 +690,7 @@ async def test_more_models_can_be_called_than_are_remembered(
     for number in range(5):
         await bridge.chat(ask(model=f"acme:{number}"))
     assert len(vendor.requests) == 5
-    assert len(bridge._roster._targets) <= 2
+    assert len(bridge._providers._targets) <= 2
 
 
 class Listing(Vendor):

@@ -7,8 +7,9 @@ import gc
 
 import pytest
 
-from llmbridge._store.session import Session
+from llmbridge._store.session import StoreSession
 from llmbridge.errors import StorageClosedError, StorageUnavailableError
+from llmbridge.storage import StorageBackend
 from llmbridge.storage.memory import MemoryBackend
 
 
@@ -31,17 +32,17 @@ class Slow(MemoryBackend):
         await super().disconnect()
 
 
-async def nothing() -> None:
+async def nothing(_: StorageBackend) -> None:
     pass
 
 
-async def refuse() -> None:
+async def refuse(_: StorageBackend) -> None:
     raise StorageUnavailableError("away")
 
 
 async def test_a_caller_who_gives_up_does_not_take_the_start_from_the_others() -> None:
     store = Slow()
-    session = Session(store, migrate="auto", on_start=nothing)
+    session = StoreSession(store, migrate="auto", prepare=nothing)
     impatient, patient = asyncio.create_task(session.start()), asyncio.create_task(session.start())
     await store.opening.wait()
     impatient.cancel()
@@ -53,41 +54,41 @@ async def test_a_caller_who_gives_up_does_not_take_the_start_from_the_others() -
 async def test_a_failed_start_leaves_nothing_open() -> None:
     store = Slow()
     store.may_open.set()
-    session = Session(store, migrate="auto", on_start=refuse)
+    session = StoreSession(store, migrate="auto", prepare=refuse)
     with pytest.raises(StorageUnavailableError):
         await session.start()
     assert store.disconnects == 1
     await asyncio.to_thread(asyncio.run, _fails(session))
 
 
-async def _fails(session: Session) -> None:
+async def _fails(session: StoreSession) -> None:
     with pytest.raises(StorageUnavailableError):
         await session.start()
 
 
 async def test_stopping_waits_for_a_start_and_then_closes() -> None:
     store = Slow()
-    session = Session(store, migrate="auto", on_start=nothing)
+    session = StoreSession(store, migrate="auto", prepare=nothing)
     starting = asyncio.create_task(session.start())
     await store.opening.wait()
-    stopping = asyncio.create_task(session.stop(patience=30))
+    stopping = asyncio.create_task(session.stop(timeout=30))
     await asyncio.sleep(0)
     store.may_open.set()
     await asyncio.gather(starting, stopping)
     assert store.disconnects == 1
     with pytest.raises(StorageClosedError):
         await session.start()
-    session.admit()
+    session.reopen()
     await session.start()
-    await session.stop(patience=30)
+    await session.stop(timeout=30)
 
 
 async def test_stopping_gives_up_a_start_that_hangs() -> None:
     store = Slow()
-    session = Session(store, migrate="auto", on_start=nothing)
+    session = StoreSession(store, migrate="auto", prepare=nothing)
     starting = asyncio.create_task(session.start())
     await store.opening.wait()
-    await session.stop(patience=0.01)
+    await session.stop(timeout=0.01)
     with pytest.raises(StorageClosedError):
         await starting
 
@@ -102,7 +103,7 @@ async def test_what_is_asked_while_a_store_closes_does_not_open_it_again() -> No
     closing, may_close = asyncio.Event(), asyncio.Event()
     backend = Lingering()
     backend.may_open.set()
-    session = Session(backend, migrate="auto", on_start=nothing)
+    session = StoreSession(backend, migrate="auto", prepare=nothing)
     await session.start()
     stopping = asyncio.create_task(session.stop(60))
     await closing.wait()
@@ -120,21 +121,20 @@ async def test_a_look_at_the_schema_that_fails_binds_no_loop() -> None:
         async def connect(self) -> None:
             raise StorageUnavailableError("away")
 
-    session = Session(Away(), migrate="auto", on_start=nothing)
+    session = StoreSession(Away(), migrate="auto", prepare=nothing)
     for _ in range(2):
         with pytest.raises(StorageUnavailableError):
             await asyncio.to_thread(asyncio.run, session.schema_status())
 
 
 def test_an_event_loop_that_ends_is_no_error_of_a_backend() -> None:
-    session = Session(MemoryBackend(), migrate="auto", on_start=nothing)
+    session = StoreSession(MemoryBackend(), migrate="auto", prepare=nothing)
     calls: list[asyncio.Task[None]] = []
     endings: list[BaseException] = []
 
     async def call() -> None:
         try:
-            with session.guard():
-                await asyncio.sleep(3600)
+            await session.call(lambda _: asyncio.sleep(3600))
         except BaseException as error:
             endings.append(error)
             raise

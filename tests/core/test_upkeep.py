@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from llmbridge import LLMDatabase
-from llmbridge._maintenance import upkeep as upkeep_module
-from llmbridge._maintenance.upkeep import Forgotten
+from llmbridge._maintenance import erase
+from llmbridge._maintenance.erase import Forgotten
 from llmbridge._recording.spool import Spool, SpoolCounts
 from llmbridge.errors import (
     PurgedDetailError,
@@ -111,7 +111,7 @@ async def test_no_purge_reaches_into_days_whose_calls_are_still_to_come(
     db: LLMDatabase, backend: Watched, before: datetime | date, force: bool
 ) -> None:
     await record(db, TODAY - 30 * DAY)
-    with pytest.raises(ValueError, match=r"is still to come; calls can be purged up to \d{4}-\d\d-\d\d"):
+    with pytest.raises(ValueError, match=r"lies in the future; calls can be purged up to \d{4}-\d\d-\d\d"):
         await db.purge(before, force=force)
     assert backend.purges == []
     await record(db, TODAY)
@@ -202,10 +202,10 @@ async def test_calls_on_their_way_from_the_spool_arrive_before_a_name_goes(
     backend = Slow("way")
     async with LLMDatabase(backend=backend, spool_dir=tmp_path) as db:
         await backend.asked.wait()
-        monkeypatch.setattr(upkeep_module, "PATIENCE", 0.0)
-        with pytest.raises(StorageUnavailableError, match="on their way"):
+        monkeypatch.setattr(erase, "REPLAY_TIMEOUT", 0.0)
+        with pytest.raises(StorageUnavailableError, match="has been replaying"):
             await db.forget("ann")
-        monkeypatch.setattr(upkeep_module, "PATIENCE", 60.0)
+        monkeypatch.setattr(erase, "REPLAY_TIMEOUT", 60.0)
         forgetting = asyncio.create_task(db.forget("ann"))
         await asyncio.wait([forgetting], timeout=0.2)
         backend.takes.set()

@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 from llmbridge import LLMDatabase
-from llmbridge._recording.batch_writer import Recorder
+from llmbridge._recording.batch_writer import BatchWriter
 from llmbridge.errors import RecordRejectedError, StorageError
 from llmbridge.schemas import CallRecord
 
@@ -124,7 +124,7 @@ async def test_calls_that_no_store_holds_fail_alone(new_books: MakeBooks) -> Non
         backend = books.backend()
         async with backend:
             await backend.apply_migrations()
-            recorder = Recorder(backend.record_calls, patience=60)
+            recorder = BatchWriter(backend.record_calls, timeout=60)
             outcomes = await asyncio.gather(*map(recorder.record, calls), return_exceptions=True)
             await recorder.close()
         rejected = {number for number, outcome in enumerate(outcomes) if isinstance(outcome, RecordRejectedError)}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbridge._recording.batch_writer import Recorder
+from llmbridge._recording.batch_writer import BatchWriter
 from llmbridge.errors import StorageUnavailableError
 from llmbridge.schemas import CallRecord
 from llmbridge.storage import RecordResult
@@ -139,7 +139,7 @@ async def test_a_spool_that_is_not_synced(defect: str, told: str, powerless: Zyg
 )
 async def test_callers_who_are_forgotten_or_taken_along(defect: str, told: str, new_sqlite: MakeBooks) -> None:
     with defects.applied(defect):
-        await find(lambda: test_callers.cancel_rounds(new_sqlite(), 2, 2, patience=5), told, 10)
+        await find(lambda: test_callers.cancel_rounds(new_sqlite(), 2, 2, timeout=5), told, 10)
 
 
 async def test_poison_that_takes_its_batch_along(new_sqlite: MakeBooks) -> None:
@@ -151,7 +151,7 @@ async def test_a_spool_that_is_not_replayed(new_sqlite: MakeBooks) -> None:
     books = new_sqlite()
     books.spool.put([numbered(number) for number in range(10)])
     with defects.applied("spool_not_replayed"), pytest.raises(TimeoutError):
-        await check(books, range(10), range(10), patience=1)
+        await check(books, range(10), range(10), timeout=1)
 
 
 async def test_calls_that_leave_the_spool_before_their_commit(new_sqlite: MakeBooks) -> None:
@@ -196,7 +196,7 @@ async def test_a_batch_sent_again_under_other_ids(new_sqlite: MakeBooks) -> None
 
         async with backend:
             await backend.apply_migrations()
-            recorder = Recorder(record, patience=60)
+            recorder = BatchWriter(record, timeout=60)
             await asyncio.gather(*(recorder.record(numbered(number)) for number in range(20)))
             await recorder.close()
         await check(books, range(20), range(20))

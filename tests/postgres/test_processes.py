@@ -34,14 +34,14 @@ asyncio.run(main())
 ENDLESS = """
 import asyncio, sys
 from itertools import count
-from llmbridge._recording.batch_writer import Recorder
+from llmbridge._recording.batch_writer import BatchWriter
 from llmbridge._shared.ids import new_id
 from llmbridge.testing import make_call
 from llmbridge_postgres import PostgreSQLBackend
 
 async def main():
     async with PostgreSQLBackend(sys.argv[1]) as backend:
-        recorder = Recorder(backend.record_calls, patience=5)
+        recorder = BatchWriter(backend.record_calls, timeout=5)
 
         async def caller():
             while True:

@@ -15,7 +15,7 @@ import pytest
 from pgdbm import AsyncDatabaseManager, DatabaseConfig
 
 from llmbridge import LLMBridge, LLMRequest, Message
-from llmbridge._recording.batch_writer import Recorder
+from llmbridge._recording.batch_writer import BatchWriter
 from llmbridge.errors import RecordRejectedError, StorageUnavailableError
 from llmbridge.schemas import CallRecord
 from llmbridge.storage import CallQuery, RecordResult, UsageQuery
@@ -60,7 +60,7 @@ async def assert_recorded(backend: PostgreSQLBackend, calls: Sequence[CallRecord
 
 async def record_while(backend: PostgreSQLBackend, trouble: Trouble) -> list[CallRecord]:
     """Callers that record through core's recorder until `trouble` is over, and what was acknowledged to them."""
-    recorder = Recorder(backend.record_calls, patience=60)
+    recorder = BatchWriter(backend.record_calls, timeout=60)
     acknowledged: list[CallRecord] = []
     progressed = asyncio.Event()
 
@@ -260,7 +260,7 @@ async def test_a_batch_whose_commit_was_not_heard_of_is_recorded_once(
                 raise StorageUnavailableError("the connection was lost")
             return result
 
-        recorder = Recorder(record, patience=60)
+        recorder = BatchWriter(record, timeout=60)
         await asyncio.gather(*(recorder.record(call) for call in calls))
         await recorder.close()
         await assert_recorded(backend, calls)

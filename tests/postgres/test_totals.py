@@ -10,7 +10,7 @@ from decimal import Decimal
 import asyncpg
 import pytest
 
-from llmbridge._recording.batch_writer import Recorder
+from llmbridge._recording.batch_writer import BatchWriter
 from llmbridge.errors import RecordRejectedError
 from llmbridge.schemas import CallRecord
 from llmbridge.storage import EARLIEST, LATEST, CallQuery, CostChange, StorageBackend, StorageRefusedError, UsageQuery
@@ -133,7 +133,7 @@ async def test_a_purge_among_writers_succeeds_also_where_transactions_are_strict
     calls = [make_call(number) for number in range(400)]
     async with PostgreSQLBackend(url) as purging, PostgreSQLBackend(url) as writing:
         await purging.record_calls(calls[:1])
-        recorders = [Recorder(writing.record_calls, patience=60) for _ in range(20)]
+        recorders = [BatchWriter(writing.record_calls, timeout=60) for _ in range(20)]
         recording = [recorders[number % 20].record(call) for number, call in enumerate(calls[1:])]
         purged, *outcomes = await asyncio.gather(purging.purge_calls(midnight), *recording, return_exceptions=True)
         assert isinstance(purged, int), purged

@@ -1,58 +1,77 @@
-"""The books: prices and records calls, reads usage, over one storage backend."""
+"""LLMDatabase: prices and records calls, reads usage and maintains one database, through a storage backend."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal, Self, cast
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
-from ._maintenance.upkeep import Upkeep
-from ._models.model_books import ModelBooks
-from ._models.registry import ModelRegistry
-from ._pricing.price_book import PriceBook, load_prices
-from ._recording.metrics import CloseReport
-from ._recording.record_builder import complete
-from ._recording.writer import Journal, make_spool
-from ._shared.single_flight import Closing
-from ._store.session import Migrate, Session
+from ._maintenance import copy, erase, purge, reprice
+from ._maintenance.copy import CopyReport
+from ._maintenance.erase import Forgotten
+from ._maintenance.reprice import RepriceReport
+from ._models import catalog, json_files
+from ._models.queries import Models
+from ._models.registry import LoadReport, ModelRegistry
+from ._pricing.own_prices import OwnPrices
+from ._pricing.price_book import PriceBook
+from ._recording.metrics import CloseReport, Counters
+from ._recording.writer import CallWriter, NoWriter, Writer, make_spool
+from ._records.validation import check_name
+from ._shared.single_flight import SingleFlight
+from ._store.no_database import NoSession
+from ._store.session import Migrate, StoreSession
 from ._usage import periods, query, statistics
 from ._usage.query import Accepted
 from .errors import PurgedDetailError, StorageUnavailableError, UnsupportedOperationError
-from .plugins import create_backend
-from .schemas import CallRecord, DailyAnalytics, RecordStatus, UsageStats
+from .plugins import create_backend, provider_names
+from .providers.routing import resolve
+from .schemas import CallRecord, DailyAnalytics, LLMModel, RecordStatus, UsageStats
 from .storage.base import StorageBackend
-from .storage.types import MAX_PAGE, CallPage, CallQuery, MigrationReport, SchemaStatus, UsageRow
-
-if TYPE_CHECKING:
-    from ._recording.spool import Spool
+from .storage.types import (
+    MAX_PAGE,
+    CallPage,
+    CallQuery,
+    MigrationReport,
+    ModelPrice,
+    SchemaStatus,
+    TotalsReport,
+    UsageRow,
+)
 
 OnStorageError = Literal["spool", "log", "raise"]
 
-#: Seconds that a store gets to close, however little of the timeout is left.
-LEAST_PATIENCE = 1.0
+#: Seconds that a database gets to disconnect, however little of the timeout is left.
+MIN_CLOSE_TIMEOUT = 1.0
+
+_UTC = ZoneInfo("UTC")
 
 
-class LLMDatabase(ModelBooks, Upkeep):
-    """The books over one store, opened and migrated at first use.
+class LLMDatabase:
+    """Calls, models and prices of one database, opened and migrated at first use.
 
-    :param connection_string: URL or path of the store; None with no `backend` and no `db_manager`: no books are
-        kept, reads give None or []
+    Without a database (no URL, backend or manager) nothing is recorded, and reads give None or [].
+
+    :param connection_string: URL or path of the database
     :param backend: a backend made by hand, instead of a URL
     :param db_manager: a host application's pgdbm manager, whose pool is used and left open, instead of a URL
-    :param schema: schema of the tables, where the store has schemas (None: the backend's default)
-    :param enable_monitoring: collect query statistics, where the backend can
-    :param plugin: distribution that serves the URL's scheme, where several claim it
+    :param schema: schema of the tables, if the database has schemas (None: the backend's default)
+    :param enable_monitoring: collect query statistics, if the backend can
+    :param plugin: distribution that serves the URL's scheme, if several claim it
     :param migrate: `auto` migrates at first use, `check` raises SchemaOutdatedError instead
-    :param record_timeout: seconds that a call waits for the store
-    :param on_storage_error: what becomes of calls that the store does not take by then. `spool`: they wait in a file
-        and go onto the books when the store is back. `log`: they are lost, each with an ERROR line. `raise`: the
-        same, and an unreachable store is an error at the start of an LLMBridge
+    :param record_timeout: seconds that a call waits for the database
+    :param on_storage_error: what happens to calls that the database does not take by then. `spool`: they wait in a
+        file and are recorded when the database is back. `log`: they are lost, each with an ERROR line. `raise`: the
+        same, and an unreachable database is an error at the start of an LLMBridge
     :param spool_dir: folder of that file (None: `LLMBRIDGE_SPOOL_DIR`, else `llmbridge/spool` in the user's state
-        directory). A store in memory, and a backend made by hand without a `target`, has none
+        directory). A database in memory, and a backend made by hand without a `target`, has none
     :param options: options of the backend
     :raises InvalidStorageURLError, UnknownStorageError, PluginError: the URL or its plugin is wrong; nothing is
         opened
@@ -91,72 +110,71 @@ class LLMDatabase(ModelBooks, Upkeep):
         self.backend = backend
         self.record_timeout = record_timeout
         self.on_storage_error = on_storage_error
-        self._session = Session(backend, migrate=migrate, on_start=self._prepare) if backend is not None else None
-        self._registry = ModelRegistry(self._session) if self._session is not None else None
-        self._spool: Spool | None = None
-        self._journal: Journal | None = None
-        if self._session is not None and self._registry is not None:
-            self._spool = make_spool(self._session.backend.target, spool_dir)
-            self._journal = Journal(
-                self._session,
-                self._registry,
-                self._spool,
-                timeout=record_timeout,
-                spools=on_storage_error == "spool",
-            )
-        self._no_prices = PriceBook()
-        self._closing = Closing()
+        self._session: StoreSession = (
+            StoreSession(backend, migrate=migrate, prepare=self._prepare) if backend is not None else NoSession()
+        )
+        self._prices = OwnPrices(self._session)
+        self._registry = ModelRegistry(self._session, self._prices)
+        self._spool = make_spool(self._session.target, spool_dir)
+        self._counters = Counters()
+        self._writer = self._new_writer(last_error=None)
+        self._closing: SingleFlight[CloseReport] = SingleFlight("llmbridge-close")
 
     @classmethod
     def from_manager(cls, db_manager: Any, schema: str | None = None, **options: Any) -> Self:
-        """The books in a host application's own database; its pool is used and left open."""
+        """Return a database in a host application's own pool, which is used and left open."""
         return cls(db_manager=db_manager, schema=schema, **options)
 
     @property
     def enabled(self) -> bool:
-        """Whether there is a store."""
+        """Whether there is a database."""
         return self.backend is not None
 
     @property
     def prices(self) -> PriceBook:
         """The prices that calls are charged by."""
-        return self._registry.prices if self._registry is not None else self._no_prices
+        return self._prices.book
 
     async def initialize(self) -> None:
-        """Open and migrate the store. Done by the first use anyway, but after `close()`, which it waits for, only by
-        this; a failed start is tried again by the next use.
+        """Open and migrate the database.
+
+        The first use does so anyway. After `close()`, which this waits for, only this opens it again. After a failed
+        start the next use tries again.
 
         :raises StorageError: it cannot be opened
         """
-        if self._session is not None and self._journal is not None:
-            await self._closing.over()
-            self._session.admit()
-            self._journal.admit()
-            await self._journal.check_spool()
-            await self._session.start()
+        await self._closing.wait()
+        if self._session.is_closed:
+            self._session.reopen()
+            self._writer = self._new_writer(last_error=self._writer.last_error)
+        await self._writer.check_spool()
+        await self._session.start()
 
     async def open(self) -> None:
-        """Open the store as a service does when it starts: one that is unreachable is an outage, and an error only
+        """Open the database as a service does when it starts: one that is unreachable is an outage, and an error only
         with `on_storage_error="raise"`.
 
-        :raises StorageError: it cannot be opened, and that will not mend by itself
+        :raises StorageError: it cannot be opened, and waiting will not change that
         """
         try:
             await self.initialize()
         except StorageUnavailableError as error:
-            if self.on_storage_error == "raise" or self._journal is None:
+            if self.on_storage_error == "raise":
                 raise
-            self._journal.store_is_away(error)
+            self._writer.give_up(error)
 
     async def close(self, timeout: float | None = None) -> CloseReport:
-        """Take no more calls, write what waits for at most `timeout` seconds (None: `record_timeout`), spool the rest,
-        then close the store, which gets a second more. Who is cancelled meanwhile, or asks again, changes nothing: one
-        closing runs to its end. What comes after raises StorageClosedError until `initialize()`."""
-        if self._session is None or self._registry is None or self._journal is None:
-            return CloseReport()
-        self._journal.turn_away()
+        """Stop accepting calls, write the pending ones for up to `timeout` seconds (None: `record_timeout`), spool the
+        rest, and disconnect, for which the backend gets a second more.
+
+        Concurrent callers share one closing, which a cancelled caller does not end. What comes afterwards raises
+        StorageClosedError until `initialize()`.
+
+        :raises WrongLoopError: another event loop or process opened the database
+        """
+        self._session.begin_closing()
         seconds = self.record_timeout if timeout is None else timeout
-        return await self._closing.run(partial(self._close, self._session, self._registry, self._journal, seconds))
+        return await self._closing.run(lambda: self._close(seconds))
 
     async def __aenter__(self) -> Self:
         await self.initialize()
@@ -166,57 +184,50 @@ class LLMDatabase(ModelBooks, Upkeep):
         await self.close()
 
     def check_owner(self) -> None:
-        """Raise StorageClosedError after `close()`, WrongLoopError when another event loop or process opened the
-        store."""
-        if self._session is not None:
-            self._session.check_owner()
+        """Raise StorageClosedError after `close()`, WrongLoopError if another event loop or process opened the
+        database."""
+        self._session.check_owner()
 
     # Calls
 
     async def record_api_call(self, call: CallRecord | None = None, /, **fields: Any) -> UUID | None:
-        """Put a call on the books and return its id once it is committed (None: no books are kept).
+        """Record a call and return its id once it is committed or spooled (None: there is no database).
 
-        Takes a CallRecord, or its fields and upstream's: `system_prompt` is hashed, parameters without a column
-        go to `metadata`. What is missing is filled in: id, total_tokens, called_at (now), and the cost from the
-        price in force, unless `estimated_cost` (dollars) or a `cost_reason` is given.
+        Takes a CallRecord, or its fields and those of llmbridge-py: `system_prompt` is hashed, parameters without a
+        column go to `metadata`. Missing fields are filled in: id, total_tokens, called_at (now), and the cost by the
+        current price, unless `estimated_cost` (dollars) or a `cost_reason` is given.
 
         :raises RecordRejectedError: this call can never be stored
         :raises StorageError: it is not known to be stored
         """
         if call is not None and fields:
             raise TypeError("record_api_call() takes a CallRecord or fields, not both")
-        if self._journal is None:
-            return None
-        record, _ = await self._journal.record(call.model_dump(exclude_unset=True) if call is not None else fields)
-        return record.id
+        record, _ = await self._writer.record(call.model_dump(exclude_unset=True) if call is not None else fields)
+        return record.id if record is not None else None
 
     async def keep(
         self, fields: Mapping[str, Any], priced_as: str | None = None
     ) -> tuple[CallRecord | None, RecordStatus | None]:
-        """Put a call on the books, whatever the store does: the priced record, and what became of it.
+        """Record a call, whatever the database does, and return the priced record and its status.
 
-        `priced_as` is the vendor whose price list applies, where it is not the one called. The record is None
-        where it can never be stored; its status is None where no books are kept.
+        `priced_as` is the provider whose price list applies, if it is not the one called. The record is None if it can
+        never be stored; the status is None if there is no database.
         """
-        if self._journal is not None:
-            return await self._journal.keep(fields, priced_as)
-        await load_prices()
-        return complete(fields, self.prices, priced_as), None
+        return await self._writer.keep(fields, priced_as)
 
     def start_soon(self) -> None:
-        """Begin to open the store without waiting for it."""
-        if self._session is not None:
-            self._session.start_soon()
+        """Begin to open the database without waiting for it."""
+        self._session.start_soon()
 
     async def get_call_record(self, call_id: UUID) -> CallRecord | None:
-        """The record of that id; None when there is none."""
+        """Return the record of that id; None if there is none."""
         page = await self.list_calls(CallQuery(ids=(call_id,), limit=1))
         return page.calls[0] if page.calls else None
 
     async def list_recent_calls(
         self, origin: str | None = None, id_at_origin: str | None = None, limit: int = 100, offset: int = 0
     ) -> list[CallRecord]:
-        """The most recent calls, newest first, without the first `offset`. None does not filter."""
+        """Return the most recent calls, newest first, without the first `offset`. None does not filter."""
         if limit < 0 or offset < 0:
             raise ValueError("limit and offset must not be negative")
         chosen = query.filters({"origin": origin, "id_at_origin": id_at_origin})
@@ -232,12 +243,8 @@ class LLMDatabase(ModelBooks, Upkeep):
         return found[offset:]
 
     async def list_calls(self, query: CallQuery) -> CallPage:
-        """One page of calls; `page.next` goes into the next query's `after`."""
-        if self._session is None:
-            return CallPage([], None)
-        await self._session.start()
-        with self._session.guard():
-            return await self._session.backend.list_calls(query)
+        """Return one page of calls; `page.next` goes into the next query's `after`."""
+        return await self._session.call(lambda backend: backend.list_calls(query))
 
     # Usage
 
@@ -283,18 +290,14 @@ class LLMDatabase(ModelBooks, Upkeep):
             },
             tags=tags,
         )
-        if self._session is None:
-            return []
-        await self._session.start()
-        with self._session.guard():
-            return question.label(await self._session.backend.summarize_usage(question.query))
+        return question.label(await self._session.call(lambda backend: backend.summarize_usage(question.query)))
 
     async def get_usage_stats(
         self, origin: str | None, id_at_origin: str | None = None, days: int = 30
     ) -> UsageStats | None:
-        """Statistics of the last `days` times 24 hours; None when nothing was recorded.
+        """Return statistics of the last `days` times 24 hours; None if nothing was recorded.
 
-        Where that starts inside a purged day it moves back to that UTC midnight; `since` says so.
+        A start inside a purged day moves back to that UTC midnight; `since` says so.
         """
         if days < 1:
             raise ValueError(f"days is {days}; it must be at least 1")
@@ -305,13 +308,13 @@ class LLMDatabase(ModelBooks, Upkeep):
             return await self._stats(periods.midnight(since), origin, id_at_origin)
 
     async def aggregate_daily_analytics(self, date: str | None = None) -> None:
-        """Nothing to do: sums are exact at every commit. Kept for code that calls it on a schedule."""
+        """Do nothing: sums are exact at every commit. Kept for code that calls it on a schedule."""
 
     async def get_daily_analytics(
         self, origin: str | None = None, id_at_origin: str | None = None, days: int = 30, *, tz: str = "UTC"
     ) -> list[DailyAnalytics]:
-        """Usage per day, origin, user, vendor and model over the last `days` days in the zone `tz`, today included, in
-        this order. None does not filter.
+        """Return usage per day, origin, user, provider and model over the last `days` days in the zone `tz`, today
+        included, in this order. None does not filter.
 
         :raises ValueError: an unknown zone, or no day or too many
         """
@@ -321,68 +324,290 @@ class LLMDatabase(ModelBooks, Upkeep):
         rows = await self.usage(first, group_by=statistics.BY_DAY, tz=tz, origin=origin, id_at_origin=id_at_origin)
         return [statistics.daily(row) for row in rows]
 
-    # The store itself
+    # Models and prices
+
+    @property
+    def models(self) -> Models:
+        """Questions about the known models: which can do this, which are cheapest, what would a call cost."""
+        return Models(
+            self.known_models,
+            self.refresh_prices,
+            lambda: self.prices,
+            lambda text: resolve(text, provider_names()),
+            lambda _: None,
+        )
+
+    async def add_model(self, model: LLMModel) -> int | None:
+        """Insert or replace a model and return its id (None: there is no database). Its rates become its own price from
+        now on, if they differ from the current ones."""
+        await self.upsert_models([model])
+        found = await self.get_model(model.provider, model.model_name, active_only=False)
+        return found.id if found is not None else None
+
+    async def upsert_model(self, model: LLMModel) -> None:
+        """Insert or replace a model; as for `add_model`, its rates become its own price."""
+        await self.upsert_models([model])
+
+    async def upsert_models(self, models: Sequence[LLMModel]) -> tuple[int, int]:
+        """Insert or replace models; return how many were inserted and how many replaced."""
+        result = await self._registry.upsert(models)
+        return result.inserted, result.updated
+
+    async def load_models(self, directory: str | Path, *, set_prices: bool = True) -> LoadReport:
+        """Load the models of `directory`, which has a file `PROVIDER.json` for each provider in llmbridge-py's form,
+        and retire the other models of these providers. All files are read before anything is changed.
+
+        Rates become own prices from now on if they differ from the current ones, unless `set_prices` is False.
+
+        :raises ValueError: a file or an entry does not parse; the text names it, and nothing was changed
+        """
+        models = await asyncio.to_thread(json_files.read, directory)
+        if not self.enabled:
+            return LoadReport((), 0, 0, 0)
+        return await self._registry.load(models, set_prices=set_prices)
+
+    async def update_model_costs(
+        self,
+        provider: str,
+        model_name: str,
+        dollars_per_million_tokens_input: Decimal | float | str | None,
+        dollars_per_million_tokens_output: Decimal | float | str | None,
+    ) -> bool:
+        """Give a stored model new rates, which become its own price from now on; None leaves a rate as it is. Return
+        False if the model is not stored."""
+        return await self._registry.update_costs(
+            provider, model_name, dollars_per_million_tokens_input, dollars_per_million_tokens_output
+        )
+
+    async def retire_models(self, keys: Sequence[tuple[str, str]]) -> int:
+        """Mark models, by (provider, model_name), as retired; return how many were active."""
+        return await self._registry.retire(keys)
+
+    async def set_prices(self, prices: Sequence[ModelPrice]) -> None:
+        """Set own prices. This process uses them at once, others within a minute."""
+        await self._prices.set(prices)
+
+    async def list_prices(self, provider: str | None = None, model_name: str | None = None) -> list[ModelPrice]:
+        """Return own prices in order of provider, name and the time from which they apply; None does not filter."""
+        return await self._prices.list(provider, model_name)
+
+    async def get_model(self, provider: str, model_name: str, active_only: bool = True) -> LLMModel | None:
+        """Return the model of that provider and name; None if there is none."""
+        found = await self.list_models(provider, active_only=active_only, model_name=model_name)
+        return found[0] if found else None
+
+    async def list_models(
+        self, provider: str | None = None, active_only: bool = True, *, model_name: str | None = None
+    ) -> list[LLMModel]:
+        """Return models in order of provider and name; None does not filter."""
+        return await self._registry.list_models(provider, model_name, active_only)
+
+    async def refresh_prices(self) -> None:
+        """Read again, if it is time to, what other processes may have changed in the prices."""
+        await self._prices.refresh()
+
+    async def known_models(self) -> list[LLMModel]:
+        """Return all models, retired ones included; without a database those of the bundled catalog."""
+        return await self.list_models(active_only=False) if self.enabled else catalog.models()
+
+    # Maintenance
+
+    async def reprice(
+        self,
+        since: datetime | date | None = None,
+        until: datetime | date | None = None,
+        *,
+        origin: Accepted = None,
+        id_at_origin: Accepted = None,
+        provider: Accepted = None,
+        model_name: Accepted = None,
+        priced_as: Mapping[str, str] | None = None,
+        dry_run: bool = False,
+        on_page: Callable[[RepriceReport], None] | None = None,
+    ) -> RepriceReport:
+        """Give the calls from `since` (inclusive) to `until` (exclusive) the cost by the own prices and price data of
+        today, at the time when each was made. None is unbounded, a date its first instant in UTC.
+
+        The previous cost and reason stay on the row, and sums follow. These calls do not change: their cost came from
+        the caller or the provider, they were not billed, or their model has no price now. The rates on the row stay
+        those of its first pricing. Each page of 1,000 calls is one transaction, and the next run finishes one that was
+        cut off. Purged calls keep their cost.
+
+        :param priced_as: the provider whose list applies, by provider called, for calls that no list has priced so far
+        :param dry_run: only report what would change
+        :param on_page: called after each page with the report so far
+        :raises ValueError: a naive time, an empty range, or a list in `priced_as` that the price data do not have
+        :raises RecordRejectedError: a call would cost 9,000,000 dollars or more, which no row can hold; the text names
+            it, and the pages before it are done
+        :raises UnsupportedOperationError: the backend cannot reprice
+        """
+        fields = {"origin": origin, "id_at_origin": id_at_origin, "provider": provider, "model_name": model_name}
+        start, end = _instant(since), _instant(until)
+        periods.check_range(start, end)
+        return await reprice.reprice(
+            self._session,
+            self._prices,
+            query.filters(fields),
+            start,
+            end,
+            priced_as=priced_as or {},
+            dry_run=dry_run,
+            on_page=on_page,
+        )
+
+    async def purge(
+        self,
+        before: datetime | date,
+        *,
+        dry_run: bool = False,
+        force: bool = False,
+        on_day: Callable[[date, int], None] | None = None,
+    ) -> int:
+        """Delete the calls before `before`, rounded down to a UTC day, and return how many there were. The sums over
+        them stay, for ever. One day is deleted at a time, oldest first.
+
+        :param dry_run: only count them
+        :param on_day: called after each day with it and the number of its calls
+        :raises ValueError: fewer than 7 days would be kept, and there is no `force`; or calls of today would go, after
+            which the database would take none
+        :raises UnsupportedOperationError: the backend cannot purge
+        """
+        end = purge.check_end(periods.to_utc(before, _UTC), force=force)
+        return await purge.purge(self._session, end, dry_run=dry_run, on_day=on_day)
+
+    async def cleanup_old_data(
+        self, days_to_keep_calls: int = 90, days_to_keep_analytics: int | None = None, *, force: bool = False
+    ) -> int:
+        """Delete calls older than `days_to_keep_calls` days, as `purge` does, and return how many; the sums over them
+        stay, for ever: `days_to_keep_analytics` is accepted and does nothing.
+
+        :raises ValueError: fewer than 7 days, unless `force`
+        :raises UnsupportedOperationError: the backend cannot purge
+        """
+        if days_to_keep_calls < 0:
+            raise ValueError(f"days_to_keep_calls is {days_to_keep_calls}; it must not be negative")
+        return await self.purge(statistics.days_ago(days_to_keep_calls), force=force)
+
+    async def forget(self, id_at_origin: str, origin: str | None = None, *, dry_run: bool = False) -> list[Forgotten]:
+        """Erase the name of a user from every call and total, of one origin or of all (None), and from the spooled
+        calls of this database. Their cost stays in the sums, as of no user. The answer has one entry per origin that
+        knew the name.
+
+        Calls that are spooled elsewhere, on another machine or in another `spool_dir`, bring the name back when they
+        are replayed.
+
+        :param dry_run: only count the calls
+        :raises StorageUnavailableError: spooled calls cannot be changed now
+        :raises UnsupportedOperationError: the backend cannot erase users
+        """
+        user = check_name("id_at_origin", id_at_origin)
+        return await erase.forget(self._session, self._spool, user, origin, dry_run=dry_run)
+
+    async def copy_to(self, target: LLMDatabase, *, on_page: Callable[[CopyReport], None] | None = None) -> CopyReport:
+        """Copy calls with their ids, models, own prices and totals of purged days to another database, which keeps what
+        it has.
+
+        A copy may be cut off and run again. What the target has already stays as it is, so a repricing, an erased user
+        or a changed model since the last run must be repeated there. Only an unchanged model of the catalog is
+        replaced. Calls that are recorded meanwhile may be left for the next run.
+
+        Of days that are purged here the target must have nothing but what an earlier run brought, whole days of it if
+        it has their calls: copy once more before purging days that were not over, or not all there, at the last run.
+
+        :param on_page: called after each page of 1,000 calls with the report so far
+        :raises StorageError: the target has purged days that this database has not, or has something else of a day that
+            is purged here, which the text names. Nothing was written, unless that day was purged during the run
+        :raises UnsupportedOperationError: there are purged days, and the target cannot take their totals
+        """
+        if not (self.enabled and target.enabled):
+            return CopyReport()
+        report = await copy.copy(self._session, target._session, on_page)
+        await target._prices.reload()
+        return report
+
+    async def check_totals(self, *, repair: bool = False) -> TotalsReport:
+        """Recount every stored total from the stored calls; with `repair` correct what is wrong."""
+        return await self._session.call(lambda backend: backend.check_totals(repair))
+
+    # The database itself
 
     async def apply_migrations(self) -> MigrationReport:
-        """Bring the store's schema up to date, also with `migrate="check"`."""
-        if self._session is None:
-            return MigrationReport([], [], 0)
+        """Bring the schema up to date, also with `migrate="check"`."""
         return await self._session.migrate()
 
     async def schema_status(self) -> SchemaStatus | None:
-        """How far the store is migrated; it is opened for this but not migrated. None: no books are kept."""
-        return await self._session.schema_status() if self._session is not None else None
+        """Return the state of the schema; the database is opened for this but not migrated. None: there is none."""
+        return await self._session.schema_status() if self.enabled else None
 
     async def health_check(self, timeout: float = 2.0) -> dict[str, Any]:
-        """Whether the store answers within `timeout` seconds, and takes the calls of these books; never raises.
+        """Return whether the database answers within `timeout` seconds and takes calls. Never raises.
 
-        `status` is healthy, unhealthy (with `error`) or disabled; `target` is the store, without secrets; `queue` is
+        `status` is healthy, unhealthy (with `error`) or disabled; `target` is the database, without secrets; `queue` is
         the number of calls that wait for a commit; `spool` has the `path` (None: there is no place for it), how many
-        calls are `waiting` and `set_aside` in it (None: that cannot be told), and the `error` that keeps calls from
-        waiting there (None: there is none), or is None where there is no spool; `last_error` is the store's last
+        calls are `waiting` and `set_aside` in it (None: that is not known), and the `error` that keeps calls from
+        waiting there (None: there is none), or is None if there is no spool; `last_error` is the database's last
         failure (None: never).
         """
-        return await self._journal.health(timeout) if self._journal is not None else {"status": "disabled"}
+        return await self._writer.health(timeout)
 
     def metrics(self) -> dict[str, int]:
-        """What became of calls, as a flat dict of counters; their names are those of
-        `llmbridge._recording.metrics.Counters`, and `calls_waiting` is how many wait for a commit now. Empty where no
-        books are kept."""
-        return self._journal.metrics() if self._journal is not None else {}
+        """Return counters of calls by outcome, and as `calls_waiting` the number of calls that wait for a commit now.
+        Without a database it is empty.
+
+        The counters are the fields of `llmbridge.reports.Counters`.
+        """
+        return self._writer.metrics()
 
     async def get_pool_stats(self) -> dict[str, Any]:
-        """Statistics of the backend's connections. UnsupportedOperationError without the capability `monitoring`."""
+        """Return statistics of the backend's connections. UnsupportedOperationError without the capability
+        `monitoring`."""
         return cast("dict[str, Any]", await self._monitor("get_pool_stats"))
 
     async def get_slow_queries(self, threshold_ms: int | None = None) -> list[dict[str, Any]]:
-        """Statements slower than `threshold_ms` (None: the backend's own bound). Needs `monitoring`."""
+        """Return statements slower than `threshold_ms` (None: the backend's own bound). Needs `monitoring`."""
         return cast("list[dict[str, Any]]", await self._monitor("get_slow_queries", threshold_ms))
 
     async def get_query_metrics(self) -> dict[str, Any] | None:
-        """Counts and times of statements. Needs `monitoring`."""
+        """Return counts and times of statements. Needs `monitoring`."""
         return cast("dict[str, Any] | None", await self._monitor("get_query_metrics"))
 
     async def _monitor(self, name: str, *args: Any) -> Any:
         method = getattr(self.backend, name, None)
-        if self._session is None or method is None:
+        if method is None:
             raise UnsupportedOperationError(f"{type(self.backend).__name__} has no monitoring")
-        await self._session.start()
-        with self._session.guard():
-            return await method(*args)
+        return await self._session.call(lambda _: method(*args))
 
-    async def _close(self, session: Session, registry: ModelRegistry, journal: Journal, timeout: float) -> CloseReport:
+    def _new_writer(self, *, last_error: str | None) -> Writer:
+        if not self.enabled:
+            return NoWriter(self._prices)
+        return CallWriter(
+            self._session,
+            self._prices,
+            self._spool,
+            timeout=self.record_timeout,
+            spools=self.on_storage_error == "spool",
+            counters=self._counters,
+            last_error=last_error,
+        )
+
+    async def _close(self, timeout: float) -> CloseReport:
         until = time.monotonic() + timeout
-        report = await journal.close(timeout)
-        await registry.close()
-        await session.stop(max(until - time.monotonic(), LEAST_PATIENCE))
+        report = await self._writer.close(timeout)
+        await self._prices.close()
+        await self._session.stop(max(until - time.monotonic(), MIN_CLOSE_TIMEOUT))
         return report
 
-    async def _prepare(self) -> None:
-        if self._registry is not None:
-            await self._registry.prepare()
-        if self._journal is not None:
-            self._journal.store_is_open()
+    async def _prepare(self, backend: StorageBackend) -> None:
+        """Read what the process needs from a database that has just been opened, and start the replay."""
+        await self._registry.add_catalog(backend)
+        await self._prices.load(backend)
+        if not self._session.is_closing:
+            self._writer.begin_replay()
 
     async def _stats(self, since: datetime, origin: str | None, id_at_origin: str | None) -> UsageStats | None:
         rows = await self.usage(since, group_by=("provider", "model_name"), origin=origin, id_at_origin=id_at_origin)
         return statistics.stats(rows, since)
+
+
+def _instant(at: datetime | date | None) -> datetime | None:
+    return None if at is None else periods.to_utc(at, _UTC)

@@ -7,23 +7,24 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import date, datetime
 from functools import partial
 from typing import Any, Self
 
 from ._calls import attempt, stream, structured_output
 from ._calls.call import Call, Kept, system_prompt_hash, tool_names
-from ._calls.provider_registry import Roster
+from ._calls.in_flight import InFlight
+from ._calls.provider_registry import ProviderRegistry
 from ._calls.retry import Retries
 from ._models.queries import Models
 from ._recording.metrics import CloseReport
 from ._records.validation import check_finite, check_integer, check_metadata, check_name, check_user
-from ._shared.single_flight import Closing
+from ._shared.single_flight import SingleFlight
 from ._store.session import Migrate
 from ._usage.query import Accepted
-from .db import LEAST_PATIENCE, LLMDatabase, OnStorageError
+from .db import MIN_CLOSE_TIMEOUT, LLMDatabase, OnStorageError
 from .errors import InvalidRequestError, ModelNotFoundError, StorageClosedError
 from .plugins import foreign_distribution_warning
 from .providers.base import BaseLLMProvider
@@ -85,7 +86,7 @@ class LLMBridge:
                 raise ValueError(f"{name} is {seconds}; it must be more than 0 seconds")
         self.timeout = timeout
         self._retries = Retries(max_retries, total_timeout)
-        self._books = LLMDatabase(
+        self._database = LLMDatabase(
             db_connection_string if enable_db_logging else None,
             db_manager=db_manager if enable_db_logging else None,
             schema=schema,
@@ -97,25 +98,31 @@ class LLMBridge:
             spool_dir=spool_dir,
             **backend_options,
         )
-        self._roster = Roster()
-        self._finishing: set[asyncio.Future[Any]] = set()
-        self._closing = Closing()
+        self._providers = ProviderRegistry()
+        self._in_flight = InFlight()
+        self._closing: SingleFlight[CloseReport] = SingleFlight("llmbridge-bridge-close")
 
     @property
     def db(self) -> LLMDatabase | None:
         """The books; None when none are kept."""
-        return self._books if self._books.enabled else None
+        return self._database if self._database.enabled else None
 
     @property
     def models(self) -> Models:
         """Questions about the models that are known: which can do this, which are cheapest, what would it cost."""
-        books, roster = self._books, self._roster
-        return Models(books.known_models, books.refresh_prices, lambda: books.prices, roster.resolve, roster.priced_as)
+        database, providers = self._database, self._providers
+        return Models(
+            database.known_models,
+            database.refresh_prices,
+            lambda: database.prices,
+            providers.resolve,
+            providers.priced_as,
+        )
 
     @property
     def enable_db_logging(self) -> bool:
         """Whether books are kept."""
-        return self._books.enabled
+        return self._database.enabled
 
     async def __aenter__(self) -> Self:
         await self._ensure_db_initialized()
@@ -126,8 +133,8 @@ class LLMBridge:
 
     async def _ensure_db_initialized(self) -> None:
         """Open the books now. An unreachable store is a warning, unless `on_storage_error="raise"`."""
-        await self._closing.over()
-        await self._books.open()
+        await self._closing.wait()
+        await self._database.open()
 
     async def close(self, timeout: float | None = None) -> CloseReport:
         """Begin no more calls, finish those in flight, write what waits, spool the rest, and close the books and the
@@ -135,7 +142,9 @@ class LLMBridge:
         flight take them all, the store gets a second more, and so does each vendor's provider. Says what became of what
         waited. Who is cancelled meanwhile, or asks again, changes nothing: one closing runs to its end. What comes
         after raises StorageClosedError."""
-        return await self._closing.run(partial(self._close, self._books.record_timeout if timeout is None else timeout))
+        return await self._closing.run(
+            partial(self._close, self._database.record_timeout if timeout is None else timeout)
+        )
 
     async def chat(self, request: LLMRequest, id_at_origin: str | None = None) -> LLMResponse:
         """Send one request to a model and put the call on the books, however it ends.
@@ -154,7 +163,7 @@ class LLMBridge:
         :raises ModelNotFoundError: the vendor does not have the model; no ProviderError
         """
         call = self._call(request, id_at_origin)
-        with self._in_flight():
+        with self._in_flight.call():
             return await self._retries.run(
                 call.targets, call.timeout, lambda target, limit: attempt.answer(call, target, limit)
             )
@@ -172,7 +181,7 @@ class LLMBridge:
         failure is.
         """
         call = self._call(request, id_at_origin)
-        return stream.chunks(call, self._retries, self._in_flight)
+        return stream.chunks(call, self._retries, self._in_flight.call)
 
     def register_provider(
         self,
@@ -191,14 +200,14 @@ class LLMBridge:
 
         :raises ProviderNotFoundError: `kind` is not installed
         """
-        self._roster.register(name, provider, kind=kind, priced_as=priced_as, options=options)
+        self._providers.register(name, provider, kind=kind, priced_as=priced_as, options=options)
 
     def get_provider(self, name: str) -> BaseLLMProvider:
         """The provider of that name, made on first use.
 
         :raises ProviderNotFoundError: it is neither registered nor installed
         """
-        return self._roster.provider(name)
+        return self._providers.provider(name)
 
     async def discover_models(self, provider: str | None = None) -> dict[str, list[str]]:
         """Ask the vendors that can be called, or the one named, which models they have, for at most `timeout` seconds;
@@ -208,15 +217,15 @@ class LLMBridge:
         :raises ProviderError, ProviderNotFoundError: the vendor named cannot be asked
         """
         if provider is not None:
-            await self._roster.discover(provider, self.timeout)
+            await self._providers.discover(provider, self.timeout)
         else:
-            await self._roster.discover_all(self.timeout)
-        return self._roster.models()
+            await self._providers.discover_all(self.timeout)
+        return self._providers.models()
 
     def get_available_models(self) -> dict[str, list[str]]:
         """The names of models by vendor that can be called: those that the vendor told `discover_models`, else those of
         the bundled catalog. A vendor may have others, and they can be called too."""
-        return self._roster.models()
+        return self._providers.models()
 
     def get_model_info(self, model: str) -> dict[str, Any]:
         """The `provider` and `model` that a model string leads to, and the fields of LLMModel where the bundled catalog
@@ -224,7 +233,7 @@ class LLMBridge:
 
         :raises ModelNotFoundError, ProviderNotFoundError: it leads to no vendor
         """
-        return self._roster.model_info(model)
+        return self._providers.model_info(model)
 
     async def usage(
         self,
@@ -241,7 +250,7 @@ class LLMBridge:
         tags: Mapping[str, Accepted] | None = None,
     ) -> list[UsageRow]:
         """Exact sums over this origin's calls, or over those of the `origin` given; see `LLMDatabase.usage`."""
-        return await self._books.usage(
+        return await self._database.usage(
             since,
             until,
             group_by=group_by,
@@ -257,55 +266,55 @@ class LLMBridge:
     async def get_usage_stats(self, id_at_origin: str | None = None, days: int = 30) -> UsageStats | None:
         """Statistics of one user, or of this origin as a whole, over the last `days` times 24 hours; None when
         nothing was recorded."""
-        return await self._books.get_usage_stats(self.origin, id_at_origin, days)
+        return await self._database.get_usage_stats(self.origin, id_at_origin, days)
 
     async def get_daily_analytics(
         self, id_at_origin: str | None = None, days: int = 30, *, tz: str = "UTC"
     ) -> list[DailyAnalytics]:
         """This origin's usage per day, user, vendor and model; see `LLMDatabase.get_daily_analytics`."""
-        return await self._books.get_daily_analytics(self.origin, id_at_origin, days, tz=tz)
+        return await self._database.get_daily_analytics(self.origin, id_at_origin, days, tz=tz)
 
     async def list_recent_calls(self, id_at_origin: str | None = None, limit: int = 100) -> list[CallRecord]:
         """This origin's most recent calls, newest first."""
-        return await self._books.list_recent_calls(self.origin, id_at_origin, limit)
+        return await self._database.list_recent_calls(self.origin, id_at_origin, limit)
 
     async def get_models_from_db(self, provider: str | None = None, active_only: bool = True) -> list[LLMModel]:
         """The models that the store knows."""
-        return await self._books.list_models(provider, active_only)
+        return await self._database.list_models(provider, active_only)
 
     async def get_model_from_db(self, provider: str, model_name: str) -> LLMModel | None:
         """One model that the store knows; None when it does not."""
-        return await self._books.get_model(provider, model_name)
+        return await self._database.get_model(provider, model_name)
 
     def metrics(self) -> dict[str, int]:
         """What became of calls, as a flat dict of counters. See `LLMDatabase.metrics`."""
-        return self._books.metrics()
+        return self._database.metrics()
 
     async def health_check(self, timeout: float = 2.0) -> dict[str, Any]:
         """Whether the store answers within `timeout` seconds; never raises. See `LLMDatabase.health_check`."""
-        return await self._books.health_check(timeout)
+        return await self._database.health_check(timeout)
 
     async def _close(self, seconds: float) -> CloseReport:
         until = time.monotonic() + seconds
-        for _ in range(2):  # the calls, and then what those that were left meanwhile put on the books
-            if self._finishing:
-                await asyncio.wait(self._finishing, timeout=max(until - time.monotonic(), 0))
+        await self._in_flight.wait(seconds)
         report = CloseReport()
         async with AsyncExitStack() as closing:  # each is closed whatever the others raise
-            for provider in self._roster.providers():
+            for provider in self._providers.providers():
                 closing.push_async_callback(_let_go, provider)
-            report = await self._books.close(max(until - time.monotonic(), min(seconds, LEAST_PATIENCE)))
-        self._roster.forget_replaced()
+            report = await self._database.close(max(until - time.monotonic(), min(seconds, MIN_CLOSE_TIMEOUT)))
+        self._providers.forget_replaced()
         return report
 
     def _call(self, request: LLMRequest, user: str | None) -> Call:
         """The call that a request makes, checked so that no money is spent in vain."""
         if not isinstance(request, LLMRequest):
             raise TypeError(f"a call takes an LLMRequest, not {type(request).__name__}")
-        self._books.check_owner()
-        if self._closing.goes_on:
+        self._database.check_owner()
+        if self._closing.is_running:
             raise StorageClosedError("these books are being closed; open them again with `async with`")
-        targets = tuple(map(self._roster.target, request.model if isinstance(request.model, list) else [request.model]))
+        targets = tuple(
+            map(self._providers.target, request.model if isinstance(request.model, list) else [request.model])
+        )
         if not targets:
             raise ModelNotFoundError("the list of models is empty")
         timeout = self.timeout if request.timeout is None else request.timeout
@@ -323,31 +332,17 @@ class LLMBridge:
         sent = structured_output.sendable(request)
         if request.cache is not None:
             _warn_of_cache()
-        self._books.start_soon()
+        self._database.start_soon()
         return Call(request, sent, targets, known, self._keep, timeout)
 
-    def _keep(self, vendor: str, fields: Mapping[str, Any]) -> Kept:
-        """Record an ending to its end, even if the caller goes away meanwhile."""
-        keeping = asyncio.create_task(self._books.keep(fields, self._roster.priced_as(vendor)))
-        self._finishing.add(keeping)
-        keeping.add_done_callback(self._finishing.discard)
-        return asyncio.shield(keeping)
-
-    @contextmanager
-    def _in_flight(self) -> Iterator[None]:
-        """Let `close` wait for a call until it has ended."""
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._finishing.add(ended)
-        try:
-            yield
-        finally:
-            self._finishing.discard(ended)
-            ended.set_result(None)
+    def _keep(self, provider: str, fields: Mapping[str, Any]) -> Kept:
+        """Record the outcome of an attempt, even if the caller is cancelled meanwhile."""
+        return self._in_flight.shielded(self._database.keep(fields, self._providers.priced_as(provider)))
 
 
 async def _let_go(provider: BaseLLMProvider) -> None:
     try:
-        async with asyncio.timeout(LEAST_PATIENCE):
+        async with asyncio.timeout(MIN_CLOSE_TIMEOUT):
             await provider.close()
     except TimeoutError:
         logger.warning("the provider %s takes too long to close its connections; they are left behind", provider.name)

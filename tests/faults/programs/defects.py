@@ -12,8 +12,9 @@ from typing import Any
 from uuid import uuid4
 
 from llmbridge._recording import batch_writer, spool
-from llmbridge._recording.batch_writer import Entry, Recorder
-from llmbridge._recording.spool_replay import Replay
+from llmbridge._recording.batch_writer import BatchWriter
+from llmbridge._recording.bounded_queue import PendingCall
+from llmbridge._recording.spool_replay import SpoolReplay
 from llmbridge._shared import files
 from llmbridge.errors import RecordRejectedError, StorageUnavailableError
 from llmbridge.schemas import CallRecord, RecordStatus
@@ -36,7 +37,7 @@ def apply(name: str | None) -> None:
 @contextmanager
 def applied(name: str) -> Iterator[None]:
     """Give this process a defect for a while."""
-    places: list[Any] = [Recorder, Replay, batch_writer, spool, sqlite_connection.Session, postgres_calls]
+    places: list[Any] = [BatchWriter, SpoolReplay, batch_writer, spool, sqlite_connection.Session, postgres_calls]
     before = [dict(vars(place)) for place in places]
     apply(name)
     try:
@@ -57,15 +58,15 @@ def patch(function: Callable[[], None]) -> Callable[[], None]:
 
 @patch
 def acknowledge_before_commit() -> None:
-    enqueue = Recorder._enqueue
+    enqueue = BatchWriter._enqueue
 
-    def at_once(self: Recorder, call: CallRecord, since: float | None) -> asyncio.Future[RecordStatus]:
+    def at_once(self: BatchWriter, call: CallRecord, since: float | None) -> asyncio.Future[RecordStatus]:
         enqueue(self, call, since)
         told: asyncio.Future[RecordStatus] = asyncio.get_running_loop().create_future()
         told.set_result("committed")
         return told
 
-    Recorder._enqueue = at_once  # type: ignore[method-assign]
+    BatchWriter._enqueue = at_once  # type: ignore[method-assign]
 
 
 def _die() -> None:
@@ -172,60 +173,60 @@ def no_migration_lock() -> None:
 
 @patch
 def dropped_future() -> None:
-    answer = batch_writer._answer
+    settle = batch_writer._settle
 
-    def all_but_one(entries: Sequence[Entry], outcome: RecordStatus) -> int:
-        return answer(entries[:-1] if len(entries) > 3 else entries, outcome)
+    def all_but_one(entries: Sequence[PendingCall], outcome: RecordStatus) -> int:
+        return settle(entries[:-1] if len(entries) > 3 else entries, outcome)
 
-    batch_writer._answer = all_but_one
+    batch_writer._settle = all_but_one
 
 
 @patch
 def cancelled_caller_takes_others_along() -> None:
-    enqueue = Recorder._enqueue
+    enqueue = BatchWriter._enqueue
 
-    def tied(self: Recorder, call: CallRecord, since: float | None) -> asyncio.Future[RecordStatus]:
+    def tied(self: BatchWriter, call: CallRecord, since: float | None) -> asyncio.Future[RecordStatus]:
         def take_along(future: asyncio.Future[RecordStatus]) -> None:
-            if future.cancelled() and self._waiting:
-                self._waiting.take(1)[0][1].set_result("committed")
+            if future.cancelled() and self._queue:
+                self._queue.take(1)[0].settled.set_result("committed")
 
         settled = enqueue(self, call, since)
         settled.add_done_callback(take_along)
         return settled
 
-    Recorder._enqueue = tied  # type: ignore[method-assign]
+    BatchWriter._enqueue = tied  # type: ignore[method-assign]
 
 
 @patch
 def poison_takes_its_batch_along() -> None:
-    def all_of_it(self: Recorder, part: list[Entry], error: RecordRejectedError) -> list[list[Entry]]:
+    def all_of_it(self: BatchWriter, part: list[PendingCall], error: RecordRejectedError) -> list[list[PendingCall]]:
         self._fail(part, error)
         return []
 
-    Recorder._without = all_of_it  # type: ignore[method-assign]
+    BatchWriter._without_rejected = all_of_it  # type: ignore[method-assign]
 
 
 @patch
 def spool_not_replayed() -> None:
-    Replay.begin = lambda self: None  # type: ignore[method-assign]
+    SpoolReplay.begin = lambda self: None  # type: ignore[method-assign]
 
 
 @patch
 def removed_before_the_commit() -> None:
-    move = Replay._move
+    move = SpoolReplay._move
 
-    async def hastily(self: Replay, found: Sequence[Any]) -> None:
+    async def hastily(self: SpoolReplay, found: Sequence[Any]) -> None:
         await self._on_thread(self._spool.remove, [one.position for one in found])
         await move(self, found)
 
-    Replay._move = hastily  # type: ignore[method-assign]
+    SpoolReplay._move = hastily  # type: ignore[method-assign]
 
 
 @patch
 def sent_again_under_another_id() -> None:
-    commit = Recorder._commit
+    commit = BatchWriter._commit
 
-    async def renamed(self: Recorder, part: list[Entry]) -> RecordResult:
+    async def renamed(self: BatchWriter, part: list[PendingCall]) -> RecordResult:
         write = self._write
         tried = False
 
@@ -242,13 +243,13 @@ def sent_again_under_another_id() -> None:
         finally:
             self._write = write
 
-    Recorder._commit = renamed  # type: ignore[method-assign]
+    BatchWriter._commit = renamed  # type: ignore[method-assign]
 
 
 @patch
 def left_in_memory_at_the_end() -> None:
-    def tell(self: Recorder, error: BaseException) -> None:
-        self._fail(self._unsettled(), StorageUnavailableError("the recorder was stopped"))
+    def tell(self: BatchWriter, error: BaseException) -> None:
+        self._fail(self._unsettled(), StorageUnavailableError("the batch writer was stopped"))
 
-    Recorder._stopped = tell  # type: ignore[method-assign]
+    BatchWriter._on_stop = tell  # type: ignore[method-assign]
     batch_writer._save_what_is_left = lambda *_: None

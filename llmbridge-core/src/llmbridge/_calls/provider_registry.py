@@ -17,10 +17,10 @@ from .call import Target
 #: Model strings whose vendor is remembered; finding it takes as long as a good part of a call.
 _MOST_TARGETS = 1_000
 
-logger = logging.getLogger("llmbridge.roster")
+logger = logging.getLogger("llmbridge.calls")
 
 
-class Roster:
+class ProviderRegistry:
     """Providers by the name that stands before the colon of a model string, each made once."""
 
     def __init__(self) -> None:

@@ -1,20 +1,31 @@
-"""The books of one store, carried to another: calls with their ids, models, own prices, totals of purged days."""
+"""Copy of one database into another: calls with their ids, models, own prices, totals of purged days."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from .._store.session import Session
+from .._store.session import StoreSession
 from .._usage.periods import midnight
 from ..errors import StorageError, UnsupportedOperationError
-from ..schemas import LLMModel
+from ..schemas import CallRecord, LLMModel
+from ..storage.base import StorageBackend
 from ..storage.reference import CELL_KEYS, GRAINS, none_first
-from ..storage.types import MAX_BATCH, CallQuery, TotalsPage, TotalsRow, UsageQuery, UsageRow
+from ..storage.types import (
+    MAX_BATCH,
+    CallPage,
+    CallQuery,
+    ModelPrice,
+    RecordResult,
+    TotalsPage,
+    TotalsRow,
+    UsageQuery,
+    UsageRow,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +42,9 @@ class CopyReport:
     totals: int = 0
 
 
-async def copy(source: Session, target: Session, on_page: Callable[[CopyReport], None] | None = None) -> CopyReport:
+async def copy(
+    source: StoreSession, target: StoreSession, on_page: Callable[[CopyReport], None] | None = None
+) -> CopyReport:
     """Carry all that `source` has to `target`; both are open.
 
     Calls first, newest first, in pages of 1,000, each one transaction; totals last, since days may be purged
@@ -56,11 +69,9 @@ async def copy(source: Session, target: Session, on_page: Callable[[CopyReport],
     report = await _copy_models(source, target)
     query = CallQuery(limit=MAX_BATCH)
     while True:
-        with source.guard():
-            page = await source.backend.list_calls(query)
+        page = await _page(source, query)
         if page.calls:
-            with target.guard():
-                result = await target.backend.record_calls(page.calls)
+            result = await _record(target, page.calls)
             brought.update(midnight(call.called_at) for call in page.calls)
             report = replace(
                 report,
@@ -75,26 +86,34 @@ async def copy(source: Session, target: Session, on_page: Callable[[CopyReport],
         query = replace(query, after=page.next)
 
 
-async def _copy_models(source: Session, target: Session) -> CopyReport:
+async def _copy_models(source: StoreSession, target: StoreSession) -> CopyReport:
     """Carry over the models and own prices whose keys the target lacks."""
-    with source.guard():
-        models = await source.backend.list_models(active_only=False)
-        prices = await source.backend.list_prices()
-    with target.guard():
-        held = {
-            (model.provider, model.model_name): model for model in await target.backend.list_models(active_only=False)
-        }
-        dated = {(p.provider, p.model_name, p.effective_from) for p in await target.backend.list_prices()}
-        models = [model for model in models if _is_news(model, held.get((model.provider, model.model_name)))]
-        prices = [p for p in prices if (p.provider, p.model_name, p.effective_from) not in dated]
-        if models:
-            await target.backend.upsert_models(models)
-        if prices:
-            await target.backend.set_prices(prices)
-    return CopyReport(models=len(models), prices=len(prices))
+    models, prices = await source.call(_models_and_prices)
+
+    async def add(backend: StorageBackend) -> CopyReport:
+        held_models, held_prices = await _models_and_prices(backend)
+        held = {(model.provider, model.model_name): model for model in held_models}
+        dated = {_price_key(price) for price in held_prices}
+        new_models = [model for model in models if _is_new(model, held.get((model.provider, model.model_name)))]
+        new_prices = [price for price in prices if _price_key(price) not in dated]
+        if new_models:
+            await backend.upsert_models(new_models)
+        if new_prices:
+            await backend.set_prices(new_prices)
+        return CopyReport(models=len(new_models), prices=len(new_prices))
+
+    return await target.call(add)
 
 
-def _is_news(model: LLMModel, held: LLMModel | None) -> bool:
+async def _models_and_prices(backend: StorageBackend) -> tuple[list[LLMModel], list[ModelPrice]]:
+    return await backend.list_models(active_only=False), await backend.list_prices()
+
+
+def _price_key(price: ModelPrice) -> tuple[str, str, datetime]:
+    return price.provider, price.model_name, price.effective_from
+
+
+def _is_new(model: LLMModel, held: LLMModel | None) -> bool:
     return held is None or (_is_untouched(held) and not _is_untouched(model))
 
 
@@ -103,20 +122,18 @@ def _is_untouched(model: LLMModel) -> bool:
     return model.source != "user" and model.is_active
 
 
-async def _copy_totals(source: Session, target: Session, brought: Mapping[datetime, int]) -> int:
+async def _copy_totals(source: StoreSession, target: StoreSession, brought: Mapping[datetime, int]) -> int:
     """Carry the totals over, and again if the source purged meanwhile; return how many rows there are."""
     while (mark := await _watermark(source)) is not None:
         await _check_calls(source, target, mark, brought)
         await _fold(target, mark)
         latest: datetime | None = mark
         copied = 0
-        with target.guard():
-            await target.backend.write_totals([], mark)
+        await _write_totals(target, [], mark)
         page = await _totals(source, None)
         while page is not None:
             rows = [row for row in page.rows if row.start < mark]
-            with target.guard():
-                await target.backend.write_totals(rows, None)
+            await _write_totals(target, rows, None)
             copied, latest = copied + len(rows), page.watermark
             page = None if page.next is None else await _totals(source, page.next)
         if latest == mark:
@@ -124,14 +141,13 @@ async def _copy_totals(source: Session, target: Session, brought: Mapping[dateti
     return 0
 
 
-async def _fold(target: Session, before: datetime) -> None:
+async def _fold(target: StoreSession, before: datetime) -> None:
     """Let the target purge what it has of purged days, if it has any."""
-    with target.guard():
-        if (await target.backend.list_calls(CallQuery(until=before, limit=1))).calls:
-            await target.backend.purge_calls(before)
+    if (await _page(target, CallQuery(until=before, limit=1))).calls:
+        await target.call(lambda backend: backend.purge_calls(before))
 
 
-async def _check_totals(source: Session, target: Session) -> None:
+async def _check_totals(source: StoreSession, target: StoreSession) -> None:
     """Refuse totals of the target that are not those of the source; both come in one order."""
     async with aclosing(_all_totals(source)) as theirs, aclosing(_all_totals(target)) as ours:
         row = await anext(theirs, None)
@@ -142,7 +158,9 @@ async def _check_totals(source: Session, target: Session) -> None:
                 raise _refusal("totals", held.start)
 
 
-async def _check_calls(source: Session, target: Session, mark: datetime, brought: Mapping[datetime, int]) -> None:
+async def _check_calls(
+    source: StoreSession, target: StoreSession, mark: datetime, brought: Mapping[datetime, int]
+) -> None:
     """Refuse calls of the target from before `mark` that are not the source's, which has purged those days.
 
     They are if this copy brought them, before the source purged them, and no others are there; or if an earlier copy
@@ -150,8 +168,7 @@ async def _check_calls(source: Session, target: Session, mark: datetime, brought
     """
     until = mark
     while True:
-        with target.guard():
-            newest = (await target.backend.list_calls(CallQuery(until=until, limit=1))).calls
+        newest = (await _page(target, CallQuery(until=until, limit=1))).calls
         if not newest:
             return
         until = midnight(newest[0].called_at)
@@ -160,7 +177,7 @@ async def _check_calls(source: Session, target: Session, mark: datetime, brought
             raise _refusal("calls", until)
 
 
-async def _has_sums(source: Session, target: Session, day: datetime) -> bool:
+async def _has_sums(source: StoreSession, target: StoreSession, day: datetime) -> bool:
     """Whether all sums that the target has of a day, as fine as those of purged days are kept, are the source's."""
     by_user = UsageQuery(group_by=CELL_KEYS["day"], edges=(day, day + GRAINS["day"]))
     quarters = tuple(day + number * GRAINS["quarter"] for number in range(GRAINS["day"] // GRAINS["quarter"] + 1))
@@ -180,12 +197,12 @@ def _refusal(what: str, at: datetime) -> StorageError:
     )
 
 
-async def _watermark(session: Session) -> datetime | None:
+async def _watermark(session: StoreSession) -> datetime | None:
     page = await _totals(session, None)
     return None if page is None else page.watermark
 
 
-async def _all_totals(session: Session) -> AsyncGenerator[TotalsRow, None]:
+async def _all_totals(session: StoreSession) -> AsyncGenerator[TotalsRow, None]:
     page = await _totals(session, None)
     while page is not None:
         for row in page.rows:
@@ -193,18 +210,28 @@ async def _all_totals(session: Session) -> AsyncGenerator[TotalsRow, None]:
         page = None if page.next is None else await _totals(session, page.next)
 
 
-async def _totals(session: Session, cursor: str | None) -> TotalsPage | None:
-    """A page of totals; None where the backend can neither purge nor copy, so that there are none."""
-    with session.guard():
-        try:
-            return await session.backend.read_totals(cursor)
-        except UnsupportedOperationError:
-            return None
+async def _totals(session: StoreSession, cursor: str | None) -> TotalsPage | None:
+    """Return a page of totals; None if the backend can neither purge nor copy, so that there are none."""
+    try:
+        return await session.call(lambda backend: backend.read_totals(cursor))
+    except UnsupportedOperationError:
+        return None
 
 
-async def _sums(session: Session, query: UsageQuery) -> list[UsageRow]:
-    with session.guard():
-        return await session.backend.summarize_usage(query)
+async def _write_totals(session: StoreSession, rows: Sequence[TotalsRow], watermark: datetime | None) -> None:
+    await session.call(lambda backend: backend.write_totals(rows, watermark))
+
+
+async def _page(session: StoreSession, query: CallQuery) -> CallPage:
+    return await session.call(lambda backend: backend.list_calls(query))
+
+
+async def _record(session: StoreSession, calls: Sequence[CallRecord]) -> RecordResult:
+    return await session.call(lambda backend: backend.record_calls(calls))
+
+
+async def _sums(session: StoreSession, query: UsageQuery) -> list[UsageRow]:
+    return await session.call(lambda backend: backend.summarize_usage(query))
 
 
 def _place(row: TotalsRow) -> tuple[Any, ...]:

@@ -1,18 +1,22 @@
-"""New costs for recorded calls: which calls get one, and what that makes of the sums."""
+"""Repricing: new costs for recorded calls by the prices of today."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 
+from .._pricing.genai_prices import editions
+from .._pricing.own_prices import OwnPrices
 from .._pricing.price_book import PriceBook, list_used
 from .._records.validation import check_amount
 from .._shared.money import from_units, to_units
+from .._store.session import StoreSession
 from ..schemas import CallRecord
 from ..storage.reference import NEVER_PRICED
-from ..storage.types import CostChange
+from ..storage.types import MAX_PAGE, CallPage, CallQuery, CostChange, Filters
 
 #: Sources of a cost that no price list decides.
 _GIVEN = ("caller", "provider")
@@ -36,7 +40,7 @@ class ModelReprice:
 class RepriceReport:
     """What repricing did, or with `dry_run` would do.
 
-    Of the calls `examined`, `changed` got another cost. `given` had theirs from the caller or the vendor, and
+    Of the calls `examined`, `changed` got another cost. `given` had theirs from the caller or the provider, and
     `without_price` are of models that have no price now: both were left alone. The two costs (dollars, exact) are
     those of all calls examined. `models` are ordered by provider and name.
     """
@@ -49,6 +53,46 @@ class RepriceReport:
     cost_before: Decimal
     cost_after: Decimal
     models: tuple[ModelReprice, ...]
+
+
+async def reprice(
+    session: StoreSession,
+    prices: OwnPrices,
+    calls: Filters,
+    since: datetime | None,
+    until: datetime | None,
+    *,
+    priced_as: Mapping[str, str],
+    dry_run: bool,
+    on_page: Callable[[RepriceReport], None] | None,
+) -> RepriceReport:
+    """Give the calls that `calls` selects their cost by the prices of today, page by page. See `LLMDatabase.reprice`.
+
+    :raises ValueError: the price data have no list that `priced_as` names
+    """
+    await asyncio.to_thread(editions.refresh, at_once=True)
+    for listed in priced_as.values():
+        editions.current().check_list(listed)
+    await prices.reload()
+    repricing = Repricing(prices.book, priced_as, datetime.now(UTC))
+    after = None
+    while True:
+        page = await _page(session, CallQuery(calls, since, until, MAX_PAGE, after))
+        changes = repricing.changes(page.calls)
+        if changes and not dry_run:
+            await _reprice_calls(session, changes)
+        if on_page is not None:
+            on_page(repricing.report(dry_run=dry_run))
+        if (after := page.next) is None:
+            return repricing.report(dry_run=dry_run)
+
+
+async def _page(session: StoreSession, query: CallQuery) -> CallPage:
+    return await session.call(lambda backend: backend.list_calls(query))
+
+
+async def _reprice_calls(session: StoreSession, changes: list[CostChange]) -> int:
+    return await session.call(lambda backend: backend.reprice_calls(changes))
 
 
 class Repricing:

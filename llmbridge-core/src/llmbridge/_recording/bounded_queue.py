@@ -1,94 +1,107 @@
-"""The calls that wait for a writer: bounded by their number and by what they take of memory."""
+"""Queue of calls that wait for a batch, bounded by their number and by the memory that they take."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from sys import getsizeof
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._records.fields import MAX_NAME
 from ..schemas import CallRecord, RecordStatus
 
-#: Most records that wait, and most bytes that they take; further callers wait for room. What comes while fewer than
-#: `UNCOUNTED` wait is not looked at: they fit, whatever they hold, and to look at them would take time of every call.
+#: Bounds of the queue: calls, and bytes of memory. Further callers wait for room.
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 64 * 1024 * 1024
+#: While fewer calls than this wait, their size is not computed: that many calls fit, whatever they hold, and computing
+#: the size would cost time in every call.
 UNCOUNTED = 200
 
-#: What a record with its entry takes at most, apart from the fields of any size, where its ten texts are in ASCII; and
-#: how much more where some of those texts have characters of four bytes.
+#: Most bytes of a record with its queue entry, without the fields of unbounded size, if its ten texts are ASCII; and
+#: the bytes to add if some of those texts have characters of four bytes.
 _RECORD_BYTES = 2304 + 10 * MAX_NAME
 _WIDE_BYTES = 10 * (3 * MAX_NAME + 32)
 
-#: Types of values without others in them. Metadata of nothing else, shown as text, takes at most so many bytes for each
-#: character; where the text is longer than this, they are counted.
+#: Scalar types. Metadata of nothing else takes at most `_BYTES_PER_CHARACTER` bytes for each character of its repr;
+#: if the repr is longer than `_SHORT`, the values are measured one by one.
 _FLAT = frozenset({str, int, float, bool, type(None)})
 _BYTES_PER_CHARACTER, _SHORT = 24, 400
 
-#: A call, its caller's future, when it came by the clock of the event loop, and the most bytes that it takes.
-Entry = tuple[CallRecord, "asyncio.Future[RecordStatus]", float, int]
+
+class PendingCall(NamedTuple):
+    """A call that waits for its commit.
+
+    `settled` is the future of its caller, `since` the time by the event loop's clock from which its timeout counts, and
+    `size` the most bytes that it takes (0: not computed).
+    """
+
+    call: CallRecord
+    settled: asyncio.Future[RecordStatus]
+    since: float
+    size: int
 
 
-class Queue:
-    """Entries in the order in which they came. Who may wait for room asks for it; who may not is taken all the same."""
+class BoundedQueue:
+    """First-in, first-out queue of pending calls.
+
+    The bounds are advice: a caller that may wait asks `is_full` and awaits `changed()`; `add` always succeeds.
+    """
 
     def __init__(self) -> None:
-        self._entries: deque[Entry] = deque()
+        self._pending: deque[PendingCall] = deque()
         self._bytes = 0
-        self._wanting_room: deque[asyncio.Future[None]] = deque()
+        self._waiters: deque[asyncio.Future[None]] = deque()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._pending)
 
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries)
+    def __iter__(self) -> Iterator[PendingCall]:
+        return iter(self._pending)
 
     @property
     def is_full(self) -> bool:
-        """Whether further callers had better wait."""
-        return len(self._entries) >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES
+        """Whether further callers should wait."""
+        return len(self._pending) >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES
 
     def size(self, call: CallRecord) -> int:
-        """How many bytes of memory a record that comes now is taken to have."""
-        return size(call) if len(self._entries) >= UNCOUNTED else 0
+        """Return the most bytes that `call` takes if it is added now; 0 while the queue is short."""
+        return size(call) if len(self._pending) >= UNCOUNTED else 0
 
-    def add(self, entry: Entry) -> None:
-        """Put an entry at the end."""
-        self._entries.append(entry)
-        self._bytes += entry[3]
+    def add(self, pending: PendingCall) -> None:
+        """Append a call."""
+        self._pending.append(pending)
+        self._bytes += pending.size
 
-    def take(self, most: int) -> list[Entry]:
-        """The oldest entries, which leave the queue."""
-        taken = [self._entries.popleft() for _ in range(min(most, len(self._entries)))]
-        self._bytes -= sum(entry[3] for entry in taken)
-        self.look_again()
+    def take(self, most: int) -> list[PendingCall]:
+        """Remove and return up to `most` calls, oldest first."""
+        taken = [self._pending.popleft() for _ in range(min(most, len(self._pending)))]
+        self._bytes -= sum(pending.size for pending in taken)
+        self.wake()
         return taken
 
     def clear(self) -> None:
-        """Let all entries go."""
-        self._entries.clear()
+        """Remove all calls."""
+        self._pending.clear()
         self._bytes = 0
-        self.look_again()
+        self.wake()
 
-    async def room(self, unless: Callable[[], bool]) -> None:
-        """Wait until there is room, or until `unless` is true when it is looked at again."""
-        while self.is_full and not unless():
-            freed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._wanting_room.append(freed)
-            await freed
+    def changed(self) -> asyncio.Future[None]:
+        """Return a future that ends when calls leave the queue, or at `wake`."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return waiter
 
-    def look_again(self) -> None:
-        """Let those who wait for room look whether they still have to."""
-        while self._wanting_room:
-            freed = self._wanting_room.popleft()
-            if not freed.done():
-                freed.set_result(None)
+    def wake(self) -> None:
+        """End the futures of `changed`."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 def size(call: CallRecord) -> int:
-    """What a record takes at most, in bytes of memory. Nothing is looked at closely that most calls do not have."""
+    """Return the most bytes of memory that a record takes. Fields that most calls do not set cost time only if set."""
     most = _RECORD_BYTES
     texts = (
         f"{call.origin}{call.id_at_origin}{call.provider}{call.model_name}{call.requested_model}{call.price_version}"
@@ -114,8 +127,10 @@ def _of_metadata(metadata: Mapping[str, Any]) -> int:
 
 
 def _of_all(value: object) -> int:
-    """The bytes of a value of JSON and of all in it: an empty list of two characters takes more than twenty times as
-    many."""
+    """Return the bytes of a JSON value and of everything in it.
+
+    The length of its text is no measure: an empty list of two characters takes more than twenty times as many bytes.
+    """
     found = [value]
     for one in found:  # which grows meanwhile
         if isinstance(one, dict):

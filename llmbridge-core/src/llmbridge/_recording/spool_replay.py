@@ -1,4 +1,4 @@
-"""From the spool into the store: what waited goes onto the books, oldest first, under the ids that it has."""
+"""Replay of the spool: moves spooled calls to the database, oldest first, under their own ids."""
 
 from __future__ import annotations
 
@@ -21,57 +21,71 @@ from ..errors import (
 )
 from ..storage.types import MAX_BATCH, RecordResult
 from .batch_writer import Write
+from .circuit_breaker import CircuitBreaker
 from .metrics import Counters
 
 if TYPE_CHECKING:
     from .spool import Spool, Spooled
 
-logger = logging.getLogger("llmbridge.spool")
+logger = logging.getLogger("llmbridge.recording")
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 30.0
-#: Seconds that a store which hangs gets to end what it was given.
-_LEAST_PATIENCE = 1.0
-#: What keeps the store from taking any call, not this one alone.
+#: Seconds that a replay which is stopped gets to end.
+_STOP_TIMEOUT = 1.0
+#: Errors that concern the database and not single calls.
 _AWAY = (StorageUnavailableError, StorageRefusedError, SchemaOutdatedError, SchemaTooNewError)
 
 OnThread = Callable[..., Awaitable[Any]]
 
 
-class Replay:
-    """Moves the calls of a spool through `write` into the store, while there are any and it is this process's turn.
+class SpoolReplay:
+    """Moves the calls of a spool to the database through `write`, in the background, while there are any.
 
-    A call leaves the spool only when the store has committed it. One that the store refuses is set aside in the
-    spool; one that fails for another reason stays and is tried again later, behind the others. One that this release
-    cannot read stays for a release that can. `on_thread` runs what blocks.
+    One process at a time does so. A call leaves the spool only when the database has committed it. A call that the
+    database rejects is set aside in the spool. A call that fails for another reason stays and is tried again later,
+    behind the others. A call that this release cannot read stays for a release that can. `on_thread` runs blocking work
+    on a thread; `breaker` is that of the database.
     """
 
-    def __init__(self, spool: Spool, write: Write, *, on_thread: OnThread, counters: Counters) -> None:
+    def __init__(
+        self, spool: Spool, write: Write, *, on_thread: OnThread, counters: Counters, breaker: CircuitBreaker
+    ) -> None:
         self._spool = spool
         self._write = write
         self._on_thread = on_thread
         self._counters = counters
-        self._running: asyncio.Task[None] | None = None
+        self._breaker = breaker
+        self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
-        self._is_over = False
-        self._told: set[str] = set()
+        self._ends = False
+        self._warned: set[str] = set()
 
     def begin(self) -> None:
-        """Move what waits, in the background."""
+        """Start the replay, or wake it from its pause."""
         self._woken.set()
-        if not self._is_over and (self._running is None or self._running.done()):
-            self._running = asyncio.create_task(self._run(), name="llmbridge-replay")
-            self._running.add_done_callback(_tell_failure)
+        if not self._ends and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._run(), name="llmbridge-replay")
+            self._task.add_done_callback(_log_failure)
+
+    def begin_if_reachable(self) -> None:
+        """Start the replay unless the database is away; the end of the outage starts it then."""
+        if not self._breaker.is_open:
+            self.begin()
+
+    def begin_later(self, seconds: float) -> None:
+        """Start the replay after `seconds`, unless the database is away then."""
+        asyncio.get_running_loop().call_later(seconds, self.begin_if_reachable)
 
     async def end(self, timeout: float) -> None:
-        """Let what waits be moved for at most `timeout` seconds, as long as any moves, and nothing after that."""
-        self._is_over = True
+        """Let the replay run for at most `timeout` seconds, as long as it moves calls, then stop it for good."""
+        self._ends = True
         self._woken.set()
-        if self._running is not None and timeout > 0:
-            await asyncio.wait([self._running], timeout=timeout)
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running], timeout=_LEAST_PATIENCE)
+        if self._task is not None and timeout > 0:
+            await asyncio.wait([self._task], timeout=timeout)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=_STOP_TIMEOUT)
 
     async def _run(self) -> None:
         pause = _FIRST_PAUSE
@@ -87,7 +101,7 @@ class Replay:
             if moved:
                 pause = _FIRST_PAUSE
                 continue
-            if (not left or self._is_over) and not self._woken.is_set():
+            if (not left or self._ends) and not self._woken.is_set():
                 return
             try:
                 async with asyncio.timeout(pause):
@@ -96,48 +110,50 @@ class Replay:
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _take_turn(self) -> tuple[bool, bool]:
-        """Whether something was moved, and whether something is left that this process can try again."""
-        async with _turn(self._spool, self._on_thread) as is_ours:
-            if not is_ours:
+        """Return whether calls were moved, and whether calls are left that this process can try again."""
+        async with _turn(self._spool, self._on_thread) as has_turn:
+            if not has_turn:
                 return False, True
             before, left = self._moved(), False
             try:
                 after = 0
                 while found := await self._on_thread(self._spool.oldest, MAX_BATCH, after):
                     after = found[-1].position
-                    self._tell_unreadable([call.problem for call in found if call.problem is not None])
+                    self._warn_unreadable([call.problem for call in found if call.problem is not None])
                     left |= await self._move([call for call in found if call.record is not None])
             finally:
-                self._tell(before)
+                self._log(before)
         return sum(self._moved()) > sum(before), left
 
     def _moved(self) -> tuple[int, int, int]:
         return self._counters.calls_replayed, self._counters.calls_expired, self._counters.calls_set_aside
 
-    def _tell(self, before: tuple[int, int, int]) -> None:
+    def _log(self, before: tuple[int, int, int]) -> None:
         replayed, expired, set_aside = (now - then for now, then in zip(self._moved(), before, strict=True))
         if replayed:
-            logger.info("%d calls that waited in %s are in the store now", replayed, self._spool.path)
+            logger.info("%d calls of %s are in the database now", replayed, self._spool.path)
         if expired:
-            logger.warning("%d calls that waited in %s lay in days that were purged", expired, self._spool.path)
+            logger.warning(
+                "%d calls of %s lie in days that were purged; they are not stored", expired, self._spool.path
+            )
         if set_aside:
-            logger.error("the store refuses %d calls; they are set aside in %s", set_aside, self._spool.path)
+            logger.error("the database rejects %d calls; they are set aside in %s", set_aside, self._spool.path)
 
-    def _tell_unreadable(self, problems: Sequence[str]) -> None:
+    def _warn_unreadable(self, problems: Sequence[str]) -> None:
         if problems:
-            self._tell_once(
+            self._warn_once(
                 "unreadable",
-                f"calls in {self._spool.path} that this release of llmbridge cannot read stay there for one that can; "
-                f"the first: {problems[0]}",
+                f"this release of llmbridge cannot read some calls in {self._spool.path}; they stay there for one that "
+                f"can; the first: {problems[0]}",
             )
 
-    def _tell_once(self, what: str, text: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
+    def _warn_once(self, what: str, text: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
             logger.warning("%s", text)
 
     async def _move(self, found: list[Spooled]) -> bool:
-        """Move calls; where the store rejects some, those are found by halving. Whether any is to be tried again."""
+        """Move calls, find rejected ones by bisection, and return whether any is to be tried again."""
         parts = [found] if found else []
         left = False
         while parts:
@@ -175,39 +191,43 @@ class Replay:
         return True
 
     async def _change(self, change: Callable[..., Any], what: Any) -> bool:
-        """Whether the spool could be changed. Calls in one that cannot be are tried again; those behind them go on."""
+        """Change the spool and return whether that worked. If not, these calls are tried again; later ones go on."""
         try:
             await self._on_thread(change, what)
         except StorageUnavailableError as error:
-            self._tell_once(
-                "unchangeable", f"calls that the store has taken or refused stay in the spool: {redact(str(error))}"
+            self._warn_once(
+                "unchangeable",
+                f"calls that the database has stored or rejected stay in the spool: {redact(str(error))}",
             )
             return False
         return True
 
 
 @asynccontextmanager
-async def alone(spool: Spool, patience: float) -> AsyncIterator[None]:
-    """Nobody moves calls of that spool into the store while this lasts.
+async def exclusive(spool: Spool, timeout: float) -> AsyncIterator[None]:
+    """Keep every process from replaying the spool while the context lasts.
 
-    :raises StorageUnavailableError: somebody else does, for longer than `patience` seconds
+    :raises StorageUnavailableError: another replay runs for longer than `timeout` seconds
     """
-    until = time.monotonic() + patience
+    until = time.monotonic() + timeout
     while True:
-        async with _turn(spool, asyncio.to_thread) as is_ours:
-            if is_ours:
+        async with _turn(spool, asyncio.to_thread) as has_turn:
+            if has_turn:
                 yield
                 return
         if time.monotonic() > until:
             raise StorageUnavailableError(
-                f"the calls of {spool.path} have been on their way into the store for {patience:g} s; try again later"
+                f"another process has been replaying {spool.path} for {timeout:g} s; try again later"
             )
         await asyncio.sleep(_FIRST_PAUSE)
 
 
 @asynccontextmanager
 async def _turn(spool: Spool, on_thread: OnThread) -> AsyncIterator[bool]:
-    """Whether it is our turn, until this ends. Who is cancelled while a thread still takes it does not keep it."""
+    """Take the spool's turn and yield whether that worked.
+
+    A caller that is cancelled while a thread still takes the turn does not keep it.
+    """
     turn = spool.turn()
     taking = asyncio.ensure_future(on_thread(turn.__enter__))
     try:
@@ -224,9 +244,9 @@ def _leave(turn: AbstractContextManager[bool], taking: asyncio.Future[bool]) -> 
         turn.__exit__(None, None, None)
 
 
-def _tell_failure(running: asyncio.Task[None]) -> None:
+def _log_failure(running: asyncio.Task[None]) -> None:
     if not running.cancelled() and (error := running.exception()) is not None:
-        logger.error("moving spooled calls into the store ended: %s", redact(f"{type(error).__name__}: {error}"))
+        logger.error("the replay of the spool ended: %s", redact(f"{type(error).__name__}: {error}"))
 
 
 def _halves(part: list[Spooled], *, whole: bool) -> list[list[Spooled]]:

@@ -1,4 +1,9 @@
-"""The way of a call onto the books: complete it, wait for its commit, say what became of it."""
+"""Call writer: completes the record of a call, writes it to the database or the spool, and returns the outcome.
+
+The way of one call: `record` waits until prices are known and the database is open, `record_builder` makes
+the record, the batch writer of the database commits it. If the database does not take it within the timeout, the batch
+writer of the spool puts it on the disk, and the replay moves it to the database later.
+"""
 
 from __future__ import annotations
 
@@ -7,96 +12,160 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from .._models.registry import ModelRegistry
-from .._shared.redaction import redact
-from .._store.session import Session
+from .._pricing.own_prices import OwnPrices
+from .._store.session import StoreSession
 from ..errors import RecordRejectedError, StorageClosedError, StorageError, StorageUnavailableError, WrongLoopError
 from ..schemas import CallRecord, RecordStatus
-from .batch_writer import Recorder
-from .desk import LEAST_SPOOLING, Desk
+from ..storage.base import StorageBackend
+from ..storage.types import RecordResult
+from . import health
+from .arrivals import Arrivals
+from .batch_writer import BatchWriter
+from .circuit_breaker import CircuitBreaker, DatabaseBreaker
 from .metrics import CloseReport, Counters
 from .record_builder import complete
+from .rescue import Rescue
+from .spool_replay import SpoolReplay
 
 if TYPE_CHECKING:
     from .spool import Spool
 
-logger = logging.getLogger("llmbridge.journal")
+T = TypeVar("T")
+
+#: Seconds that writing to the spool gets at closing, however little of the timeout is left.
+_SPOOL_TIMEOUT = 2.0
+
+logger = logging.getLogger("llmbridge.recording")
 
 
-class Journal:
-    """Records calls in one store, each within `timeout` seconds; what the store does not take by then waits in the
-    `spool` (None: it is lost). Without `spools` it is lost too, and what waits from an earlier run is moved."""
+class Writer(Protocol):
+    """Records calls. There is one implementation with a database and one without."""
 
-    def __init__(
-        self, session: Session, registry: ModelRegistry, spool: Spool | None, *, timeout: float, spools: bool
-    ) -> None:
-        self._session = session
-        self._registry = registry
-        self._spool = spool if spools else None
-        self._replayed = spool
-        self._timeout = timeout
-        self._counters = Counters()
-        self._desk: Desk | None = None
-        self._is_closed = False
-        self._arriving = 0
-        self._all_arrived: asyncio.Event | None = None
-        self._opening: set[asyncio.Timeout] = set()
-        self._is_checked = False
-        self._last_error: str | None = None
-        self._away_since = 0.0
-        self._before_outage = Counters()
+    @property
+    def last_error(self) -> str | None:
+        """The latest error of the database, without secrets; None: there was none."""
 
     async def record(
-        self, given: Mapping[str, Any], priced_as: str | None = None, *, kept: bool = False
+        self, given: Mapping[str, Any], priced_as: str | None = None
+    ) -> tuple[CallRecord | None, RecordStatus | None]:
+        """Return the record of a call and its status, once it is committed or spooled."""
+
+    async def keep(
+        self, given: Mapping[str, Any], priced_as: str | None = None
+    ) -> tuple[CallRecord | None, RecordStatus | None]:
+        """Return the record of a call and its status, whatever the database does."""
+
+    async def check_spool(self) -> None:
+        """Warn once if calls could not wait anywhere during an outage."""
+
+    def begin_replay(self) -> None:
+        """Move spooled calls to the database, which is open."""
+
+    def give_up(self, error: StorageError) -> None:
+        """Regard the database as away, and probe it until it is back."""
+
+    def metrics(self) -> dict[str, int]:
+        """Return counters of calls."""
+
+    async def health(self, timeout: float) -> dict[str, Any]:
+        """Return the state of the database and the spool."""
+
+    async def close(self, timeout: float) -> CloseReport:
+        """Write the pending calls, spool the rest."""
+
+
+class CallWriter:
+    """Records calls in one database from its opening to its closing.
+
+    :param spool: where calls wait for the database (None: nowhere)
+    :param spools: whether new calls are spooled; if not, they are lost in an outage, and what an earlier run spooled is
+        replayed all the same
+    :param timeout: seconds that a call waits for the database
+    :param last_error: the latest error of the database before it was closed and opened again
+    """
+
+    def __init__(
+        self,
+        session: StoreSession,
+        prices: OwnPrices,
+        spool: Spool | None,
+        *,
+        timeout: float,
+        spools: bool,
+        counters: Counters,
+        last_error: str | None = None,
+    ) -> None:
+        self._session = session
+        self._prices = prices
+        self._replayed_spool = spool
+        self._spool = spool if spools else None
+        self._timeout = timeout
+        self._counters = counters
+        self._arrivals = Arrivals()
+        self._is_spool_checked = False
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llmbridge-spool")
+        self._breaker = DatabaseBreaker(session.target, self._spool, counters)
+        self._breaker.last_error = last_error
+        self._replay: SpoolReplay | None = None
+        if spool is not None:
+            self._replay = SpoolReplay(
+                spool, self._write, on_thread=self._on_thread, counters=counters, breaker=self._breaker
+            )
+        self._to_spool: BatchWriter | None = None
+        if self._spool is not None:
+            self._to_spool = self._batch_writer(self._put, CircuitBreaker(), outcome="spooled", retries=False)
+        self._to_database = self._batch_writer(self._write, self._breaker, fallback=self._to_spool)
+
+    @property
+    def last_error(self) -> str | None:
+        """The latest error of the database, without secrets; None: there was none."""
+        return self._breaker.last_error
+
+    async def record(
+        self, given: Mapping[str, Any], priced_as: str | None = None, *, also_closed: bool = False
     ) -> tuple[CallRecord, RecordStatus]:
-        """The complete record of a call and what became of it, once it is committed or spooled; one that is to be
-        `kept` is spooled also after the books were closed.
+        """Return the complete record of a call and its status, once it is committed or spooled. With `also_closed` a
+        call that comes after `close` is spooled.
 
         :raises RecordRejectedError: it can never be stored
         :raises StorageError: it is not known to be stored
         """
         since = None
-        self._arriving += 1
-        try:
-            self._check_open()
-            desk = self._desk or self._open_desk()
-            if not self._registry.is_fresh:
-                await self._registry.refresh()
-            if self._session.started:
-                self._session.check_owner()
-            else:
-                since = asyncio.get_running_loop().time()
-                await self._reach_store(desk.recorder)
-            record = self._accepted(given, priced_as)
-            outcome = desk.recorder.record(record, since)
-        except asyncio.CancelledError:  # the caller leaves, and the call does not
-            self._abandon(given, priced_as)
-            raise
-        except (StorageClosedError, WrongLoopError):
-            late = await self._spool_late(given, priced_as) if kept else None
-            if late is None:
-                self._counters.calls_lost += 1
+        with self._arrivals.arriving():
+            try:
+                self._session.check_accepting()
+                if not self._prices.is_fresh:
+                    await self._prices.refresh()
+                if self._session.started:
+                    self._session.check_owner()
+                else:
+                    since = asyncio.get_running_loop().time()
+                    await self._open_database()
+                record = self._counted_build(given, priced_as)
+                outcome = self._to_database.record(record, since)
+            except asyncio.CancelledError:  # the caller leaves, its call stays
+                self._leave(given, priced_as)
                 raise
-            return late, "spooled"
-        finally:
-            self._arriving -= 1
-            if self._all_arrived is not None and not self._arriving:
-                self._all_arrived.set()
+            except (StorageClosedError, WrongLoopError):
+                late = await self._spool_late(given, priced_as) if also_closed else None
+                if late is None:
+                    self._counters.calls_lost += 1
+                    raise
+                return late, "spooled"
         return record, await outcome
 
     async def keep(
         self, given: Mapping[str, Any], priced_as: str | None = None
     ) -> tuple[CallRecord | None, RecordStatus]:
-        """The complete record of a call and what became of it, whatever the store does.
-
-        The record is None where it can never be stored.
-        """
+        """Return the complete record of a call and its status, whatever the database does. It raises no error of the
+        database. The record is None if it can never be stored."""
         try:
-            return await self.record(given, priced_as, kept=True)
+            return await self.record(given, priced_as, also_closed=True)
         except StorageError as error:
             failure: Exception = error
         except Exception as error:  # whatever it is, the caller has paid for the answer and gets it
@@ -104,109 +173,124 @@ class Journal:
             failure = error
         record = None
         with contextlib.suppress(Exception):
-            record = self._completed(given, priced_as)
-        self._tell_loss(given, failure)
+            record = self._build(given, priced_as)
+        _log_loss(given, failure)
         return record, "lost"
 
-    def admit(self) -> None:
-        """Take calls again after `close`."""
-        self._is_closed = False
-
     async def check_spool(self) -> None:
-        """Warn, once, if there is no place where calls could wait while the store is away. A place that takes longer
-        than the timeout to look at keeps nobody."""
-        if (checking := self._check_spool_soon()) is not None:
+        """Warn, once, if calls could not wait anywhere while the database is away. A slow disk delays nothing."""
+        if (checking := self._begin_spool_check()) is not None:
             await asyncio.wait([checking], timeout=self._timeout)
 
-    def store_is_open(self) -> None:
-        """Begin to move what waits in the spool, unless the start has ended after the closing began."""
-        if self._is_closed:
-            return
-        replay = self._open_desk().replay
-        if replay is not None:
-            replay.begin()
+    def begin_replay(self) -> None:
+        """Move what waits in the spool to the database, which has just been opened."""
+        if self._replay is not None:
+            self._replay.begin()
 
-    def store_is_away(self, error: StorageError) -> None:
-        """Take it from whoever found out, and look for the store until it is back."""
-        self._open_desk().recorder.give_up(error)
+    def give_up(self, error: StorageError) -> None:
+        """Regard the database as away because of `error`, and probe it until it is back."""
+        self._to_database.give_up(error)
 
     def metrics(self) -> dict[str, int]:
-        """The counters, and how many calls wait for a commit now."""
-        return {**asdict(self._counters), "calls_waiting": self._waiting()}
+        """Return the counters, and as `calls_waiting` the number of calls that wait for a commit now."""
+        return {**asdict(self._counters), "calls_waiting": self._pending}
 
     async def health(self, timeout: float) -> dict[str, Any]:
-        """Whether the store answers within `timeout` seconds and takes calls; how many wait; what the spool holds."""
-        spool, store = await asyncio.gather(self._look_into_spool(timeout), self._ask_store(timeout))
+        """Return whether the database answers within `timeout` seconds and takes calls, how many wait, and the state of
+        the spool."""
+        spool, database = await asyncio.gather(
+            health.check_spool(
+                self._replayed_spool, timeout, accepts_calls=self._spool is not None, on_thread=self._on_thread
+            ),
+            health.check_database(self._session, timeout),
+        )
+        if database["status"] == "healthy" and self._to_database.diverts:
+            database = {"status": "unhealthy", "error": f"it answers, but does not take calls: {self.last_error}"}
         return {
-            **store,
-            "target": self._session.backend.target,
+            **database,
+            "target": self._session.target,
             "spool": spool,
-            "queue": self._waiting(),
-            "last_error": self._last_error,
+            "queue": self._pending,
+            "last_error": self.last_error,
         }
 
-    def turn_away(self) -> None:
-        """Take no more calls.
-
-        :raises WrongLoopError: another event loop or process has calls that wait
-        """
-        if self._desk is not None:
-            self._session.check_owner()
-        self._is_closed = True
-
     async def close(self, timeout: float) -> CloseReport:
-        """After `turn_away`, write what waits for at most `timeout` seconds, then spool the rest. Idempotent, but to be
-        called again only when it has ended."""
-        if self._desk is None:
-            return CloseReport()
+        """Write the pending calls for at most `timeout` seconds, then spool the rest, and end the threads. The session
+        accepts no more calls already."""
         until = time.monotonic() + timeout
         before = replace(self._counters)
-        await self._let_all_arrive(timeout)
-        await self._desk.close(max(until - time.monotonic(), 0))
-        self._desk = None
+        await self._arrivals.wait(timeout, _SPOOL_TIMEOUT)
+        left = max(until - time.monotonic(), 0)
+        await self._to_database.close(left)
+        if self._to_spool is not None:
+            await self._to_spool.close(max(until - time.monotonic(), _SPOOL_TIMEOUT))
+        if self._replay is not None:
+            await self._replay.end(0 if self._breaker.is_open else until - time.monotonic())
+        self._thread.shutdown(wait=False)
         report = CloseReport(
             committed=self._counters.calls_committed - before.calls_committed,
             spooled=self._counters.calls_spooled - before.calls_spooled,
             lost=self._counters.calls_lost - before.calls_lost,
         )
         if report.lost:
-            logger.error("%d calls are not known to be on the books: the store did not take them", report.lost)
+            logger.error("%d calls are not known to be recorded: the database did not take them", report.lost)
         return report
 
-    def away(self, error: StorageError) -> None:
-        """Say, once per outage, that it began."""
-        self._counters.outages += 1
-        self._last_error = redact(f"{type(error).__name__}: {error}")
-        self._away_since = time.monotonic()
-        self._before_outage = replace(self._counters)
-        what = f"wait in {self._spool.path}" if self._spool is not None and self._spool.has_place else "are lost"
-        logger.warning("%s is away, calls %s until it is back: %s", self._store, what, self._last_error)
-
-    def back(self) -> None:
-        """Say that the outage is over, and move what waited."""
-        logger.warning(
-            "%s is back after %.1f s; meanwhile %d calls were spooled and %d lost",
-            self._store,
-            time.monotonic() - self._away_since,
-            self._counters.calls_spooled - self._before_outage.calls_spooled,
-            self._counters.calls_lost - self._before_outage.calls_lost,
-        )
-        if self._desk is not None and self._desk.replay is not None:
-            self._desk.replay.begin()
-
     @property
-    def _store(self) -> str:
-        return f"the store {self._session.backend.target}" if self._session.backend.target else "the store"
+    def _pending(self) -> int:
+        return self._to_database.pending + (self._to_spool.pending if self._to_spool is not None else 0)
 
-    async def _reach_store(self, recorder: Recorder) -> None:
-        """Open the store. If that fails, and calls can wait, it is away."""
+    def _batch_writer(
+        self,
+        write: Callable[[Sequence[CallRecord]], Any],
+        breaker: CircuitBreaker,
+        *,
+        outcome: RecordStatus = "committed",
+        retries: bool = True,
+        fallback: BatchWriter | None = None,
+    ) -> BatchWriter:
+        return BatchWriter(
+            write,
+            timeout=self._timeout,
+            counters=self._counters,
+            breaker=breaker,
+            outcome=outcome,
+            retries=retries,
+            fallback=fallback,
+            rescue=Rescue(self._spool.put if self._spool is not None else None),
+            replay=self._replay,
+        )
+
+    async def _write(self, calls: Sequence[CallRecord]) -> RecordResult:
+        async def write(backend: StorageBackend) -> RecordResult:
+            if calls:
+                return await backend.record_calls(calls)
+            await backend.ping()
+            return RecordResult(0, 0)
+
+        return await self._session.call(write)
+
+    async def _put(self, calls: Sequence[CallRecord]) -> RecordResult:
+        assert self._spool is not None  # noqa: S101
+        await self._on_thread(self._spool.put, calls)
+        if self._replay is not None:
+            self._replay.begin_if_reachable()
+        return RecordResult(len(calls), 0)
+
+    def _on_thread(self, work: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+        """Run what blocks on the thread of the spool, which nothing else blocks."""
+        return asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+
+    async def _open_database(self) -> None:
+        """Open the database. If that fails it is away, and calls are spooled."""
         try:
-            self._check_spool_soon()
-            if recorder.yields:
+            self._begin_spool_check()
+            if self._to_database.diverts:
                 return
-            await self._open_store()
+            async with self._arrivals.opening(self._timeout):
+                await self._session.start()
         except TimeoutError:
-            error: StorageError = StorageUnavailableError("the store was not open in time")
+            error: StorageError = StorageUnavailableError("the database was not open in time")
         except (StorageClosedError, WrongLoopError):
             raise
         except StorageError as refused:
@@ -214,149 +298,110 @@ class Journal:
         else:
             return
         if self._spool is None:
-            self._last_error = redact(f"{type(error).__name__}: {error}")
+            self._breaker.note(error)
             self._counters.calls_lost += 1
             raise error
-        recorder.give_up(error)
+        self._to_database.give_up(error)
 
-    async def _open_store(self) -> None:
-        """Wait for the store as long as a call may, or until the books have no more time to close."""
-        async with asyncio.timeout(self._timeout) as patience:
-            self._opening.add(patience)
-            try:
-                await self._session.start()
-            finally:
-                self._opening.discard(patience)
+    def _build(self, given: Mapping[str, Any], priced_as: str | None) -> CallRecord:
+        return complete(given, self._prices.book, priced_as)
 
-    async def _let_all_arrive(self, timeout: float) -> None:
-        """Wait for callers whose calls are not in the queue yet. After `timeout` seconds the store is taken to be away
-        by those who wait for it to open."""
-        self._all_arrived = asyncio.Event()
-        if self._arriving:
-            hurry = asyncio.get_running_loop().call_later(timeout, self._open_no_longer)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout + LEAST_SPOOLING):
-                    await self._all_arrived.wait()
-            hurry.cancel()
-        self._all_arrived = None
-
-    def _open_no_longer(self) -> None:
-        for patience in self._opening:
-            if not patience.expired():
-                patience.reschedule(asyncio.get_running_loop().time())
-
-    def _accepted(self, given: Mapping[str, Any], priced_as: str | None) -> CallRecord:
+    def _counted_build(self, given: Mapping[str, Any], priced_as: str | None) -> CallRecord:
         try:
-            return self._completed(given, priced_as)
+            return self._build(given, priced_as)
         except RecordRejectedError:
             self._counters.calls_rejected += 1
             raise
 
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise StorageClosedError("the books are closed")
-
-    def _completed(self, given: Mapping[str, Any], priced_as: str | None = None) -> CallRecord:
-        return complete(given, self._registry.prices, priced_as)
-
-    def _abandon(self, given: Mapping[str, Any], priced_as: str | None) -> None:
-        """Put a call in the queue although its caller has left; that it is lost is logged."""
+    def _leave(self, given: Mapping[str, Any], priced_as: str | None) -> None:
+        """Enqueue the call of a caller that was cancelled; log it if it is lost."""
         try:
-            self._open_desk().recorder.leave(self._accepted(given, priced_as)).cancel()
+            self._to_database.leave(self._counted_build(given, priced_as)).cancel()
         except RecordRejectedError as error:
-            self._tell_loss(given, error)
+            _log_loss(given, error)
         except Exception as error:
             self._counters.calls_lost += 1
-            self._tell_loss(given, error)
+            _log_loss(given, error)
 
     async def _spool_late(self, given: Mapping[str, Any], priced_as: str | None) -> CallRecord | None:
-        """The record of a call that came too late, once it waits for the next start; None where it cannot."""
+        """Spool a call that came after closing and return its record; None if it cannot be spooled."""
         if self._spool is None:
             return None
         try:
-            record = self._completed(given, priced_as)
+            record = self._build(given, priced_as)
             await asyncio.to_thread(self._spool.put, [record])
         except StorageError:
             return None
         self._counters.calls_spooled += 1
         return record
 
-    def _tell_loss(self, given: Mapping[str, Any], error: Exception) -> None:
-        told = error if isinstance(error, StorageError) else f"recording it raised {type(error).__name__}"
-        logger.error("call %s is not known to be on the books: %s", given.get("id"), told)
-
-    def _open_desk(self) -> Desk:
-        if self._desk is None:
-            self._session.check_owner()
-            self._check_open()
-            self._desk = Desk(
-                self._session,
-                self._replayed,
-                self._counters,
-                self,
-                self._timeout,
-                spools=self._spool is not None,
-            )
-        return self._desk
-
-    def _waiting(self) -> int:
-        return self._desk.waiting if self._desk is not None else 0
-
-    def _check_spool_soon(self) -> asyncio.Future[None] | None:
-        """Look, the first time, whether calls could wait; None the next times."""
-        if self._spool is None or self._is_checked:
+    def _begin_spool_check(self) -> asyncio.Future[None] | None:
+        """Check, the first time, whether calls could be spooled; return None the next times."""
+        if self._spool is None or self._is_spool_checked:
             return None
-        self._is_checked = True
-        checking = self._open_desk().on_thread(self._spool.check)
-        checking.add_done_callback(_tell_check)
+        self._is_spool_checked = True
+        checking = self._on_thread(self._spool.check)
+        checking.add_done_callback(_warn_of_spool)
         return checking
 
-    async def _ask_store(self, timeout: float) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(timeout):
-                await self._session.start()
-                with self._session.guard():
-                    await self._session.backend.ping()
-        except TimeoutError:
-            return {"status": "unhealthy", "error": _late(timeout)}
-        except Exception as error:
-            return {"status": "unhealthy", "error": f"{type(error).__name__}: {redact(str(error))}"}
-        recorder = self._desk.recorder if self._desk is not None else None
-        if recorder is not None and recorder.yields:  # which looks for it, and will find out when it does again
-            return {"status": "unhealthy", "error": f"it answers, and takes no calls: {self._last_error}"}
-        return {"status": "healthy"}
 
-    async def _look_into_spool(self, timeout: float) -> dict[str, Any] | None:
-        spool = self._replayed
-        if spool is None:
-            return None
-        seen = {"path": str(spool.path) if spool.has_place else None, "waiting": None, "set_aside": None}
-        try:
-            async with asyncio.timeout(timeout):
-                desk = self._open_desk()
-                if self._spool is None and not await desk.on_thread(spool.is_there):
-                    return None
-                await desk.on_thread(spool.check)
-                return {**seen, **asdict(await desk.on_thread(spool.counts)), "error": None}
-        except TimeoutError:
-            return {**seen, "error": _late(timeout)}
-        except Exception as error:
-            return {**seen, "error": redact(str(error))}
+class NoWriter:
+    """The writer without a database: it completes records and keeps none."""
 
+    last_error = None
 
-def _tell_check(checking: asyncio.Future[None]) -> None:
-    if not checking.cancelled() and (error := checking.exception()) is not None:
-        logger.warning("%s; calls are lost while the store is away", error)
+    def __init__(self, prices: OwnPrices) -> None:
+        self._prices = prices
 
+    async def record(
+        self, given: Mapping[str, Any], priced_as: str | None = None
+    ) -> tuple[CallRecord | None, RecordStatus | None]:
+        """Return (None, None): nothing is recorded."""
+        return None, None
 
-def _late(timeout: float) -> str:
-    return f"no answer within {timeout:g} s"
+    async def keep(
+        self, given: Mapping[str, Any], priced_as: str | None = None
+    ) -> tuple[CallRecord | None, RecordStatus | None]:
+        """Return the complete, priced record, and None: it is not recorded."""
+        await self._prices.refresh()
+        return complete(given, self._prices.book, priced_as), None
+
+    async def check_spool(self) -> None:
+        """Do nothing."""
+
+    def begin_replay(self) -> None:
+        """Do nothing."""
+
+    def give_up(self, error: StorageError) -> None:
+        """Do nothing."""
+
+    def metrics(self) -> dict[str, int]:
+        """Return no counters."""
+        return {}
+
+    async def health(self, timeout: float) -> dict[str, Any]:
+        """Return the status `disabled`."""
+        return {"status": "disabled"}
+
+    async def close(self, timeout: float) -> CloseReport:
+        """Return an empty report."""
+        return CloseReport()
 
 
 def make_spool(target: str | None, spool_dir: str | os.PathLike[str] | None) -> Spool | None:
-    """Where calls of that store wait; None for one that has no name to find them by."""
+    """Return the spool of a database; None if the database has no name to find it by."""
     if target is None:
         return None
     from .spool import Spool
 
     return Spool(target, spool_dir)
+
+
+def _log_loss(given: Mapping[str, Any], error: Exception) -> None:
+    told = error if isinstance(error, StorageError) else f"recording it raised {type(error).__name__}"
+    logger.error("call %s is not known to be recorded: %s", given.get("id"), told)
+
+
+def _warn_of_spool(checking: asyncio.Future[None]) -> None:
+    if not checking.cancelled() and (error := checking.exception()) is not None:
+        logger.warning("%s; calls are lost while the database is away", error)

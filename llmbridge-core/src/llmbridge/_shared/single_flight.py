@@ -1,33 +1,37 @@
-"""Books close once at a time, and to the end."""
+"""One run of a coroutine at a time, shared by all who ask for it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from .._recording.metrics import CloseReport
+T = TypeVar("T")
 
 
-class Closing:
-    """One closing, however many ask for it. Who is cancelled while he waits for it changes nothing."""
+class SingleFlight(Generic[T]):
+    """Run one task at a time and give its result to every caller.
 
-    def __init__(self) -> None:
-        self._task: asyncio.Task[CloseReport] | None = None
+    A caller that is cancelled does not cancel the task.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._task: asyncio.Task[T] | None = None
 
     @property
-    def goes_on(self) -> bool:
-        """Whether the books are being closed, by the event loop that runs."""
+    def is_running(self) -> bool:
+        """Whether the running event loop runs the task now."""
         task = self._task
         return task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop()
 
-    async def run(self, close: Callable[[], Coroutine[Any, Any, CloseReport]]) -> CloseReport:
-        """What `close` reports, or the closing that goes on already."""
-        if self._task is None or not self.goes_on:
-            self._task = asyncio.create_task(close(), name="llmbridge-close")
+    async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return the result of the task that runs; start it with `work` if there is none."""
+        if self._task is None or not self.is_running:
+            self._task = asyncio.create_task(work(), name=self._name)
         return await asyncio.shield(self._task)
 
-    async def over(self) -> None:
-        """Wait until no closing goes on."""
-        while self._task is not None and self.goes_on:
+    async def wait(self) -> None:
+        """Wait until no task runs."""
+        while self._task is not None and self.is_running:
             await asyncio.wait([self._task])

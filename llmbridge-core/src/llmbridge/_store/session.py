@@ -1,4 +1,4 @@
-"""One open store: started once, by one event loop of one process, and started again after a failed start."""
+"""Session of one backend: opened once, by one event loop of one process, and opened again after a failed start."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Literal
+from typing import Literal, TypeVar
 
 from .._shared.redaction import redact
 from ..errors import (
@@ -21,40 +21,78 @@ from ..errors import (
 from ..storage.base import StorageBackend
 from ..storage.types import MigrationReport, SchemaStatus
 
+T = TypeVar("T")
+
 Migrate = Literal["auto", "check"]
 
 logger = logging.getLogger("llmbridge.session")
 
 
-class Session:
-    """The way from core to a backend: who may use it, when it is opened, what may come out of it."""
+class StoreSession:
+    """Access to one backend.
 
-    def __init__(self, backend: StorageBackend, *, migrate: Migrate, on_start: Callable[[], Awaitable[None]]) -> None:
+    It opens and migrates the database at the first use, however many callers ask at once, lets `prepare` read from it
+    what the process needs, binds it to the event loop that opened it, and lets nothing but llmbridge's own errors out.
+    It alone knows whether the database is open, closing or closed.
+
+    :param migrate: `auto` migrates at the start, `check` raises SchemaOutdatedError instead
+    :param prepare: called with the backend when it is connected and migrated, before any other use
+    """
+
+    def __init__(
+        self, backend: StorageBackend, *, migrate: Migrate, prepare: Callable[[StorageBackend], Awaitable[None]]
+    ) -> None:
         if migrate not in ("auto", "check"):
             raise ValueError(f"migrate is {migrate!r}; it must be 'auto' or 'check'")
         self.backend = backend
         self._migrate = migrate
-        self._on_start = on_start
+        self._prepare = prepare
         self._started = False
-        self._closed = False
+        self._state: Literal["open", "closing", "closed"] = "open"
         self._starting: asyncio.Task[None] | None = None
         self._owner: tuple[object, asyncio.AbstractEventLoop] | None = None
-        self._left: asyncio.Future[None] | None = None
+
+    @property
+    def target(self) -> str | None:
+        """The name of the database without secrets; None if its backend has none."""
+        return self.backend.target
 
     @property
     def started(self) -> bool:
-        """Whether the store is open, migrated and ready."""
+        """Whether the database is connected, migrated and ready."""
         return self._started
 
-    def admit(self) -> None:
-        """Let the store be opened again after it was closed."""
-        self._closed = False
+    @property
+    def is_closing(self) -> bool:
+        """Whether no more calls are accepted: the database is closing or closed."""
+        return self._state != "open"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the database was closed and not reopened."""
+        return self._state == "closed"
+
+    async def call(self, use: Callable[[StorageBackend], Awaitable[T]]) -> T:
+        """Open the database if needed and return what `use` returns for its backend.
+
+        :raises LLMBridgeError: the database cannot be opened, or what the backend raised; an exception that is not
+            llmbridge's own becomes a StorageError
+        """
+        if not self._started:
+            await self.start()
+        else:
+            self.check_owner()
+        with self._translated():
+            return await use(self.backend)
+
+    def reopen(self) -> None:
+        """Let the database be opened again after it was closed."""
+        self._state = "open"
 
     async def start(self) -> None:
-        """Open and migrate the store once, however many ask at the same time; after a failure the next call tries
-        again.
+        """Open and migrate the database. All callers share one attempt; after a failure the next call tries again.
 
-        :raises StorageClosedError: it was closed, which only `admit` undoes
+        :raises StorageClosedError: it is closed; only `reopen` changes that
         """
         starting = self.start_soon()
         if starting is None:
@@ -64,10 +102,10 @@ class Session:
         except asyncio.CancelledError:
             if not starting.cancelled():
                 raise
-            raise StorageClosedError("these books were closed while they were being opened") from None
+            raise StorageClosedError("the database was closed while it was being opened") from None
 
     def start_soon(self) -> asyncio.Task[None] | None:
-        """Begin to open the store without waiting for it; None: it is open."""
+        """Begin to open the database without waiting for it; return None if it is open."""
         self.check_owner()
         if self._started:
             return None
@@ -78,56 +116,79 @@ class Session:
         return self._starting
 
     async def migrate(self) -> MigrationReport:
-        """Open the store and bring its schema up to date, whatever `migrate` says of the start."""
-        async with self._opened():
+        """Connect and bring the schema up to date, also with `migrate="check"`."""
+        async with self._connected():
             return await self.backend.apply_migrations()
 
     async def schema_status(self) -> SchemaStatus:
-        """Open the store, without migrating it, and ask how far it is."""
-        async with self._opened():
+        """Connect, without migrating, and return the state of the schema."""
+        async with self._connected():
             return await self.backend.schema_status()
 
-    async def stop(self, patience: float) -> None:
-        """Close the store, giving up a start that takes longer than `patience` seconds, and leaving behind a backend
-        that takes as long to close. It can be opened again, then also by another event loop."""
+    def begin_closing(self) -> None:
+        """Accept no more calls to record; other uses go on until `stop`.
+
+        :raises WrongLoopError: another event loop or process has it open
+        """
+        if self._owner is not None:
+            self._check_loop()
+        if self._state == "open":
+            self._state = "closing"
+
+    async def stop(self, timeout: float) -> None:
+        """Disconnect within `timeout` seconds: half of them for a start that goes on, which is then cancelled.
+
+        A backend that takes longer continues in the background. The session can be reopened, also by another loop.
+        """
         if self._owner is None:
-            self._closed = True
+            self._state = "closed"
             return
         self.check_owner()
-        self._closed = True
+        self._state = "closed"
         loop = asyncio.get_running_loop()
-        until = loop.time() + patience
+        until = loop.time() + timeout
         starting = self._starting
         if starting is not None:
-            await asyncio.wait([starting], timeout=patience / 2)
+            await asyncio.wait([starting], timeout=timeout / 2)
             starting.cancel()
             await asyncio.wait([starting], timeout=max(until - loop.time(), 0) / 2)
         self._started = False
         closing = asyncio.ensure_future(self.backend.disconnect())
         await asyncio.wait([closing], timeout=max(until - loop.time(), 0))
         self._owner = None
-        closing.add_done_callback(_tell_failure)
+        closing.add_done_callback(_log_failure)
         if not closing.done():
-            self._left = closing
-            logger.warning("the store still works on what it was given; it closes when it is done")
+            _disconnecting.add(closing)
+            closing.add_done_callback(_disconnecting.discard)
+            logger.warning("disconnect() did not finish in time and continues in the background")
 
     def check_owner(self) -> None:
-        """Raise what keeps the running loop from using the store.
+        """Raise if the running event loop may not use the database.
 
-        :raises StorageClosedError: it was closed, or is being closed
+        :raises StorageClosedError: it is closed
         :raises WrongLoopError: another loop or another process opened it
         """
         if self._owner is not None:
-            if self._owner[0] is not _process:
-                raise _wrong("process")  # told first: a forked child of a running loop has no loop to ask for
-            if self._owner[1] is not asyncio.get_running_loop():
-                raise _wrong("event loop")
-        if self._closed:
-            raise StorageClosedError("these books are closed; open them again with `async with` or initialize()")
+            self._check_loop()
+        if self._state == "closed":
+            raise StorageClosedError("the database is closed; open it again with `async with` or initialize()")
+
+    def check_accepting(self) -> None:
+        """Raise if no more calls are accepted: as `check_owner`, and also while the database is closing."""
+        self.check_owner()
+        if self.is_closing:
+            raise StorageClosedError("the database is closed; open it again with `async with` or initialize()")
+
+    def _check_loop(self) -> None:
+        assert self._owner is not None  # noqa: S101
+        if self._owner[0] is not _process:
+            raise _wrong("process")  # first, since a forked child of a running loop has no loop to ask for
+        if self._owner[1] is not asyncio.get_running_loop():
+            raise _wrong("event loop")
 
     @contextmanager
-    def guard(self) -> Iterator[None]:
-        """Let nothing but llmbridge's own errors out of a backend, and no password in their texts."""
+    def _translated(self) -> Iterator[None]:
+        """Let only llmbridge's own errors out of a backend, without passwords in their texts."""
         try:
             yield
         except LLMBridgeError as error:
@@ -136,16 +197,16 @@ class Session:
         except Exception as error:
             backend = type(self.backend)
             raise StorageError(
-                f"the storage backend {backend.__module__}.{backend.__qualname__} let a {type(error).__name__} "
-                "through; please report it to its authors"
+                f"the storage backend {backend.__module__}.{backend.__qualname__} raised {type(error).__name__}, which "
+                "is not an error of llmbridge; please report it to its authors"
             ) from error
 
     @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[None]:
+    async def _connected(self) -> AsyncIterator[None]:
         self.check_owner()
         self._bind()
         try:
-            with self.guard():
+            with self._translated():
                 await self.backend.connect()
                 yield
         except BaseException:
@@ -158,11 +219,11 @@ class Session:
         self._owner = (_process, asyncio.get_running_loop())
 
     async def _start(self) -> None:
-        with self.guard():
+        with self._translated():
             await self.backend.connect()
             try:
                 await self._bring_schema_up_to_date()
-                await self._on_start()
+                await self._prepare(self.backend)
             except BaseException:
                 await self.backend.disconnect()
                 raise
@@ -172,11 +233,12 @@ class Session:
         status = await self.backend.schema_status()
         if not status.writable:
             raise SchemaTooNewError(
-                f"the store is at {status.current}, which this release (head {status.head}) may not write; upgrade it"
+                f"the database is at {status.current}, which this release (head {status.head}) may not write; "
+                "upgrade llmbridge"
             )
         if status.pending and self._migrate == "check":
             raise SchemaOutdatedError(
-                f"the store lacks {', '.join(status.pending)}; run: llmbridge storage migrate --db URL"
+                f"the database lacks {', '.join(status.pending)}; run: llmbridge storage migrate --db URL"
             )
         if status.pending:
             await self.backend.apply_migrations()
@@ -187,7 +249,10 @@ class Session:
             self._owner = None
 
 
-#: Another one in a forked child. Asking for the process's number would be a system call for every call.
+#: Disconnections that go on after their timeout; the event loop itself keeps only weak references to tasks.
+_disconnecting: set[asyncio.Future[None]] = set()
+
+#: Replaced in a forked child. Comparing process numbers would be a system call for every call.
 _process = object()
 
 
@@ -200,10 +265,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_is_forked)
 
 
-def _tell_failure(closing: asyncio.Future[None]) -> None:
+def _log_failure(closing: asyncio.Future[None]) -> None:
     if not closing.cancelled() and (error := closing.exception()) is not None:
-        logger.error("closing the store raised %s", type(error).__name__)
+        logger.error("disconnect() raised %s", type(error).__name__)
 
 
 def _wrong(what: str) -> WrongLoopError:
-    return WrongLoopError(f"these books were opened in another {what}; make an LLMBridge of its own for this one")
+    return WrongLoopError(f"the database was opened in another {what}; make an LLMBridge for this one")

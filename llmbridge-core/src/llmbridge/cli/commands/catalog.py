@@ -121,7 +121,7 @@ def load(
     if asked.json:
         output.json(asdict(done))
         return
-    output.line(output.clean(f"vendors: {', '.join(done.vendors)}"))
+    output.line(output.clean(f"vendors: {', '.join(done.providers)}"))
     output.line(f"models:  {done.inserted:,} new, {done.updated:,} replaced, {done.retired:,} retired")
 
 

@@ -17,7 +17,7 @@ from ..output import Column
 from ..parser import Command
 
 if TYPE_CHECKING:
-    from ..._maintenance.upkeep import Forgotten
+    from ..._maintenance.erase import Forgotten
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,0 +1,62 @@
+"""Erasure of a user: takes the user's name off calls, totals and spooled calls."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .._recording.spool_replay import exclusive
+from .._store.session import StoreSession
+from .._usage.query import filters
+from ..storage.types import UsageQuery
+
+if TYPE_CHECKING:
+    from .._recording.spool import Spool
+
+#: Seconds that a replay which runs gets to end before a user is erased from the spool.
+REPLAY_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Result of erasing a user at one `origin`: the number of `calls` that bore the name, purged and spooled ones
+    included, and the number of `rows`, of calls and of totals, that were changed."""
+
+    origin: str
+    calls: int
+    rows: int
+
+
+async def forget(
+    session: StoreSession, spool: Spool | None, user: str, origin: str | None, *, dry_run: bool
+) -> list[Forgotten]:
+    """Erase the name of a user at one origin or at all (None). See `LLMDatabase.forget`."""
+    async with AsyncExitStack() as replay_stopped:
+        if spool is not None and not await asyncio.to_thread(spool.is_there):
+            spool = None
+        if spool is not None and not dry_run:
+            await replay_stopped.enter_async_context(exclusive(spool, REPLAY_TIMEOUT))
+        spooled = await asyncio.to_thread(spool.calls_of, user, origin) if spool is not None else {}
+        if spool is not None and spooled and not dry_run:
+            await asyncio.to_thread(spool.forget, user, origin)
+        stored = await _stored_calls(session, user, origin)
+        forgotten = []
+        for place in sorted({*stored, *spooled}):
+            rows = 0 if dry_run else spooled.get(place, 0)
+            if place in stored and not dry_run:
+                rows += await _erase(session, place, user)
+            forgotten.append(Forgotten(place, stored.get(place, 0) + spooled.get(place, 0), rows))
+    return forgotten
+
+
+async def _stored_calls(session: StoreSession, user: str, origin: str | None) -> dict[str, int]:
+    """Return the number of the user's calls by origin."""
+    query = UsageQuery(filters({"id_at_origin": user, "origin": origin}), ("origin",))
+    rows = await session.call(lambda backend: backend.summarize_usage(query))
+    return {row.key["origin"]: row.calls for row in rows}
+
+
+async def _erase(session: StoreSession, origin: str, user: str) -> int:
+    return await session.call(lambda backend: backend.erase_user(origin, user))

@@ -1,0 +1,87 @@
+"""Purge: deletes old calls day by day and keeps the sums over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta
+
+from .._store.session import StoreSession
+from .._usage import periods
+from ..storage.types import EARLIEST, CallQuery, UsageQuery
+
+#: A purge keeps at least this many days, unless it is forced.
+MIN_DAYS_KEPT = 7
+
+
+def check_end(before: datetime, *, force: bool) -> datetime:
+    """Return `before` rounded down to a UTC midnight.
+
+    :raises ValueError: fewer than `MIN_DAYS_KEPT` days would be kept, and it is not forced; or calls of today would go,
+        after which the database would take none
+    """
+    end, today = periods.midnight(before), periods.midnight(datetime.now(UTC))
+    kept = (today - end).days
+    if kept < 0:
+        raise ValueError(
+            f"{end.date()} lies in the future; calls can be purged up to {today.date()} (UTC), today's are kept"
+        )
+    if kept < MIN_DAYS_KEPT and not force:
+        raise ValueError(
+            f"calls would be kept for {kept} days; fewer than {MIN_DAYS_KEPT} need force=True, in a shell --force"
+        )
+    return end
+
+
+async def purge(
+    session: StoreSession, end: datetime, *, dry_run: bool, on_day: Callable[[date, int], None] | None
+) -> int:
+    """Delete the calls before the UTC midnight `end`, one day at a time, oldest first, and return their number. With
+    `dry_run` only count them."""
+    day = await _first_day(session, EARLIEST.date(), end)
+    if dry_run:
+        return await _count(session, day, end) if day is not None else 0
+    purged = 0
+    while day is not None:
+        following = day + timedelta(days=1)
+        purged += (count := await _purge_calls(session, _start(following)))
+        if on_day is not None:
+            on_day(day, count)
+        day = await _first_day(session, following, end)
+    return purged + await _purge_calls(session, end)
+
+
+async def _first_day(session: StoreSession, since: date, end: datetime) -> date | None:
+    """Return the first day that has calls, if it is before `end`; there are none before `since`.
+
+    Pages of calls begin with the newest. So this leaps ahead by doubled distances until there are calls, then bisects.
+    """
+
+    async def any_before(at: datetime) -> bool:
+        page = await session.call(lambda backend: backend.list_calls(CallQuery(until=at, limit=1)))
+        return bool(page.calls)
+
+    if not await any_before(end):
+        return None
+    low, leap, high = since, timedelta(days=1), end.date()
+    while leap < high - low:
+        if await any_before(_start(low + leap)):
+            high = low + leap
+            break
+        low, leap = low + leap, 2 * leap
+    while high - low > timedelta(days=1):
+        middle = low + (high - low) // 2
+        low, high = (low, middle) if await any_before(_start(middle)) else (middle, high)
+    return low
+
+
+async def _count(session: StoreSession, first: date, end: datetime) -> int:
+    rows = await session.call(lambda backend: backend.summarize_usage(UsageQuery(edges=(_start(first), end))))
+    return rows[0].calls
+
+
+async def _purge_calls(session: StoreSession, before: datetime) -> int:
+    return await session.call(lambda backend: backend.purge_calls(before))
+
+
+def _start(day: date) -> datetime:
+    return datetime.combine(day, time.min, UTC)
