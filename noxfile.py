@@ -129,6 +129,13 @@ def upstream(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, built into `site/`. `-- serve` shows it while you write."""
+    session.install(*tools("docs"))
+    session.run("mkdocs", *(session.posargs or ["build", "--strict"]), env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """How fast calls are recorded, beside what each database and its driver do alone, and beside llmbridge-py; how much
     of the event loop that takes; how fast usage is answered as the books grow (`-- --large`: to 10 million calls); and
