@@ -17,7 +17,7 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_external_run = True
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["lint", "types", "versions", "tests", "core", "isolation"]
+nox.options.sessions = ["lint", "types", "versions", "docs", "tests", "core", "isolation"]
 
 ROOT = Path(__file__).parent
 DISTRIBUTIONS = ("llmbridge-core", "llmbridge-postgres", "llmbridge-sqlite")
