@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import runpy
 import subprocess
@@ -10,6 +11,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+import llmbridge
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -99,6 +102,16 @@ def test_pages_use_the_words_of_the_glossary(page: Path) -> None:
     if page == ROOT / "README.md":
         text = text.replace("keeps the books: every call", "", 1)
     assert [word for word in BANNED if re.search(rf"\b{word}\b", text)] == []
+
+
+def test_every_public_module_has_a_reference() -> None:
+    shown = {
+        part
+        for page in (DOCS / "api").glob("*.md")
+        for part in re.findall(r"^::: llmbridge\.(\w+)", page.read_text("utf-8"), re.MULTILINE)
+    }
+    modules = {module.name for module in pkgutil.iter_modules(llmbridge.__path__) if not module.name.startswith("_")}
+    assert shown == modules - {"cli"}
 
 
 def test_every_session_is_explained_to_contributors_and_no_other() -> None:
