@@ -114,6 +114,29 @@ def test_every_public_module_has_a_reference() -> None:
     assert shown == modules - {"cli"}
 
 
+def test_the_picture_of_the_layers_has_every_package() -> None:
+    boxes = re.findall(r"middle\" fill=\"#111111\">([\w.]+)<", (DOCS / "layers.svg").read_text("utf-8"))
+    modules = {module.name for module in pkgutil.iter_modules(llmbridge.__path__)} - {"base"}
+    assert modules - set(boxes) == set()
+
+
+@pytest.mark.parametrize("page", [DOCS / "architecture.md", DOCS / "glossary.md", ROOT / "CONTRIBUTING.md"], ids=name)
+def test_every_path_that_is_named_exists(page: Path) -> None:
+    """A path is relative to the repository, to the core or to the sources of a backend, in a row of a table also to the
+    folder that the row begins with; or both backends have it."""
+    core, *backends = (ROOT / f"llmbridge-{name}" / "src" for name in ("core", "sqlite", "postgres"))
+    missing = []
+    for line in page.read_text("utf-8").splitlines():
+        folder = re.match(r"\| `([\w/]+/)` \|", line)
+        bases = [ROOT, core / "llmbridge", *backends]
+        bases += [base / folder[1] for base in bases[1:]] if folder else []
+        for path in re.findall(r"`([\w./-]+(?:\.py|\.sql|\.md|\.toml|/))`", line):
+            in_both = all((backend / f"llmbridge_{backend.parts[-2][10:]}" / path).exists() for backend in backends)
+            if not in_both and not any((base / path).exists() for base in bases):
+                missing.append(path)
+    assert missing == []
+
+
 def test_every_session_is_explained_to_contributors_and_no_other() -> None:
     sessions = re.findall(
         r"^@nox\.session(?:\([^)]*?name=\"([^\"]+)\".*?\)|\(.*?\))?\ndef (\w+)",
