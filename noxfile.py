@@ -17,7 +17,7 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_external_run = True
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["lint", "types", "versions", "tests", "core", "isolation"]
+nox.options.sessions = ["lint", "types", "versions", "docs", "tests", "core", "isolation"]
 
 ROOT = Path(__file__).parent
 DISTRIBUTIONS = ("llmbridge-core", "llmbridge-postgres", "llmbridge-sqlite")
@@ -127,6 +127,13 @@ def upstream(session: nox.Session) -> None:
     """Stores that llmbridge-py made, with its real wheel in an environment of its own: it owns our import name."""
     session.install(*SOURCES, *tools("test"))
     session.run("pytest", *(session.posargs or ["tests/upstream"]), env=beside_upstream(session))
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, built into `site/`. `-- serve` shows it while you write."""
+    session.install(*tools("docs"))
+    session.run("mkdocs", *(session.posargs or ["build", "--strict"]), env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session

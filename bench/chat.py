@@ -1,9 +1,9 @@
-"""What `chat` costs beside the vendor's own call, as CPU time, beside LiteLLM's with a mocked answer in the same run.
+"""Benchmark of the overhead of `chat`: CPU time per call without the provider's part, compared with LiteLLM.
 
-The vendor is in this process and answers at once; the books are a SQLite file, and every call is durable before it
-returns. LiteLLM keeps no books here. Both are measured in processes of their own, in turn, round after round, with all
-their threads, and the medians are compared. LLMBRIDGE_BENCH_LITELLM names a Python that has LiteLLM; without it only
-`chat` is measured.
+The provider runs in this process and returns at once. llmbridge commits every call to a SQLite file before it returns;
+LiteLLM returns a mocked response and records nothing. Each library is measured in a process of its own, with all its
+threads, in alternating rounds, and the medians are compared. LLMBRIDGE_BENCH_LITELLM names a Python that has LiteLLM;
+without it only `chat` is measured.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ QUESTION, ANSWER = "What does it cost?", "Nothing but time."
 
 
 class AtOnce(BaseLLMProvider):
-    """A vendor that takes no time."""
+    """Provider that returns at once."""
 
-    answer = Completion(
+    response = Completion(
         content=ANSWER,
         model="gpt-4o-mini",
         finish_reason="stop",
@@ -43,11 +43,11 @@ class AtOnce(BaseLLMProvider):
     )
 
     async def complete(self, request: LLMRequest, model: str, *, timeout: float) -> Completion:
-        return self.answer
+        return self.response
 
 
 async def cpu(call: Callable[[], Awaitable[object]], callers: int) -> float:
-    """Microseconds of CPU that one call takes of this process, with so many callers at a time."""
+    """Return the CPU time of one call in microseconds, with `callers` concurrent callers."""
 
     async def caller(calls: int) -> None:
         for _ in range(calls):
@@ -60,8 +60,8 @@ async def cpu(call: Callable[[], Awaitable[object]], callers: int) -> float:
 
 
 async def ours() -> dict[str, float]:
-    """`chat`, less the vendor's own call."""
-    vendor = AtOnce()
+    """Return the CPU time of `chat` per number of callers, without the provider's own part."""
+    provider = AtOnce()
 
     def request() -> LLMRequest:
         return LLMRequest(model="acme:gpt-4o-mini", messages=[Message(role="user", content=QUESTION)])
@@ -69,8 +69,8 @@ async def ours() -> dict[str, float]:
     asked = request()
     with tempfile.TemporaryDirectory() as folder:
         async with LLMBridge(f"sqlite:///{folder}/calls.db") as bridge:
-            bridge.register_provider("acme", vendor, priced_as="openai")
-            bare = await cpu(lambda: vendor.complete(asked, "gpt-4o-mini", timeout=60), 1)
+            bridge.register_provider("acme", provider, priced_as="openai")
+            bare = await cpu(lambda: provider.complete(asked, "gpt-4o-mini", timeout=60), 1)
             return {
                 str(callers): await cpu(lambda: bridge.chat(request(), id_at_origin="user-1"), callers) - bare
                 for callers in CALLERS
@@ -78,18 +78,18 @@ async def ours() -> dict[str, float]:
 
 
 def measured(python: str, module: str) -> dict[int, float]:
-    """What another process measures."""
+    """Run one measurement in another process and return its figures."""
     done = subprocess.run([python, "-m", module, "measure"], stdout=subprocess.PIPE, check=True)
     return {int(callers): took for callers, took in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
 def compare() -> None:
-    """Measure in turn, and report."""
+    """Run the rounds and print the medians."""
     ways = {"chat": (sys.executable, "bench.chat")}
     if litellm := os.environ.get("LLMBRIDGE_BENCH_LITELLM"):
         ways["acompletion"] = (str(Path(litellm)), "bench.litellm_mock")
     rounds = [{name: measured(*way) for name, way in ways.items()} for _ in range(ROUNDS)]
-    print(f"CPU beside the vendor's call, microseconds, medians of {ROUNDS} rounds of {CALLS:,} calls")
+    print(f"CPU time without the provider, microseconds, medians of {ROUNDS} rounds of {CALLS:,} calls")
     for callers in CALLERS:
         took = {name: median(each[name][callers] for each in rounds) for name in ways}
         told = ", ".join(f"{name} {us:,.0f}" for name, us in took.items())

@@ -1,4 +1,4 @@
-"""What LiteLLM's `acompletion` costs with a mocked answer, as CPU time. Runs where LiteLLM is, and llmbridge is not."""
+"""Benchmark of the CPU time of LiteLLM's `acompletion` with a mocked response. Needs LiteLLM, and not llmbridge."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import time
 
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the network for prices
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # otherwise it downloads prices
 
 import litellm
 
@@ -17,7 +17,7 @@ CALLERS = (1, 64)
 
 
 async def cpu(callers: int) -> float:
-    """Microseconds of CPU that one call takes of this process, with so many callers at a time."""
+    """Return the CPU time of one call in microseconds, with `callers` concurrent callers."""
 
     async def caller(calls: int) -> None:
         for _ in range(calls):

@@ -1,5 +1,7 @@
-"""How much work recording a call is for the thread of the event loop, in multiples of making one CallRecord: what the
-process has left for everything else does not depend on how fast the store is."""
+"""Benchmark of the event loop's share in recording a call, in multiples of making one CallRecord.
+
+This is what an application loses for its own work, whatever the speed of the database is.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,12 @@ from llmbridge.schemas import CallRecord
 from .workload import CALLS, FIELDS, HOW, seconds, share
 
 CALLERS = 64
-#: How many times the work of making a CallRecord recording one may be.
+#: Recording a call may take at most this many times the work of making a CallRecord.
 MOST = {"SQLite": 6, "PostgreSQL": 12}
 
 
 async def compare(urls: dict[str, str]) -> None:
-    """Measure and report."""
+    """Measure both backends and print the figures."""
     fields = {**FIELDS, "id": new_id(), "called_at": datetime.now(UTC)}
     made = "making a CallRecord"
 

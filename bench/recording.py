@@ -1,7 +1,7 @@
-"""How fast calls are recorded, beside what PostgreSQL and asyncpg do alone with the same rows in the same run.
+"""Benchmark of recording on PostgreSQL, compared with asyncpg alone writing the same rows in the same run.
 
-Every way is taken in turn, round after round, and the medians are compared. Costs nothing but time: the server is the
-one that LLMBRIDGE_TEST_POSTGRES_URL names, else a new one with its usual settings.
+All ways are measured in alternating rounds, and the medians are compared. The server is the one that
+LLMBRIDGE_TEST_POSTGRES_URL names, else a new one with default settings.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OURS, THEIRS = "llmbridge.llmbridge_calls", "bench_calls"
 
 
 async def sample_rows(db: LLMDatabase) -> list[tuple[Any, ...]]:
-    """The rows that CALLS recorded calls become."""
+    """Record CALLS calls and return their rows."""
     await share(MANY, lambda _: db.record_api_call(**FIELDS))
     assert db.backend is not None
     rows: list[tuple[Any, ...]] = []
@@ -43,7 +43,7 @@ async def sample_rows(db: LLMDatabase) -> list[tuple[Any, ...]]:
 
 
 async def compare(url: str) -> None:
-    """Measure and report."""
+    """Measure all ways and print the figures."""
     columns = list(CALL_COLUMNS)
     places = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
     insert = f"INSERT INTO {THEIRS} ({', '.join(columns)}) VALUES ({places}) RETURNING id"

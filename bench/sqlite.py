@@ -1,5 +1,7 @@
-"""How fast calls are recorded in a SQLite file, beside what the standard library's sqlite3 does alone with the same
-rows, in transactions of as many rows as there are callers, in the same table of the same file in the same run."""
+"""Benchmark of recording in a SQLite file, compared with the standard library's sqlite3 alone.
+
+sqlite3 writes the same rows into the same table, in transactions of as many rows as there are callers.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from llmbridge_sqlite.codec import CALL_COLUMNS, encode_call
 from .workload import CALLS, FIELDS, HOW, seconds, share
 
 CALLERS = 64
-#: How `synchronous` is set, and how much of the rate of sqlite3 alone is left to us at least.
+#: Settings of `synchronous`, with the least share of the rate of sqlite3 alone.
 LEVELS = {"normal": 0.35, "full": 0.45}
 
 INSERT = " ".join(
@@ -27,7 +29,7 @@ INSERT = " ".join(
 
 
 async def compare(file: Path, level: str) -> float:
-    """Measure and report; our rate as a part of the other."""
+    """Measure, print the figures, and return our rate as a share of that of sqlite3 alone."""
     async with LLMDatabase(f"sqlite:///{file}?synchronous={level}") as db:
         backend = db.backend
         assert backend is not None

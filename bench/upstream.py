@@ -1,7 +1,7 @@
-"""How fast calls are recorded beside llmbridge-py 0.2.3, and by two processes beside one.
+"""Benchmark of recording, compared with llmbridge-py 0.2.3, and of two processes compared with one.
 
-Every way is taken in turn, round after round, by `bench/worker.py` in a process of its own, on a new store each time;
-the medians are compared. LLMBRIDGE_TEST_UPSTREAM_PYTHON names a Python that has llmbridge-py, whose migrations need a
+`bench/worker.py` measures each way in a process of its own, on a new database each time, in alternating rounds; the
+medians are compared. LLMBRIDGE_TEST_UPSTREAM_PYTHON names a Python that has llmbridge-py, whose migrations need a
 PostgreSQL with pgcrypto.
 """
 
@@ -28,7 +28,7 @@ Way = Callable[[], Measured]
 
 
 class Workers:
-    """Runs the worker on stores that nobody has used before."""
+    """Runs the worker, each time on a new database."""
 
     def __init__(self, upstream: str, folder: Path, server: Server) -> None:
         self._upstream = upstream
@@ -37,20 +37,20 @@ class Workers:
         self._numbers = count()
 
     def sqlite(self, *options: str, query: str = "", processes: int = 1) -> Measured:
-        """Ours on a new file, by so many processes at once."""
+        """Measure llmbridge on a new file, with `processes` concurrent processes."""
         return _run([[sys.executable, str(WORKER), "ours", f"sqlite:///{self._file()}{query}", *options]] * processes)
 
     def upstream_on_sqlite(self, *options: str) -> Measured:
-        """Theirs on a new file."""
+        """Measure llmbridge-py on a new file."""
         return _run([[self._upstream, str(WORKER), "upstream-sqlite", str(self._file()), *options]])
 
     def postgres(self, *options: str) -> Measured:
-        """Ours in a new database."""
+        """Measure llmbridge in a new PostgreSQL database."""
         with self._database() as url:
             return _run([[sys.executable, str(WORKER), "ours", url, *options]])
 
     def upstream_on_postgres(self, *options: str) -> Measured:
-        """Theirs in a new database."""
+        """Measure llmbridge-py in a new PostgreSQL database."""
         with self._database() as url:
             return _run([[self._upstream, str(WORKER), "upstream-postgres", url, *options]])
 
@@ -64,7 +64,7 @@ class Workers:
 
 
 def _run(commands: list[list[str]]) -> Measured:
-    """What the workers say who run these commands at the same time: calls per second together, and the worst p50."""
+    """Run the commands concurrently; return the sum of their calls per second and the worst p50."""
     running_now = [
         subprocess.Popen([*command, "--seconds", str(SECONDS)], stdout=subprocess.PIPE, text=True)
         for command in commands
@@ -77,7 +77,7 @@ def _run(commands: list[list[str]]) -> Measured:
 
 
 def compare(ways: Mapping[str, Way]) -> dict[str, Measured]:
-    """The medians of each way over the rounds, in which they take turns."""
+    """Measure all ways in alternating rounds and return the medians of each."""
     taken: dict[str, list[Measured]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
         for name, way in ways.items():
@@ -107,7 +107,7 @@ def main() -> None:
                 "PostgreSQL 256, upstream": lambda: workers.upstream_on_postgres("--callers", "256"),
             }
         )
-    print(f"Medians of {ROUNDS} rounds of {SECONDS:g} s; 64 callers where not said otherwise")
+    print(f"Medians of {ROUNDS} rounds of {SECONDS:g} s; 64 callers unless stated")
     for name, figures in found.items():
         print(f"{name:28} {figures['rate']:10,.0f} calls/s   p50 {figures['p50_ms']:8.2f} ms")
     rate = {name: figures["rate"] for name, figures in found.items()}

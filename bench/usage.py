@@ -1,10 +1,10 @@
-"""How fast usage is answered as the books grow, what totals cost the writer, and how much disk a call takes.
+"""Benchmark of usage queries on growing databases, of the cost of rollups for the writer, and of bytes per call.
 
-The same question is asked of a small store and of large ones, in turn, and the medians are compared; so are the answers
-at a million calls with what adding up calls takes: those that an index finds, and, once there is none, a scan of all.
-The data are 1,000 users and 20 models, both after Zipf, over 365 days, from one seed. Figures stand beside what they
-must reach. `--large` adds a store of 10 million calls, `--only sqlite` or `--only postgresql` leaves the other out,
-`--seconds` shortens the writing.
+The same query runs on a small and on large databases in turn, and the medians are compared. At a million calls it is
+also compared with summing the calls themselves: found by an index, and by a full scan. The data are 1,000 users and 20
+models, both distributed after Zipf, over 365 days, from one seed. Each figure is printed with its limit. `--large` adds
+a database of 10 million calls, `--only sqlite` or `--only postgresql` selects one backend, `--seconds` sets how long
+writing is measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Records calls for a while and says how many, in a process of its own.
+"""Worker process of `upstream.py`: records calls for some seconds and prints the figures as one JSON object.
 
-The llmbridge that the running Python has is measured: this repository's, or llmbridge-py of upstream, each the way its
-own service records a call, price included. Prints one JSON object; needs nothing else of this repository.
+It measures the llmbridge that is installed in the running Python, this repository's or llmbridge-py, and records as the
+service of each does, price included. It imports nothing else of this repository.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ async def upstream_on_postgres(url: str, closing: AsyncExitStack) -> Record:
 
 
 async def measure(record: Record, callers: int, seconds: float, pause: float) -> dict[str, float]:
-    """Let so many callers record, each one call after the other with a pause of 0 to `pause` seconds between two."""
+    """Let `callers` callers record calls, each with a pause of 0 to `pause` seconds between two calls."""
     waits: list[float] = []
     await record()
     end = time.perf_counter() + seconds

@@ -1,4 +1,4 @@
-"""What every measurement does: the same call, by so many callers, round after round."""
+"""Workload of the benchmarks: the same call, by a number of callers, in alternating rounds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 ROUNDS = 7
 CALLS = 12_800
-#: Seconds of the clock that each way works at least, over all rounds.
+#: Least seconds that each way runs, over all rounds.
 SUSTAINED = 20.0
 HOW = f"medians of {ROUNDS} rounds, {SUSTAINED:g} s of each way"
 
@@ -30,7 +30,7 @@ Way = Callable[[], Awaitable[Any]]
 
 
 async def share(callers: int, each: Callable[[int], Awaitable[Any]]) -> None:
-    """Let so many callers do CALLS pieces of work, each one after the other."""
+    """Share CALLS pieces of work among `callers` concurrent callers."""
 
     async def caller(first: int) -> None:
         for number in range(first, CALLS, callers):
@@ -40,8 +40,10 @@ async def share(callers: int, each: Callable[[int], Awaitable[Any]]) -> None:
 
 
 async def seconds(ways: Mapping[str, Way], clock: Callable[[], float], empty: Way) -> dict[str, float]:
-    """Seconds of the clock that a call takes each way: the median of the rounds, of which each takes every way in turn,
-    again and again after `empty` for its part of SUSTAINED seconds."""
+    """Return the seconds that a call takes in each way: the median over the rounds.
+
+    Each round measures every way once, for its part of SUSTAINED seconds, and calls `empty` before each repetition.
+    """
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
         for name, way in ways.items():

@@ -39,7 +39,7 @@ async def test_its_snippet_uses_the_pool_of_an_application(server: Server, url: 
     waiting = eval(compile(used, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
     assert inspect.isawaitable(waiting)
     await waiting
-    assert await names["manager"].fetch_value("SELECT count(*) FROM books.call_log") == 1
+    assert await names["manager"].fetch_value("SELECT count(*) FROM billing.call_log") == 1
     await names["manager"].disconnect()
 
 
