@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
+
+import asyncpg
 
 from llmbridge.storage import EARLIEST, LATEST, UsageQuery, UsageRow
 from llmbridge.storage.toolkit.rollups import HISTOGRAMS, NUMBERS, RollupPlan, UsageRows
@@ -22,21 +24,35 @@ _STATE_OF_USERS = f"{_STATE} (SELECT min(day), max(day) FROM {USERS}) AS cells (
 _STATE_OF_TIMES = f"{_STATE} (SELECT min(start), max(start) FROM {TIMES}) AS cells (first, last)"
 _CALLS = "{{tables.llmbridge_calls}}"
 
-#: Sums as one text: each numeric would come as a Decimal, at many times the cost.
-_OF_ROWS = ", ".join(
-    (
-        "string_agg(concat(status, ':', calls), ',')",
-        f"concat_ws(',', {', '.join(f'sum({name})' for name in NUMBERS)})",
-        *(f"string_agg({name}, ',')" for name in HISTOGRAMS),
+_STATUSES_OF_ROWS = "string_agg(status || ':' || calls, ',')"
+_TEXTS_OF_ROWS = tuple(f"string_agg({name}, ',')" for name in HISTOGRAMS)
+
+
+class _Sums(NamedTuple):
+    """Columns of sums: statuses, histograms, numbers. `is_exact`: the numbers come as texts of any length."""
+
+    of_rows: str
+    of_calls: str
+    is_exact: bool
+
+
+def _sums(of_row: str, of_call: str, *, is_exact: bool) -> _Sums:
+    return _Sums(
+        ", ".join((_STATUSES_OF_ROWS, *_TEXTS_OF_ROWS, *(of_row.format(name) for name in NUMBERS))),
+        ", ".join(
+            (
+                "status || ':' || count(*)",
+                *rollups.TEXTS.values(),
+                *(of_call.format(sql) for sql in rollups.SUMS.values()),
+            )
+        ),
+        is_exact,
     )
-)
-_OF_CALLS = ", ".join(
-    (
-        "concat(status, ':', count(*))",
-        f"concat_ws(',', {', '.join(rollups.SUMS.values())})",
-        *rollups.TEXTS.values(),
-    )
-)
+
+
+#: Sums of bigints take a fraction of the time that those of numerics do, and are an error where they are too small.
+_FAST = _sums("sum({}::bigint)::bigint", "({})::bigint", is_exact=False)
+_EXACT = _sums("sum({})::text", "({})::text", is_exact=True)
 #: Rows of an answer up to which it is put together on the event loop.
 _FEW = 200
 #: A gap up to this long is found by its time, in microseconds.
@@ -44,9 +60,30 @@ _SHORT = 2 * 86_400 * 10**6
 
 
 async def summarize(session: Session, query: UsageQuery) -> list[UsageRow]:
-    """Return the rows of a query, from one snapshot; put together once the connection is free for the next question."""
+    """Return the rows of a query, from one snapshot; put together once the connection is free for the next question.
+    Where a sum is beyond 64 bits, the question is asked once more, of another snapshot."""
     plan = RollupPlan(query)
+    sums = _FAST
+    try:
+        found = await _found(session, plan, sums)
+    except asyncpg.NumericValueOutOfRangeError:
+        sums = _EXACT
+        found = await _found(session, plan, sums)
     rows = UsageRows(query)
+    end = len(query.group_by) + 1
+
+    def answer() -> list[UsageRow]:
+        for row in found:
+            statuses, response, first_token, *numbers = row[end:]
+            numbers = [int(number) for number in numbers] if sums.is_exact else numbers
+            rows.add(row[1:end], statuses, numbers, response, first_token, row[0])
+        return rows.rows()
+
+    return answer() if len(found) <= _FEW else await asyncio.to_thread(answer)
+
+
+async def _found(session: Session, plan: RollupPlan, sums: _Sums) -> list[Any]:
+    """Return what is summed up for a question: its sign, its fields, and the columns of `sums`."""
     is_short = all(last - first <= _SHORT for first, last in plan.coverage.gaps)
     async with session.snapshot(by_index=is_short):
         [state] = await session.fetch(_STATE_OF_USERS if plan.by_user else _STATE_OF_TIMES)
@@ -55,19 +92,11 @@ async def summarize(session: Session, query: UsageQuery) -> list[UsageRow]:
             await _refuse_if_cut(session, plan, watermark)
         found: list[Any] = []
         if plan.parts and state["first"] is not None:
-            found += await _of_rollups(session, plan, state["first"], state["last"])
-        found += await _of_gaps(session, plan, watermark or EARLIEST, is_short=is_short)
+            found += await _of_rollups(session, plan, sums, state["first"], state["last"])
+        found += await _of_gaps(session, plan, sums, watermark or EARLIEST, is_short=is_short)
         if state["lots"] and plan.parts:
-            found += await _of_tail(session, plan, state["lots"])
-
-    def answer() -> list[UsageRow]:
-        width = len(query.group_by) + 1
-        for row in found:
-            statuses, numbers, response, first_token = row[width:]
-            rows.add(row[1:width], statuses, [int(n) for n in numbers.split(",")], response, first_token, row[0])
-        return rows.rows()
-
-    return answer() if len(found) <= _FEW else await asyncio.to_thread(answer)
+            found += await _of_tail(session, plan, sums, state["lots"])
+    return found
 
 
 async def _refuse_if_cut(session: Session, plan: RollupPlan, watermark: datetime) -> None:
@@ -97,7 +126,7 @@ def _filters(plan: RollupPlan, parameters: Parameters) -> list[str]:
     return wanted
 
 
-async def _of_rollups(session: Session, plan: RollupPlan, first: int, last: int) -> list[Any]:
+async def _of_rollups(session: Session, plan: RollupPlan, sums: _Sums, first: int, last: int) -> list[Any]:
     """Return the sums of the rows of the parts, as far as there are days: from that of `first` to that of `last`.
 
     Each cell is looked up by itself, so that behind it origin and user are, too. That takes no statistics and reads no
@@ -128,7 +157,7 @@ async def _of_rollups(session: Session, plan: RollupPlan, first: int, last: int)
     statement = " ".join(
         (
             "SELECT",
-            ", ".join((*keys, _OF_ROWS)),
+            ", ".join((*keys, sums.of_rows)),
             f"FROM unnest({arrays}) AS parts (grain, first, last, period, sign)",
             f"JOIN {USERS if plan.by_user else TIMES} AS kept ON",
             " AND ".join(wanted),
@@ -147,7 +176,9 @@ def _within(parts: Sequence[Part], first: int, last: int) -> Iterator[Part]:
             yield Part(part.grain, start, end, part.period, part.sign)
 
 
-async def _of_gaps(session: Session, plan: RollupPlan, not_purged: datetime, *, is_short: bool) -> list[Any]:
+async def _of_gaps(
+    session: Session, plan: RollupPlan, sums: _Sums, not_purged: datetime, *, is_short: bool
+) -> list[Any]:
     """Return sums of the calls in the gaps, from the first instant on that is not purged."""
     first_bound = micros(not_purged)
     gaps = [(max(first, first_bound), last) for first, last in plan.coverage.gaps if last > first_bound]
@@ -164,10 +195,10 @@ async def _of_gaps(session: Session, plan: RollupPlan, not_purged: datetime, *, 
         gap = f"unnest({firsts}, {lasts}) AS gap (first, last)"
         source, wanted = f"{_CALLS} JOIN {gap} ON called_at >= first AND called_at < last", []
     is_of_user = {"origin", "id_at_origin"} <= plan.query.filters.keys()
-    return await _scan(session, plan, parameters, source, wanted, by_origin=is_of_user or not is_short)
+    return await _scan(session, plan, sums, parameters, source, wanted, by_origin=is_of_user or not is_short)
 
 
-async def _of_tail(session: Session, plan: RollupPlan, lots: list[int]) -> list[Any]:
+async def _of_tail(session: Session, plan: RollupPlan, sums: _Sums, lots: list[int]) -> list[Any]:
     """Return sums of the calls of the question that are in no rollup, but those of its gaps. Nothing but the lot is
     compared as an index could: PostgreSQL cannot know that these calls are the fewest."""
     parameters = Parameters()
@@ -177,11 +208,18 @@ async def _of_tail(session: Session, plan: RollupPlan, lots: list[int]) -> list[
         f"lot = ANY ({parameters.add(lots, 'bigint[]')})",
         f"width_bucket(called_at, {parameters.add(bounds, 'timestamptz[]')}) % 2 = 1",
     ]
-    return await _scan(session, plan, parameters, _CALLS, wanted, by_origin=False)
+    return await _scan(session, plan, sums, parameters, _CALLS, wanted, by_origin=False)
 
 
 async def _scan(
-    session: Session, plan: RollupPlan, parameters: Parameters, source: str, wanted: Sequence[str], *, by_origin: bool
+    session: Session,
+    plan: RollupPlan,
+    sums: _Sums,
+    parameters: Parameters,
+    source: str,
+    wanted: Sequence[str],
+    *,
+    by_origin: bool,
 ) -> list[Any]:
     """Return sums of calls, grouped as the question wants them, and by status. With `by_origin` their origin may be
     looked up in the index by user."""
@@ -191,7 +229,7 @@ async def _scan(
     statement = " ".join(
         (
             "SELECT",
-            ", ".join((*keys, _OF_CALLS)),
+            ", ".join((*keys, sums.of_calls)),
             "FROM",
             source,
             *(("WHERE", " AND ".join(where)) if where else ()),

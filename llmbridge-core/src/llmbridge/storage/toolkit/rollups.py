@@ -207,18 +207,12 @@ class UsageRows:
         return [row for _, row in found]
 
     def _row(self, key: tuple[Any, ...], sums: list[_Sums]) -> UsageRow:
-        numbers: Sequence[int]
-        by_status: dict[str, int] = {}
-        for sign, statuses, _, _, _ in sums:
-            for entry in statuses.split(","):
-                status, _, calls = entry.partition(":")
-                by_status[status] = by_status.get(status, 0) + sign * int(calls)
-        numbers = sums[0][2]
-        if len(sums) > 1 or sums[0][0] < 0:
-            by_status = {status: calls for status, calls in by_status.items() if calls}
-            numbers = [0] * len(NUMBERS)
-            for sign, _, more, _, _ in sums:
-                numbers = list(map(add if sign > 0 else sub, numbers, more))
+        sign, statuses, numbers, response, first_token = sums[0]
+        entries = [entry.split(":") for entry in statuses.split(",")]
+        by_status = {status: int(calls) for status, calls in entries}
+        is_one = len(sums) == 1 and sign > 0
+        if not is_one or len(by_status) < len(entries):
+            by_status, numbers = _merged(sums)
         calls, requests, unmeasured, unpriced, timed, cost, total, prompt, completion, *rest = numbers
         cache_read, cache_write, reasoning, ms = rest
         labels = dict(zip(self._fields, key, strict=True))
@@ -239,9 +233,21 @@ class UsageRows:
             unmeasured,
             ms,
             timed,
-            Histogram([(sign, text) for sign, _, _, text, _ in sums]),
-            Histogram([(sign, text) for sign, _, _, _, text in sums]),
+            Histogram([(1, response)] if is_one else [(sign, text) for sign, _, _, text, _ in sums]),
+            Histogram([(1, first_token)] if is_one else [(sign, text) for sign, _, _, _, text in sums]),
         )
+
+
+def _merged(sums: Sequence[_Sums]) -> tuple[dict[str, int], Sequence[int]]:
+    """Return the calls by status and the numbers of several sums."""
+    by_status: dict[str, int] = {}
+    numbers: Sequence[int] = [0] * len(NUMBERS)
+    for sign, statuses, more, _, _ in sums:
+        numbers = list(map(add if sign > 0 else sub, numbers, more))
+        for entry in statuses.split(","):
+            status, _, calls = entry.partition(":")
+            by_status[status] = by_status.get(status, 0) + sign * int(calls)
+    return {status: calls for status, calls in by_status.items() if calls}, numbers
 
 
 class Rollup(NamedTuple):
