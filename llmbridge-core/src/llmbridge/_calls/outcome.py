@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from .._records.fields import of_kind
 from .._records.validation import check_amount
 from ..errors import (
     InvalidResponseError,
@@ -20,14 +21,8 @@ from . import structured_output
 
 #: So that input and output together still fit 64 bits.
 _MOST_TOKENS = 2**62 - 1
-_COUNTS = (
-    "prompt_tokens",
-    "completion_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "cache_write_1h_tokens",
-    "reasoning_tokens",
-)
+#: The counts that a provider may report; the total is computed.
+_COUNTS = tuple(name for name in of_kind("tokens") if name in TokenUsage.model_fields)
 
 
 def success(completion: Completion) -> dict[str, Any]:

@@ -111,10 +111,14 @@ def cut_text(text: str | None, longest: int) -> str | None:
     return None if text is None else storable(text[:longest] if len(text) > longest else text)
 
 
-def check_range(field: str, number: int | None, *, least: int) -> None:
-    """Raise RecordRejectedError for a number below `least` or beyond 64 bits; None passes."""
+def check_range(field: str, number: int | None, *, least: int) -> int | None:
+    """Return a number from `least` to the largest of 64 bits; None stays None.
+
+    :raises RecordRejectedError: it is not
+    """
     if number is not None and not least <= number < INT64:
         raise RecordRejectedError(f"{field} is {number}; it must be from {least} to {INT64 - 1}")
+    return number
 
 
 def _finite(field: str, number: float) -> float:
