@@ -116,13 +116,13 @@ async def check(
     attempted: Iterable[int] | None = None,
     *,
     set_aside: int = 0,
-    patience: float = 60,
+    timeout: float = 60,
 ) -> set[int]:
     """What must be true after any fault. The numbers of the calls on the books, once the spool is empty.
 
     Every call that was acknowledged is in the store or waits in the spool, as it was recorded and once; nothing else
     is there than what was `attempted` (None: anything may be); as many were `set_aside` as could not be stored; the
-    sums equal a scan; the store is sound; what waited gets onto the books at the next start, within `patience` seconds;
+    sums equal a scan; the store is sound; what waited gets onto the books at the next start, within `timeout` seconds;
     and nothing stays open.
     """
     acknowledged = set(acknowledged)
@@ -134,7 +134,7 @@ async def check(
     assert not missing, f"{len(missing)} of {len(acknowledged)} acknowledged calls are gone: {sorted(missing)[:10]}"
     if spooled:
         async with books.open():
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 while books.spool.counts().waiting:
                     await asyncio.sleep(0.01)
         stored = await _stored(books, attempted)

@@ -19,7 +19,7 @@ from .rounds import rounds
 AT_ONCE = 100
 
 
-async def cancel_some(db: LLMDatabase, numbers: range, dice: random.Random, patience: float = 60) -> set[int]:
+async def cancel_some(db: LLMDatabase, numbers: range, dice: random.Random, timeout: float = 60) -> set[int]:
     """Record calls at once while a third of their callers leave; the numbers of those that were acknowledged."""
 
     async def record(number: int) -> int:
@@ -31,7 +31,7 @@ async def cancel_some(db: LLMDatabase, numbers: range, dice: random.Random, pati
         for _ in range(dice.randrange(4)):
             await asyncio.sleep(dice.choice((0, 0, 0, 0.0005)))
         caller.cancel()
-    _, forgotten = await asyncio.wait(callers, timeout=patience)
+    _, forgotten = await asyncio.wait(callers, timeout=timeout)
     for caller in forgotten:
         caller.cancel()
     outcomes = await asyncio.gather(*callers, return_exceptions=True)
@@ -42,14 +42,14 @@ async def cancel_some(db: LLMDatabase, numbers: range, dice: random.Random, pati
     return {outcome for outcome in outcomes if isinstance(outcome, int)}
 
 
-async def cancel_rounds(books: Books, usual: int, chaos: int, patience: float = 60) -> None:
+async def cancel_rounds(books: Books, usual: int, chaos: int, timeout: float = 60) -> None:
     acknowledged: set[int] = set()
     last = 0
     for dice in rounds(usual, chaos):
         db = books.open()
         try:
             for _ in range(dice.randrange(1, 4)):
-                acknowledged |= await cancel_some(db, range(last, last + AT_ONCE), dice, patience)
+                acknowledged |= await cancel_some(db, range(last, last + AT_ONCE), dice, timeout)
                 last += AT_ONCE
         finally:
             await db.close()

@@ -14,6 +14,7 @@ from uuid import uuid4
 from llmbridge._recording import batch_writer, spool
 from llmbridge._recording.batch_writer import BatchWriter
 from llmbridge._recording.bounded_queue import PendingCall
+from llmbridge._recording.rescue import Rescue
 from llmbridge._recording.spool_replay import SpoolReplay
 from llmbridge._shared import files
 from llmbridge.errors import RecordRejectedError, StorageUnavailableError
@@ -252,4 +253,4 @@ def left_in_memory_at_the_end() -> None:
         self._fail(self._unsettled(), StorageUnavailableError("the batch writer was stopped"))
 
     BatchWriter._on_stop = tell  # type: ignore[method-assign]
-    batch_writer._save_what_is_left = lambda *_: None
+    Rescue._save_rest = lambda *_: None  # type: ignore[method-assign]
