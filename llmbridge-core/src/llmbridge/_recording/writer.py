@@ -136,14 +136,12 @@ class CallWriter:
         :raises StorageError: it is not known to be stored
         """
         since = None
-        with self._arrivals.arriving():
+        with self._arrivals:
             try:
                 self._session.check_accepting()
                 if not self._prices.is_fresh:
                     await self._prices.refresh()
-                if self._session.started:
-                    self._session.check_owner()
-                else:
+                if not self._session.started:
                     since = asyncio.get_running_loop().time()
                     await self._open_database()
                 record = self._counted_build(given, priced_as)
