@@ -100,7 +100,7 @@ async def test_the_first_snippet_calls_a_provider_and_reads_the_books(
     assert capsys.readouterr().out == "echo: Hi\n0.000006000000 dollars, committed\n1 calls, 19 tokens, $0.000006\n"
 
 
-def test_the_first_program_of_the_site_is_a_file_that_runs(vendor: FakeVendor, new_folder: Path) -> None:
+def test_the_first_program_of_the_site_is_a_file_that_runs(server: FakeProvider, new_folder: Path) -> None:
     (new_folder / "first.py").write_text(snippet("asyncio.run(main())"), encoding="utf-8")
     done = subprocess.run([sys.executable, "first.py"], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("echo: Hi 0.000006000000 committed\n", "")

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from importlib.metadata import entry_points, metadata
+from pathlib import Path
 
 import pytest
 from google.auth.exceptions import DefaultCredentialsError
@@ -101,3 +102,13 @@ def test_the_providers_with_an_extra_of_their_own_are_proposed() -> None:
 def test_the_plugin_describes_the_variables_of_every_prefix() -> None:
     described = plugin.llmbridge_provider()
     assert described.variables.keys() == set(described.prefixes)
+
+
+@pytest.mark.parametrize("kind", list(PROVIDERS))
+def test_the_documentation_names_the_variables_of_every_provider(kind: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "calling.md").read_text(encoding="utf-8")
+    [line] = [line for line in page.splitlines() if line.startswith(f"| `{kind}:` |")]
+    row = PROVIDERS[kind]
+    missing = {name for name in (*row.variables.keys, *row.variables.addresses) if f"`{name}`" not in line}
+    assert not missing
+    assert row.requirement in line or row.requirement == f"llmbridge-core[{kind}]"
