@@ -1,4 +1,4 @@
-"""What llmbridge-core does where nothing else of ours, and no vendor's package, is installed."""
+"""What llmbridge-core does where nothing else of ours, and no provider's package, is installed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_postgresql_says_how_to_install_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("vendor", "requirement"),
+    ("provider", "requirement"),
     [
         ("openai", "llmbridge-core[openai]"),
         ("anthropic", "llmbridge-core[anthropic]"),
@@ -68,10 +68,10 @@ def test_postgresql_says_how_to_install_it() -> None:
         ("groq", "pydantic-ai-slim[groq]"),
     ],
 )
-async def test_a_vendor_says_how_to_install_its_packages(vendor: str, requirement: str) -> None:
+async def test_a_provider_says_how_to_install_its_packages(provider: str, requirement: str) -> None:
     async with LLMBridge() as bridge:
         with pytest.raises(ProviderNotFoundError) as caught:
-            await bridge.chat(LLMRequest(model=f"{vendor}:any-model", messages=HELLO))
+            await bridge.chat(LLMRequest(model=f"{provider}:any-model", messages=HELLO))
     assert f'pip install "{requirement}"' in str(caught.value)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -11,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from llmbridge.cli.database import keys_from_env_file
 
 Command = Callable[..., Any]
 ECHO = ("--model", "echo:demo")
@@ -57,27 +54,6 @@ def test_a_key_missing_is_the_vendor_s_refusal(cli: Command) -> None:
     assert (result.code, result.document["error"]["type"]) == (1, "AuthenticationError")
 
 
-def test_a_vendor_s_settings_are_taken_from_the_env_file(own_directory: Path) -> None:
-    (own_directory / ".env").write_text(
-        "OPENAI_API_KEY=from-file\nOPENAI_BASE_URL=http://localhost:1/v1\nHTTP_PROXY=http://localhost:2\nPATH=/nowhere\n"
-    )
-    before = dict(os.environ)
-    with keys_from_env_file():
-        new = {name: value for name, value in os.environ.items() if before.get(name) != value}
-    assert new == {"OPENAI_API_KEY": "from-file", "OPENAI_BASE_URL": "http://localhost:1/v1"}
-    assert dict(os.environ) == before
-
-
-def test_a_key_of_the_environment_is_never_sent_to_an_address_of_the_env_file(
-    own_directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "mine")
-    (own_directory / ".env").write_text("OPENAI_API_KEY=theirs\nOPENAI_BASE_URL=http://localhost:1/v1\n")
-    with keys_from_env_file():
-        assert os.environ["OPENAI_API_KEY"] == "mine"
-        assert "OPENAI_BASE_URL" not in os.environ
-
-
 def test_an_answer_that_is_not_on_the_books_is_printed_and_1(cli: Command, own_directory: Path) -> None:
     cli("init-db", "--db", "new.db")
     with closing(sqlite3.connect(own_directory / "new.db")) as connection:
@@ -118,7 +94,9 @@ def test_a_malformed_address_of_a_vendor_is_a_mistake(
     monkeypatch.setenv("OPENAI_BASE_URL", address)
     result = cli("chat", "Hi", "--model", "openai:gpt-4o", "--db", "new.db")
     assert result.code == 2
-    assert result.err == ("error: OPENAI_BASE_URL is no address of a server; write one like http://localhost:8000/v1\n")
+    assert result.err == (
+        "error: OPENAI_BASE_URL is not the address of a server; write one like http://localhost:8000/v1\n"
+    )
     assert list(own_directory.iterdir()) == []
 
 

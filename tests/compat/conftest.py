@@ -1,4 +1,4 @@
-"""A program's surroundings: a folder, a vendor that answers, and a new interpreter."""
+"""A program's surroundings: a folder, a provider that answers, and a new interpreter."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from ..providers.fake_vendor import FakeVendor, running
+from ..providers.fake_provider import FakeProvider, running
 
 Run = Callable[..., str]
 
 
 @pytest.fixture
-def vendor() -> Iterator[FakeVendor]:
+def server() -> Iterator[FakeProvider]:
     """What `openai:` and `anthropic:` lead to."""
     with running() as server:
         yield server
 
 
 @pytest.fixture
-def run(tmp_path: Path, vendor: FakeVendor) -> Run:
+def run(tmp_path: Path, server: FakeProvider) -> Run:
     """Runs a program in a folder of its own, and returns what it prints. What stands at the top level of a coroutine
     gets one around it."""
 
@@ -36,9 +36,9 @@ def run(tmp_path: Path, vendor: FakeVendor) -> Run:
         script.write_text(f"{before}\n{program}", encoding="utf-8")
         own = {
             "OPENAI_API_KEY": "sk-reader",
-            "OPENAI_BASE_URL": vendor.url,
+            "OPENAI_BASE_URL": server.url,
             "ANTHROPIC_API_KEY": "sk-ant-reader",
-            "ANTHROPIC_BASE_URL": vendor.origin,
+            "ANTHROPIC_BASE_URL": server.origin,
             "HOME": str(tmp_path),
         }
         done = subprocess.run(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from ..providers.fake_vendor import FakeVendor
+from ..providers.fake_provider import FakeProvider
 from .conftest import Run
 
 ROOT = Path(__file__).parents[2]
@@ -72,9 +72,9 @@ def test_with_postgresql(run: Run) -> None:
     assert run(block("3) With PostgreSQL (production logging)")) == ""
 
 
-def test_caching(run: Run, vendor: FakeVendor) -> None:
+def test_caching(run: Run, server: FakeProvider) -> None:
     run(block("Caching") + "assert response.content.startswith('echo: ')\n", before=BEFORE, coroutine=True)
-    [request] = vendor.requests
+    [request] = server.requests
     assert request.body["temperature"] == 0
 
 

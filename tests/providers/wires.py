@@ -1,4 +1,4 @@
-"""What vendors say: the bodies and events of three wire formats, good ones and bad ones.
+"""What providers say: the bodies and events of three wire formats, good ones and bad ones.
 
 The answer echoes the last user text, so that tests can say what they expect. A request with tools and no tool result
 yet calls the first tool; one that asks for JSON gets `{"echo": "..."}`. Ollama speaks OpenAI's format.
@@ -87,7 +87,7 @@ class Wire(ABC):
 
     @abstractmethod
     def refusal(self, fault: str, message: str) -> dict[str, Any]:
-        """An error in the vendor's form."""
+        """An error in the provider's form."""
 
     @abstractmethod
     def stream_error(self) -> bytes:

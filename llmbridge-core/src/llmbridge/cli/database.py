@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..errors import LLMBridgeError
-from . import output
+from . import dotenv, output
 from .exit_codes import UserError
 from .options import Settings
 
@@ -23,10 +23,6 @@ DEFAULT = "~/.llmbridge/llmbridge.db"
 
 #: Options of URLs that say which server, database and schema it is. None is a secret.
 _PLACE = ("host", "hostaddr", "port", "dbname", "user", "schema")
-
-_ENV_FILE = ".env"
-_KEY = "_API_KEY"
-_BESIDE_A_KEY = ("_BASE_URL", "_ORG_ID")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -91,8 +87,8 @@ def choose(given: str | None) -> Choice:
     for name in VARIABLES:
         if url := os.environ.get(name):
             return Choice(url, name)
-        if url := _env_file().get(name):
-            return Choice(url, f"{name} in ./{_ENV_FILE}")
+        if url := dotenv.read().get(name):
+            return Choice(url, f"{name} in ./{dotenv.FILE}")
     return Choice(DEFAULT, "the default")
 
 
@@ -143,39 +139,3 @@ async def open_to_read(db: LLMDatabase, choice: Choice) -> None:
         await db.initialize()
     if status is not None and status.pending:
         output.note(f"database: migrated: {', '.join(status.pending)}")
-
-
-@contextmanager
-def keys_from_env_file() -> Iterator[None]:
-    """For the time of a call, the vendors' settings that ./.env has and the environment has not.
-
-    Only `NAME_API_KEY`, `NAME_BASE_URL` and `NAME_ORG_ID` are taken, and nothing of a vendor whose key is in the
-    environment: a file in some directory must not send that key to an address of its own.
-    """
-    taken = {name: value for name, value in _vendor_settings(_env_file()).items() if name not in os.environ}
-    os.environ.update(taken)
-    try:
-        yield
-    finally:
-        for name in taken:
-            os.environ.pop(name, None)
-
-
-def _vendor_settings(values: Mapping[str, str]) -> dict[str, str]:
-    found = {}
-    for name, value in values.items():
-        vendor = next((name.removesuffix(end) for end in (_KEY, *_BESIDE_A_KEY) if name.endswith(end)), None)
-        if vendor and vendor + _KEY not in os.environ:
-            found[name] = value
-    return found
-
-
-def _env_file() -> Mapping[str, str]:
-    if not os.path.isfile(_ENV_FILE):
-        return {}
-    from dotenv import dotenv_values
-
-    try:
-        return {name: value for name, value in dotenv_values(_ENV_FILE).items() if value}
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"./{_ENV_FILE} cannot be read ({type(error).__name__}); mend it, or give --db") from error

@@ -141,6 +141,12 @@ def create_provider(prefix: str, *, plugin: str | None = None, **options: Any) -
     return provider
 
 
+def provider_plugin(prefix: str, *, plugin: str | None = None) -> ProviderPlugin:
+    """Return the descriptor of the plugin that serves a model string's prefix. Raises like `create_provider`."""
+    found: ProviderPlugin = load(providers(), choose(providers(), prefix, plugin))
+    return found
+
+
 def provider_names() -> set[str]:
     """The prefixes that installed and allowed provider plugins claim; imports none of them."""
     return usable_names(providers())

@@ -12,21 +12,22 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from ..._shared.money import CONTEXT, parse
+from ...providers.pydantic_ai.table import PROVIDERS
 from ..rate_cards import RateCard, Rates, decimal_places
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, Provider, TieredPrices
     from genai_prices.types import ModelPrice as GenaiPrice
 
-#: Vendors that genai-prices lists under another id than the one they are called by. Its own loose matching is not
-#: used: it would take any name with "openai" in it for OpenAI.
-VENDOR_IDS = {
+#: The id of the price list in genai-prices for names of providers that differ from it: the rows of our own table, and
+#: names that others use. The loose matching of genai-prices is not used: it would take any name with "openai" in it for
+#: OpenAI.
+PROVIDER_IDS = {
+    **{name: row.price_list for name, row in PROVIDERS.items() if row.price_list is not None},
     "azure-openai": "azure",
     "azure-responses": "azure",
-    "bedrock": "aws",
     "bedrock-mantle": "aws",
     "gemini": "google",
-    "google-cloud": "google",
     "google-gla": "google",
     "google-vertex": "google",
     "grok": "x-ai",
@@ -38,7 +39,6 @@ VENDOR_IDS = {
     "together_ai": "together",
     "vertex": "google",
     "voyage": "voyageai",
-    "xai": "x-ai",
 }
 
 #: Models looked up that are remembered; names come from callers, so there may be any number of them.
@@ -91,13 +91,13 @@ class RateCards:
     def check_list(self, vendor: str) -> None:
         """:raises ValueError: the data has no list of this vendor"""
         if self._list(vendor) is None:
-            close = get_close_matches(vendor.lower(), [*self._by_id, *VENDOR_IDS], n=1)
+            close = get_close_matches(vendor.lower(), [*self._by_id, *PROVIDER_IDS], n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise ValueError(f"{self.version} has no price list of a vendor {vendor!r}{hint}")
 
     def _list(self, vendor: str) -> Provider | None:
         name = vendor.lower()
-        return self._by_id.get(VENDOR_IDS.get(name, name))
+        return self._by_id.get(PROVIDER_IDS.get(name, name))
 
     def _find(self, vendor: str, model_name: str) -> _PricedModel | None:
         provider = self._list(vendor)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import database, dotenv, filters, output
+from .. import database, filters, output
 from ..options import (
     Database,
     Json,
@@ -115,8 +115,8 @@ def calls(
 
 async def _ask(asked: Settings, query: CallQuery) -> CallPage:
     async with database.opened(asked) as db:
-        filters = {**query.filters, **await dotenv.split(db, query.filters)}
-        return await db.list_calls(replace(query, filters=filters))
+        asked_for = {**query.filters, **await filters.split(db, query.filters)}
+        return await db.list_calls(replace(query, filters=asked_for))
 
 
 def _cells(call: CallRecord, zone: ZoneInfo) -> list[str]:

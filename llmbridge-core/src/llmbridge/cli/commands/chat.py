@@ -52,8 +52,8 @@ def chat(
     The answer goes to stdout, what it cost and its record to stderr. The exit code is 1 if the call is not known to be
     on the books, though it was answered.
 
-    Vendors' keys come from the environment, or from ./.env: NAME_API_KEY, with NAME_BASE_URL and NAME_ORG_ID, of
-    vendors whose key is not in the environment. Nothing else of that file is used.
+    The key of the provider comes from the environment, or from ./.env, whose variables of the provider are used
+    together if the environment has no key and no address of it. Nothing else of that file is used.
     """
     from ..._records.validation import check_name
     from ...schemas import LLMRequest, Message
@@ -81,8 +81,7 @@ def chat(
         raise UserError("--origin is empty; name the application on whose account the call is")
     check_name("--origin", origin)
     asked = settings(context, db, json, plugin)
-    with database.keys_from_env_file():
-        dotenv.check_address(model)
+    with dotenv.provider_variables(model):
         choice = None if no_db else database.announce(asked)
         response = asyncio.run(_ask(request, choice, asked.plugin, origin, user))
     if asked.json:

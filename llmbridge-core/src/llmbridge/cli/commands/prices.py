@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from .. import database, dotenv, filters, output
+from .. import database, filters, output
 from ..exit_codes import UserError
 from ..options import Database, Json, Plugin, Settings, settings
 from ..output import Column
@@ -139,12 +139,12 @@ def update(
     from ..._pricing.genai_prices import editions
 
     edition = editions.update(url)
-    dotenv, models = len(edition.providers), sum(len(vendor.models) for vendor in edition.providers)
+    providers, models = len(edition.providers), sum(len(vendor.models) for vendor in edition.providers)
     if settings(context, json=json).json:
         path = str(editions.path())
-        output.json({"version": edition.version, "vendors": dotenv, "models": models, "path": path})
+        output.json({"version": edition.version, "vendors": providers, "models": models, "path": path})
         return
-    output.line(f"{edition.version}: {models:,} models of {dotenv:,} vendors")
+    output.line(f"{edition.version}: {models:,} models of {providers:,} vendors")
 
 
 async def _list(asked: Settings, provider: str | None) -> list[ModelPrice]:
@@ -157,10 +157,10 @@ async def _set(asked: Settings, price: ModelPrice) -> ModelPrice:
     from ...providers.routing import known_as
 
     async with database.opened(asked) as db:
-        names = await dotenv.known(db)
+        names = await filters.known(db)
         vendor = known_as(price.provider, names)
         if vendor is None:
-            dotenv.tell_unknown(price.provider, names)
+            filters.tell_unknown(price.provider, names)
         price = replace(price, provider=vendor or price.provider)
         await db.set_prices([price])
     return price

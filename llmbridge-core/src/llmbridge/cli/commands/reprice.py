@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from .. import database, dotenv, filters, output
+from .. import database, filters, output
 from ..exit_codes import UserError
 from ..options import Database, DryRun, Json, Models, Origins, Plugin, Settings, Users, Vendors, settings
 from ..output import Column
@@ -106,7 +106,7 @@ async def _reprice(asked: Settings, question: dict[str, Any], **options: Any) ->
 
     async with database.opened(asked) as db:
         with filters.answerable():
-            return await db.reprice(**{**question, **await dotenv.split(db, question)}, **options, on_page=told)
+            return await db.reprice(**{**question, **await filters.split(db, question)}, **options, on_page=told)
 
 
 def _sums(of: Any) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import PurgedDetailError
-from .. import database, dotenv, filters, output
+from .. import database, filters, output
 from ..options import (
     Database,
     Json,
@@ -133,7 +133,7 @@ async def _ask(
         # Without a database: a wrong question is refused before anything is opened.
         await LLMDatabase().usage(**question)
     async with database.opened(asked) as db:
-        question = {**question, **await dotenv.split(db, question)}
+        question = {**question, **await filters.split(db, question)}
         try:
             return question["since"], await db.usage(**question)
         except PurgedDetailError:

@@ -1,7 +1,7 @@
-"""A stand-in for vendors over a real socket on loopback: it speaks the wire formats of `wires`, with faults on demand.
+"""A fake provider on a real socket on loopback: it speaks the wire formats of `wires`, with faults on demand.
 
-A fault is chosen by the model's name (`gpt-4o--rate_limit`) or by `FakeVendor.fault`, or
-`FakeVendor.reply` says literally what to answer.
+The model's name (`gpt-4o--rate_limit`) or `FakeProvider.fault` chooses a fault; `FakeProvider.reply` is a literal
+answer.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 from .wires import MESSAGES, STATUS, WIRES, Reply, Request, Wire, completion
 
-__all__ = ["FakeVendor", "Reply", "Request", "completion", "running"]
+__all__ = ["FakeProvider", "Reply", "Request", "completion", "running"]
 
 #: How long a connection without a word is kept, in seconds: only a broken test waits for it.
 PATIENCE = 30.0
 
 
-class FakeVendor(ThreadingHTTPServer):
+class FakeProvider(ThreadingHTTPServer):
     """The server. `requests` is what arrived, `arrived` is set by each; `abandoned` when a client left a hanging call;
     `resume` lets the calls of the faults `slow` and, in a stream, `reset_mid` go on. `events` is literally what to
     stream."""
@@ -56,10 +56,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     timeout = PATIENCE
-    server: FakeVendor
+    server: FakeProvider
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Tests look at `FakeVendor.requests`."""
+        """Tests look at `FakeProvider.requests`."""
 
     def do_GET(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -181,9 +181,9 @@ def _answer(wire: Wire | None, request: Request) -> Reply:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[FakeVendor]:
+def running() -> Iterator[FakeProvider]:
     """Serve from a thread for the length of the with-block."""
-    server = FakeVendor()
+    server = FakeProvider()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
