@@ -7,24 +7,48 @@ import stat
 import threading
 from pathlib import Path
 
+import platformdirs
 import pytest
+from platformdirs import windows
+from platformdirs.api import PlatformDirsABC
+from platformdirs.macos import MacOS
+from platformdirs.unix import Unix
+from platformdirs.windows import Windows
 
+from llmbridge._pricing.genai_prices import editions
+from llmbridge._recording.spool import Spool
 from llmbridge._shared import files, paths
 
+#: What each system's environment says, and the place of the state directory below the home directory.
+SYSTEMS = [
+    (Unix, {}, ".local/state/llmbridge"),
+    (Unix, {"XDG_STATE_HOME": "{home}/state"}, "state/llmbridge"),
+    (Unix, {"XDG_STATE_HOME": ""}, ".local/state/llmbridge"),
+    (Unix, {"XDG_STATE_HOME": "relative/state"}, ".local/state/llmbridge"),
+    (MacOS, {}, "Library/Application Support/llmbridge"),
+    (Windows, {"LOCALAPPDATA": "{home}/AppData/Local"}, "AppData/Local/llmbridge"),
+]
 
-def test_the_state_directory_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert paths.directory() == tmp_path / "llmbridge"
-    assert not paths.directory().exists()
 
-
-@pytest.mark.parametrize("value", ["", "relative/state"])
-def test_without_an_absolute_one_it_is_in_the_home_directory(
-    value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(("system", "environment", "expected"), SYSTEMS)
+def test_price_data_and_spool_are_in_one_state_directory(
+    system: type[PlatformDirsABC],
+    environment: dict[str, str],
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", value)
+    monkeypatch.setattr(platformdirs, "PlatformDirs", system)
+    # What the shell of Windows would be asked is in the environment too.
+    monkeypatch.setattr(windows, "get_win_folder", windows.get_win_folder_from_env_vars)
+    monkeypatch.delenv("LLMBRIDGE_SPOOL_DIR", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert paths.directory() == tmp_path / ".local" / "state" / "llmbridge"
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value.format(home=tmp_path))
+    assert paths.state_directory() == tmp_path / expected
+    assert editions.path() == tmp_path / expected / "prices.json"
+    assert Spool("sqlite:///calls.db").path.parent == tmp_path / expected / "spool"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_directories_that_are_made_are_the_users_alone_and_others_are_left_as_they_are(tmp_path: Path) -> None:

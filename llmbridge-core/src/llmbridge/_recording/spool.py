@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import sqlite3
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -22,6 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from .._shared.files import exists, make_private_file
+from .._shared.paths import state_directory
 from ..errors import StorageError, StorageUnavailableError
 from ..schemas import CallRecord
 
@@ -102,28 +102,13 @@ class SpoolCounts:
     set_aside: int = 0
 
 
-def state_directory() -> Path:
-    """Where the state of this user's programs lies: `$XDG_STATE_HOME` or `~/.local/state`, on macOS
-    `~/Library/Application Support`, on Windows `%LOCALAPPDATA%`.
-
-    :raises RuntimeError: the user has no home
-    """
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        return Path(local) if local else Path.home() / "AppData" / "Local"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support"
-    given = os.environ.get("XDG_STATE_HOME", "")
-    return Path(given) if os.path.isabs(given) else Path.home() / ".local" / "state"  # as the XDG specification says
-
-
 def spool_directory(spool_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of the spools: `spool_dir`, else `$LLMBRIDGE_SPOOL_DIR`, else `llmbridge` in the state directory.
+    """Return the folder of the spools: `spool_dir`, else `$LLMBRIDGE_SPOOL_DIR`, else `spool` in the state directory.
 
-    :raises RuntimeError: the user has no home
+    :raises RuntimeError: the user has no home directory
     """
     given = spool_dir if spool_dir is not None else os.environ.get(VARIABLE)
-    return Path(os.path.abspath(Path(given).expanduser())) if given else state_directory() / "llmbridge" / "spool"
+    return Path(os.path.abspath(Path(given).expanduser())) if given else state_directory() / "spool"
 
 
 class Spool:

@@ -62,7 +62,7 @@ class Edition:
 
 def path() -> Path:
     """The file of the fetched edition; it need not exist."""
-    return paths.directory() / "prices.json"
+    return paths.state_directory() / "prices.json"
 
 
 def update(url: str | None = None, timeout: float = 30.0) -> Edition:
