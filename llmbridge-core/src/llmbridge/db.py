@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -20,6 +20,8 @@ from ._maintenance.reprice import RepriceReport
 from ._models import catalog, json_files
 from ._models.queries import Models
 from ._models.registry import LoadReport, ModelRegistry
+from ._pricing.genai_prices import editions
+from ._pricing.genai_prices.editions import PriceData
 from ._pricing.own_prices import OwnPrices
 from ._pricing.price_book import PriceBook
 from ._recording.metrics import CloseReport, Counters
@@ -29,7 +31,7 @@ from ._shared.single_flight import SingleFlight
 from ._store.no_database import NoSession
 from ._store.session import Migrate, StoreSession
 from ._usage import periods, query, statistics
-from ._usage.query import Accepted
+from ._usage.query import Accepted, CallList
 from .errors import PurgedDetailError, StorageUnavailableError, UnsupportedOperationError
 from .plugins import create_backend, provider_names
 from .providers.routing import resolve
@@ -45,6 +47,9 @@ from .storage.types import (
     TotalsReport,
     UsageRow,
 )
+
+if TYPE_CHECKING:
+    from ._recording.spool import SpoolStatus
 
 OnStorageError = Literal["spool", "log", "raise"]
 
@@ -246,6 +251,38 @@ class LLMDatabase:
         """Return one page of calls; `page.next` goes into the next query's `after`."""
         return await self._session.call(lambda backend: backend.list_calls(query))
 
+    async def find_calls(
+        self,
+        since: datetime | date | None = None,
+        until: datetime | date | None = None,
+        *,
+        tz: str = "UTC",
+        origin: Accepted = None,
+        id_at_origin: Accepted = None,
+        provider: Accepted = None,
+        model_name: Accepted = None,
+        status: Accepted = None,
+        tags: Mapping[str, Accepted] | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> CallList:
+        """Return one page of calls from `since` (inclusive) to `until` (exclusive), newest first; None is unbounded.
+
+        A date stands for its first instant in the IANA zone `tz`. Filters are those of `usage`. `limit` is from 1 to
+        1,000. `cursor` is `next` of the page before (None: the first page).
+
+        :raises ValueError: an unknown zone or status, a naive time, an empty range, or an invalid limit or cursor
+        """
+        chosen = {
+            "origin": origin,
+            "id_at_origin": id_at_origin,
+            "provider": provider,
+            "model_name": model_name,
+            "status": status,
+        }
+        asked = query.ask_for_calls(since, until, tz=tz, fields=chosen, tags=tags, limit=limit, after=cursor)
+        return query.call_list(await self.list_calls(asked))
+
     # Usage
 
     async def usage(
@@ -391,6 +428,23 @@ class LLMDatabase:
         """Return own prices in order of provider, name and the time from which they apply; None does not filter."""
         return await self._prices.list(provider, model_name)
 
+    @staticmethod
+    async def price_data() -> PriceData:
+        """Return what is known of the price data that this process uses, and of the file of fetched data."""
+        return await asyncio.to_thread(editions.status)
+
+    @staticmethod
+    async def update_prices(url: str | None = None, timeout: float = 30.0) -> PriceData:
+        """Fetch newer price data and use it: this process at once, others of this user within five minutes. Nothing
+        else fetches any. Recorded costs stay until `reprice`.
+
+        :param url: where to fetch it from (None: `LLMBRIDGE_PRICES_URL`, else where genai-prices publishes it)
+        :param timeout: seconds to wait for each response of the server
+        :raises PriceDataError: it cannot be fetched, read or stored; the data in use stays
+        """
+        await asyncio.to_thread(editions.update, url, timeout)
+        return await asyncio.to_thread(editions.status)
+
     async def get_model(self, provider: str, model_name: str, active_only: bool = True) -> LLMModel | None:
         """Return the model of that provider and name; None if there is none."""
         found = await self.list_models(provider, active_only=active_only, model_name=model_name)
@@ -528,6 +582,22 @@ class LLMDatabase:
     async def check_totals(self, *, repair: bool = False) -> TotalsReport:
         """Recount every stored total from the stored calls; with `repair` correct what is wrong."""
         return await self._session.call(lambda backend: backend.check_totals(repair))
+
+    async def spool_status(self, reasons: int = 10) -> SpoolStatus | None:
+        """Return the state of the spool of this database on this machine, with at most `reasons` reasons why calls were
+        set aside. None: there is no spool, since the database is in memory or its backend has no `target`.
+
+        :raises StorageUnavailableError: the spool cannot be read
+        """
+        return None if self._spool is None else await asyncio.to_thread(self._spool.status, reasons)
+
+    async def retry_spool(self) -> int:
+        """Let the spooled calls that were set aside wait for the database again, and return how many there were. They
+        are recorded when the database is opened, or by another process that uses it.
+
+        :raises StorageUnavailableError: the spool cannot be changed
+        """
+        return 0 if self._spool is None else await asyncio.to_thread(self._spool.retry)
 
     # The database itself
 

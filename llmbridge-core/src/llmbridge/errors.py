@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     from .schemas import TokenUsage
 
 
+def redact(text: str) -> str:
+    """Return `text` without anything that looks like a key or a password."""
+    from ._shared import redaction
+
+    return redaction.redact(text)
+
+
 class LLMBridgeError(Exception):
     """Base of every error that llmbridge raises on purpose."""
 

@@ -12,6 +12,8 @@ from .._pricing.price_book import Price, PriceBook
 from .._pricing.rate_cards import RateCard, Rates
 from .._shared.money import mean, parse, total
 from ..schemas import LLMModel, Message, TokenUsage
+from . import catalog
+from .catalog import Origin
 
 #: Characters that a token stands for where nobody counts them: a rule of thumb for English text.
 CHARACTERS_PER_TOKEN = 4
@@ -138,6 +140,15 @@ class Models:
         self._prices = prices
         self._resolve = resolve
         self._priced_as = priced_as
+
+    @property
+    def catalog_version(self) -> str:
+        """Return the version of the bundled catalog of models."""
+        return catalog.VERSION
+
+    def origin(self, model: LLMModel) -> Origin | None:
+        """Return where the catalog's entry of a model can be checked; None if it has none, or a user entered it."""
+        return None if model.source == "user" else catalog.origin(model.provider, model.model_name)
 
     async def find(self, **wanted: Unpack[Wanted]) -> list[PricedModel]:
         """The models that have what is wanted (see `Wanted`), in order of vendor and name.

@@ -102,6 +102,20 @@ class SpoolCounts:
     set_aside: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class SpoolStatus:
+    """State of the spool of a database on this machine.
+
+    `path` is its file, which need not exist. `waiting` is the number of calls that wait for the database, `set_aside`
+    the number of those that the database refused, and `reasons` are the most frequent reasons, each with its number.
+    """
+
+    path: str
+    waiting: int
+    set_aside: int
+    reasons: dict[str, int]
+
+
 def spool_directory(spool_dir: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder of the spools: `spool_dir`, else `$LLMBRIDGE_SPOOL_DIR`, else `spool` in the state directory.
 
@@ -221,6 +235,11 @@ class Spool:
         with self._opened() as file:
             total, refused = file.execute(_COUNT).fetchone()
         return SpoolCounts(total - refused, refused)
+
+    def status(self, reasons: int) -> SpoolStatus:
+        """Return the state of the spool, with at most `reasons` reasons."""
+        counts = self.counts()
+        return SpoolStatus(str(self.path), counts.waiting, counts.set_aside, self.refusals(reasons))
 
     @contextmanager
     def turn(self) -> Iterator[bool]:

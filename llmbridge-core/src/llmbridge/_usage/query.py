@@ -8,12 +8,31 @@ from datetime import UTC, date, datetime
 from typing import Any, get_args
 
 from .._shared.text import storable
-from ..schemas import CallStatus
-from ..storage.types import EARLIEST, GROUP_FIELDS, LATEST, TAG_PREFIX, Filters, UsageQuery, UsageRow, with_key
-from . import periods
+from ..schemas import CallRecord, CallStatus
+from ..storage.types import (
+    EARLIEST,
+    GROUP_FIELDS,
+    LATEST,
+    TAG_PREFIX,
+    CallPage,
+    CallQuery,
+    Filters,
+    UsageQuery,
+    UsageRow,
+    with_key,
+)
+from . import cursor, periods
 
 #: What a filter takes: one value or several, where None inside a tuple means "calls without one".
 Accepted = str | Iterable[str | None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallList:
+    """Calls, newest first. `next` is the cursor of the next page (None: this is the last)."""
+
+    calls: list[CallRecord]
+    next: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +87,32 @@ def ask(
     split = periods.split(start, end, units[0], zone)
     names = tuple("period" if name in units else name for name in groups)
     return Question(UsageQuery(chosen, names, split.edges), units[0], split.labels)
+
+
+def ask_for_calls(
+    since: datetime | date | None,
+    until: datetime | date | None,
+    *,
+    tz: str,
+    fields: Mapping[str, Accepted],
+    tags: Mapping[str, Accepted] | None,
+    limit: int,
+    after: str | None,
+) -> CallQuery:
+    """Return the query for one page of calls; `after` is the cursor of the page before.
+
+    :raises ValueError: an unknown zone or status, a naive time, an empty range, or an invalid limit or cursor
+    """
+    zone = periods.zone(tz)
+    start, end = (None if at is None else periods.to_utc(at, zone) for at in (since, until))
+    periods.check_range(start, end)
+    position = None if after is None else cursor.decode(after)
+    return CallQuery(filters(fields, tags), start, end, limit, position)
+
+
+def call_list(page: CallPage) -> CallList:
+    """Return a page of calls with the text of its cursor."""
+    return CallList(page.calls, None if page.next is None else cursor.encode(page.next))
 
 
 def _name(field: str) -> str:

@@ -76,6 +76,10 @@ class RateCards:
             self._models[key] = model
         return None if model is None else model.card(at)
 
+    def counts(self) -> tuple[int, int]:
+        """Return how many providers the data has, and how many models."""
+        return len(self._providers), sum(len(provider.models) for provider in self._providers)
+
     def check(self) -> None:
         """Make every card once, and every expression that models are found by.
 

@@ -60,6 +60,23 @@ class Edition:
         return put_there > self.fetched_at and _parts(version("genai-prices")) > _parts(self.installed)
 
 
+@dataclass(frozen=True, slots=True)
+class PriceData:
+    """The price data that this process uses, and the file of fetched data.
+
+    `version` names it on the calls that it priced, `providers` and `models` are the numbers of price lists and of
+    models in them. `path` is the file of fetched data (None: there is no state directory), `fetched_at` (UTC) its age
+    (None: nothing was fetched, or the file cannot be read), and `error` says why it cannot be used.
+    """
+
+    version: str
+    providers: int
+    models: int
+    path: str | None
+    fetched_at: datetime | None
+    error: str | None
+
+
 def path() -> Path:
     """The file of the fetched edition; it need not exist."""
     return paths.state_directory() / "prices.json"
@@ -105,6 +122,21 @@ def read() -> Edition | None:
         return _parse(content)
     except PriceDataError as error:
         raise PriceDataError(f"{path()}: {error}") from error
+
+
+def status() -> PriceData:
+    """Return what is known of the price data in use and of the file. Blocks while it reads."""
+    cards = current()
+    fetched_at = error = place = None
+    try:
+        place = str(path())
+        edition = read()
+        fetched_at = edition.fetched_at if edition is not None else None
+    except PriceDataError as failed:
+        error = str(failed)
+    except RuntimeError:  # no home directory
+        pass
+    return PriceData(cards.version, *cards.counts(), place, fetched_at, error)
 
 
 def current() -> RateCards:
