@@ -37,7 +37,7 @@ def test_a_dash_reads_stdin(cli: Command, monkeypatch: pytest.MonkeyPatch) -> No
     assert cli("chat", "-", *ECHO, "--no-db").out == "echo: from a pipe\n"
 
 
-def test_without_books_nothing_is_opened(cli: Command, tmp_path: Path) -> None:
+def test_without_a_database_nothing_is_opened(cli: Command, tmp_path: Path) -> None:
     result = cli("chat", "Hi", *ECHO, "--no-db")
     assert result.err == "echo:demo, 1 token in, 2 out, cost nothing (synthetic); not recorded: no database\n"
     assert list(tmp_path.iterdir()) == []
@@ -49,12 +49,12 @@ def test_without_a_model_it_says_how_to_name_one(cli: Command) -> None:
     assert "--model openai:gpt-4o-mini" in result.err
 
 
-def test_a_key_missing_is_the_vendor_s_refusal(cli: Command) -> None:
+def test_a_key_missing_is_the_provider_s_refusal(cli: Command) -> None:
     result = cli("chat", "Hi", "--model", "openai:gpt-4o", "--no-db", "--json")
     assert (result.code, result.document["error"]["type"]) == (1, "AuthenticationError")
 
 
-def test_an_answer_that_is_not_on_the_books_is_printed_and_1(cli: Command, own_directory: Path) -> None:
+def test_an_answer_that_may_not_be_recorded_is_printed_and_1(cli: Command, own_directory: Path) -> None:
     cli("init-db", "--db", "new.db")
     with closing(sqlite3.connect(own_directory / "new.db")) as connection:
         connection.execute(
@@ -62,7 +62,7 @@ def test_an_answer_that_is_not_on_the_books_is_printed_and_1(cli: Command, own_d
         )
     result = cli("chat", "Hi", *ECHO, "--db", "new.db")
     assert (result.code, result.out) == (1, "echo: Hi\n")
-    assert result.err.splitlines()[-1].endswith("; the call is not known to be on the books: the database failed")
+    assert result.err.splitlines()[-1].endswith("; the call may not be recorded: the database failed")
     told = cli("chat", "Hi", *ECHO, "--db", "new.db", "--json")
     assert (told.code, told.document["content"], told.document["record_status"]) == (1, "echo: Hi", "lost")
 
@@ -88,7 +88,7 @@ def test_a_tag_given_twice_is_a_mistake(cli: Command) -> None:
 @pytest.mark.parametrize(
     "address", ["localhost:8000/v1", "http://", "ftp://localhost/v1", "http://localhost:99999/v1", "http://[::1/v1"]
 )
-def test_a_malformed_address_of_a_vendor_is_a_mistake(
+def test_a_malformed_address_of_a_provider_is_a_mistake(
     cli: Command, own_directory: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", address)

@@ -16,7 +16,7 @@ def names(document: Any) -> list[str]:
     return [f"{model['provider']}:{model['model_name']}" for model in document["models"]]
 
 
-def test_models_are_found_by_words_abilities_size_and_price(cli: Command, books: str) -> None:
+def test_models_are_found_by_words_abilities_size_and_price(cli: Command, db_url: str) -> None:
     found = names(cli("models", "find", "gpt-4o mini", "--can", "vision,tools", "--json").document)
     assert "openai:gpt-4o-mini" in found
     assert all("mini" in name for name in found)
@@ -29,7 +29,7 @@ def test_models_are_found_by_words_abilities_size_and_price(cli: Command, books:
     assert cli("models", "find", "gpt-4o", "--can", "json").out.splitlines()[0].split()[:2] == ["model", "context"]
 
 
-def test_the_cheapest_models_are_listed_with_what_they_ask(cli: Command, books: str) -> None:
+def test_the_cheapest_models_are_listed_with_what_they_ask(cli: Command, db_url: str) -> None:
     cli("models", "set-price", "openai:gpt-4o", "--input", "0", "--output", "0", "--from", "2020-01-01")
     first, *_ = cli("models", "cheapest", "--in", "1000", "--out", "100", "--json").document["models"]
     assert first == {"model": "openai:gpt-4o", "cost": "0"}
@@ -50,17 +50,17 @@ def test_the_cheapest_models_are_listed_with_what_they_ask(cli: Command, books: 
         ["load", "nowhere"],
     ],
 )
-def test_a_wrong_question_is_a_mistake(cli: Command, books: str, args: list[str]) -> None:
+def test_a_wrong_question_is_a_mistake(cli: Command, db_url: str, args: list[str]) -> None:
     assert cli("models", *args).code == 2
 
 
-def test_models_are_loaded_from_files(cli: Command, books: str, tmp_path: Path) -> None:
+def test_models_are_loaded_from_files(cli: Command, db_url: str, tmp_path: Path) -> None:
     folder = tmp_path / "models"
     folder.mkdir()
     entry = {"model_id": "large-1", "dollars_per_million_tokens_input": 1, "dollars_per_million_tokens_output": 2}
     (folder / "acme.json").write_text(json.dumps({"models": [entry]}))
     assert cli("models", "load", "models", "--no-prices").out == (
-        "vendors: acme\nmodels:  1 new, 0 replaced, 0 retired\n"
+        "providers: acme\nmodels:    1 new, 0 replaced, 0 retired\n"
     )
     assert cli("models", "prices", "--json").document == {"prices": []}
     (folder / "acme.json").write_text(json.dumps({"models": [{**entry, "model_id": "large-2"}]}))
@@ -74,7 +74,7 @@ def test_models_are_loaded_from_files(cli: Command, books: str, tmp_path: Path) 
     assert len(cli("models", "prices", "--json").document["prices"]) == 1
 
 
-def test_a_file_that_does_not_parse_is_named_and_nothing_is_loaded(cli: Command, books: str, tmp_path: Path) -> None:
+def test_a_file_that_does_not_parse_is_named_and_nothing_is_loaded(cli: Command, db_url: str, tmp_path: Path) -> None:
     (tmp_path / "acme.json").write_text(json.dumps({"models": [{"model_id": "m"}]}))
     (tmp_path / "openai.json").write_text('{"models": [{}]}')
     result = cli("models", "load", ".")

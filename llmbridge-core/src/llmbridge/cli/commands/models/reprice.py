@@ -1,4 +1,4 @@
-"""`llmbridge models reprice`: new costs for calls on the books."""
+"""`llmbridge models reprice`: gives recorded calls their cost by the current prices."""
 
 from __future__ import annotations
 
@@ -10,22 +10,16 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from .. import database, filters, output
-from ..exit_codes import UserError
-from ..options import Database, DryRun, Json, Models, Origins, Plugin, Settings, Users, Vendors, settings
-from ..output import Column
-from ..parser import Command
+from ... import database, filters, output
+from ...exit_codes import UserError
+from ...options import Database, DryRun, Json, Models, Origins, Plugin, Providers, Settings, Users, settings
+from ...output import Column
 
 if TYPE_CHECKING:
-    from ..._maintenance.reprice import RepriceReport
+    from ....reports import RepriceReport
 
-#: How many calls are examined between two words about it.
+#: How many calls are examined between two notes of progress.
 _REPORT_EVERY = 50_000
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(cls=Command)(reprice)
 
 
 def reprice(
@@ -44,13 +38,13 @@ def reprice(
     ] = None,
     user: Users = None,
     origin: Origins = None,
-    provider: Vendors = None,
+    provider: Providers = None,
     model: Models = None,
     priced_as: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="VENDOR=LIST",
-            help="Whose price list applies to the calls of a vendor that no list has priced so far. Repeatable.",
+            metavar="PROVIDER=LIST",
+            help="The price list for the calls of a provider that no list has priced so far. Repeatable.",
         ),
     ] = None,
     dry_run: DryRun = False,
@@ -58,14 +52,14 @@ def reprice(
     plugin: Plugin = None,
     json: Json = False,
 ) -> None:
-    """Give calls on the books the cost that the prices of today say they had when they were made.
+    """Give recorded calls the cost that the current prices have for the time of each call.
 
-    The cost that stood before stays beside the new one, and sums follow. Left alone are calls whose cost came from the
-    caller or the vendor, and those of models that have no price now. It may be interrupted and run again. Purged calls
-    keep their cost.
+    The previous cost stays beside the new one, and sums follow. Calls do not change if their cost came from the caller
+    or the provider, or if their model has no price now. The command may be interrupted and run again. Purged calls keep
+    their cost.
     """
     if start is None:
-        raise UserError("say from when: --from 2026-01-31, or --from all")
+        raise UserError("--from is missing: write --from 2026-01-31, or --from all")
     now, utc = datetime.now(UTC), ZoneInfo("UTC")
     question = {
         "since": filters.instant(filters.time("--from", start, now), utc),
@@ -100,23 +94,23 @@ def reprice(
 
 
 async def _reprice(asked: Settings, question: dict[str, Any], **options: Any) -> RepriceReport:
-    def told(report: RepriceReport) -> None:
+    def report_progress(report: RepriceReport) -> None:
         if report.examined and not report.examined % _REPORT_EVERY:
             output.note(f"{output.calls(report.examined)} examined, {report.changed:,} changed")
 
     async with database.opened(asked) as db:
-        with filters.answerable():
-            return await db.reprice(**{**question, **await filters.split(db, question)}, **options, on_page=told)
+        with filters.invalid_arguments():
+            return await db.reprice(
+                **{**question, **await filters.split_models(db, question)}, **options, on_page=report_progress
+            )
 
 
 def _sums(of: Any) -> list[str]:
-    from ..._shared.money import text
-
-    return [f"{of.examined:,}", f"{of.changed:,}", text(of.cost_before), text(of.cost_after)]
+    return [f"{of.examined:,}", f"{of.changed:,}", output.money(of.cost_before), output.money(of.cost_after)]
 
 
 def _pair(text: str) -> tuple[str, str]:
-    vendor, equals, listed = text.partition("=")
-    if not vendor or not equals or not listed:
-        raise UserError(f"--priced-as {text!r} names no list; write VENDOR=LIST, such as acme=openai")
-    return vendor, listed
+    provider, equals, listed = text.partition("=")
+    if not provider or not equals or not listed:
+        raise UserError(f"--priced-as {text!r} names no list; write PROVIDER=LIST, such as acme=openai")
+    return provider, listed

@@ -155,7 +155,7 @@ def test_the_parser_s_words_end_before_ours_begin(cli: Command) -> None:
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], ["usage", "--help"]], ids=" ".join)
-def test_the_start_imports_neither_vendors_nor_drivers(args: list[str]) -> None:
+def test_the_start_imports_neither_providers_nor_drivers(args: list[str]) -> None:
     code = "import sys; from llmbridge.cli import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
     ran = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=True)
     heavy = {"pydantic_ai", "openai", "genai_prices", "aiosqlite", "asyncpg", "httpx", "sqlite3"}
@@ -170,7 +170,7 @@ def test_the_installed_command_is_this_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("args", [["calls"], ["calls", "--json"], ["--help"], ["usage", "--bogus", "--json"]])
-def test_a_closed_pipe_is_silent(books: str, args: list[str]) -> None:
+def test_a_closed_pipe_is_silent(db_url: str, args: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     ran = subprocess.run([*LLMBRIDGE, *args], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
@@ -181,7 +181,7 @@ def test_a_closed_pipe_is_silent(books: str, args: list[str]) -> None:
     assert ran.returncode == 0
 
 
-def test_a_full_disk_is_told(cli: Command, books: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told(cli: Command, db_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class FullDisk(io.RawIOBase):
         def writable(self) -> bool:
             return True
@@ -199,7 +199,7 @@ def test_a_full_disk_is_told(cli: Command, books: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=" ".join)
-def test_an_interrupt_is_130_and_the_call_is_on_the_books(cli: Command, tmp_path: Path, options: list[str]) -> None:
+def test_an_interrupt_is_130_and_the_call_is_recorded(cli: Command, tmp_path: Path, options: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
         started = subprocess.Popen(

@@ -82,7 +82,7 @@ def test_a_purge_deletes_old_calls_day_by_day_and_keeps_the_sums(cli: Command, s
         (["--older-than", "all"], "--older-than 0d --force"),
         (["--older-than", "6d"], "fewer than 7 need force=True, in a shell --force"),
         (["--older-than", "2999-01-01", "--force"], "2999-01-01 lies in the future"),
-        (["--older-than", "ages"], "is no time"),
+        (["--older-than", "ages"], "is not a time"),
     ],
 )
 def test_a_purge_that_goes_too_far_is_a_mistake(cli: Command, store: str, options: list[str], said: str) -> None:
@@ -144,7 +144,7 @@ def test_reprice_shows_what_changes_and_changes_it(cli: Command, store: str) -> 
     assert {call["previous_cost_reason"] for call in calls(cli)} == {"unknown_model"}
 
 
-def test_reprice_takes_the_list_of_another_vendor(cli: Command, store: str) -> None:
+def test_reprice_takes_the_list_of_another_provider(cli: Command, store: str) -> None:
     async def record() -> None:
         async with LLMDatabase(store) as db:
             call = {"origin": "o", "provider": "mine", "model_name": "gpt-4o-mini"}
@@ -159,10 +159,10 @@ def test_reprice_takes_the_list_of_another_vendor(cli: Command, store: str) -> N
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "say from when"),
-        (["--from", "soon"], "is no time"),
+        ([], "--from is missing"),
+        (["--from", "soon"], "is not a time"),
         (["--from", "2026-03-02", "--to", "2026-03-02"], "must be before until"),
-        (["--from", "all", "--priced-as", "mine"], "VENDOR=LIST"),
+        (["--from", "all", "--priced-as", "mine"], "PROVIDER=LIST"),
     ],
 )
 def test_a_reprice_that_cannot_be_is_a_mistake(cli: Command, store: str, options: list[str], said: str) -> None:
@@ -171,7 +171,7 @@ def test_a_reprice_that_cannot_be_is_a_mistake(cli: Command, store: str, options
     assert said in result.err
 
 
-def test_doctor_finds_nothing_wrong_with_books_that_are_well(cli: Command, store: str, books: str) -> None:
+def test_doctor_finds_nothing_wrong_with_a_healthy_database(cli: Command, store: str, db_url: str) -> None:
     result = cli("doctor", "--db", store)
     assert result.code == 0
     found = dict(line.split(":", 1) for line in result.out.splitlines())
@@ -180,7 +180,7 @@ def test_doctor_finds_nothing_wrong_with_books_that_are_well(cli: Command, store
     assert found["schema"].strip() == "001_books of 001_books"
     assert found["prices"].strip().startswith("genai-prices ")
     assert found["problems"].strip() == "none"
-    document = cli("doctor", "--db", books, "--json").document
+    document = cli("doctor", "--db", db_url, "--json").document
     assert (document["problems"], document["schema"]["pending"], document["prices"]["error"]) == ([], [], None)
 
 
@@ -228,7 +228,7 @@ def test_doctor_sees_broken_prices(cli: Command, store: str) -> None:
     assert "problems: prices" in result.out
 
 
-def test_doctor_tells_what_waits_in_the_spool(cli: Command, books: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_tells_what_waits_in_the_spool(cli: Command, db_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     document = cli("doctor", "--json").document
     assert (document["health"]["spool"]["waiting"], document["problems"]) == (0, [])
     assert "spool:    0 calls waiting, in " in cli("doctor").out
