@@ -334,7 +334,7 @@ def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_forked_child_puts_calls_beside_those_of_its_parent(spool: Spool) -> None:
     program = """
-import os, sys, threading
+import os, sys, threading, traceback
 from llmbridge._recording.spool import Spool
 from llmbridge.testing import make_call
 spool = Spool(sys.argv[1], sys.argv[2])
@@ -344,17 +344,24 @@ busy.start()
 children = []
 for number in range(10):
     if (child := os.fork()) == 0:
+        code = 1
         try:
             spool.put([make_call(1000 + number)])
+            code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
-            os._exit(0)
+            os._exit(code)
     children.append(child)
-for child in children:
-    os.waitpid(child, 0)
+ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 busy.join()
+assert ended == [0] * 10, ended
 """
-    subprocess.run([sys.executable, "-c", program, TARGET, str(spool.path.parent)], check=True, timeout=60)
-    assert spool.counts().waiting == 40
+    command = [sys.executable, "-c", program, TARGET, str(spool.path.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    assert (done.returncode, done.stderr) == (0, "")
+    put = {call.id for call in calls_of(spool) if call is not None}
+    assert put == {make_call(number).id for number in (*range(30), *range(1000, 1010))}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")

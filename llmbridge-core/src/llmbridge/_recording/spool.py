@@ -35,7 +35,9 @@ _CALLS, _TURN = ".db", ".turn"
 _PAGE_BYTES = 4096
 #: As many as every release of SQLite can count: what changes a call that is here must not fail because of the bound.
 _UNBOUNDED_PAGES = 1073741823
-_LOCK_SECONDS = 2.0
+#: Seconds that an operation waits for those of other processes. A call that cannot be spooled is lost, so this outlasts
+#: a queue of processes that all spool calls on a busy machine.
+_LOCK_SECONDS = 10.0
 _DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 #: The file's own version mark. A file of a newer release is left alone.
 _FORMAT = 1
