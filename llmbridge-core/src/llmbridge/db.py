@@ -9,16 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from ._maintenance import copy, erase, purge, reprice
-from ._maintenance.copy import CopyReport
-from ._maintenance.erase import Forgotten
-from ._maintenance.reprice import RepriceReport
-from ._models import catalog, json_files
-from ._models.queries import Models
+from ._models import catalog
 from ._models.registry import LoadReport, ModelRegistry
 from ._pricing.own_prices import OwnPrices
 from ._pricing.price_book import PriceBook
@@ -45,6 +40,12 @@ from .storage.types import (
     TotalsReport,
     UsageRow,
 )
+
+if TYPE_CHECKING:
+    from ._maintenance.copy import CopyReport
+    from ._maintenance.erase import Forgotten
+    from ._maintenance.reprice import RepriceReport
+    from ._models.queries import Models
 
 OnStorageError = Literal["spool", "log", "raise"]
 
@@ -329,6 +330,8 @@ class LLMDatabase:
     @property
     def models(self) -> Models:
         """Questions about the known models: which can do this, which are cheapest, what would a call cost."""
+        from ._models.queries import Models
+
         return Models(
             self.known_models,
             self.refresh_prices,
@@ -361,6 +364,8 @@ class LLMDatabase:
 
         :raises ValueError: a file or an entry does not parse; the text names it, and nothing was changed
         """
+        from ._models import json_files
+
         models = await asyncio.to_thread(json_files.read, directory)
         if not self.enabled:
             return LoadReport((), 0, 0, 0)
@@ -441,6 +446,8 @@ class LLMDatabase:
             it, and the pages before it are done
         :raises UnsupportedOperationError: the backend cannot reprice
         """
+        from ._maintenance import reprice
+
         fields = {"origin": origin, "id_at_origin": id_at_origin, "provider": provider, "model_name": model_name}
         start, end = _instant(since), _instant(until)
         periods.check_range(start, end)
@@ -472,6 +479,8 @@ class LLMDatabase:
             which the database would take none
         :raises UnsupportedOperationError: the backend cannot purge
         """
+        from ._maintenance import purge
+
         end = purge.check_end(periods.to_utc(before, _UTC), force=force)
         return await purge.purge(self._session, end, dry_run=dry_run, on_day=on_day)
 
@@ -500,6 +509,8 @@ class LLMDatabase:
         :raises StorageUnavailableError: spooled calls cannot be changed now
         :raises UnsupportedOperationError: the backend cannot erase users
         """
+        from ._maintenance import erase
+
         user = check_name("id_at_origin", id_at_origin)
         return await erase.forget(self._session, self._spool, user, origin, dry_run=dry_run)
 
@@ -519,8 +530,10 @@ class LLMDatabase:
             is purged here, which the text names. Nothing was written, unless that day was purged during the run
         :raises UnsupportedOperationError: there are purged days, and the target cannot take their totals
         """
+        from ._maintenance import copy
+
         if not (self.enabled and target.enabled):
-            return CopyReport()
+            return copy.CopyReport()
         report = await copy.copy(self._session, target._session, on_page)
         await target._prices.reload()
         return report
