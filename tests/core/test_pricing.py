@@ -20,7 +20,7 @@ from genai_prices.data import providers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbridge._pricing.genai_prices.cards import VENDOR_IDS, RateCards, bundled
+from llmbridge._pricing.genai_prices.cards import PROVIDER_IDS, RateCards, bundled
 from llmbridge._pricing.price_book import PriceBook
 from llmbridge.schemas import TokenUsage
 from llmbridge.storage.types import ModelPrice
@@ -513,8 +513,8 @@ def test_times_of_day_are_read_in_utc_whatever_their_offset() -> None:
 
 
 def test_every_name_of_a_vendor_leads_to_one_that_genai_prices_has() -> None:
-    assert set(VENDOR_IDS.values()) <= {provider.id for provider in providers}
-    assert not VENDOR_IDS.keys() & {provider.id for provider in providers}
+    assert set(PROVIDER_IDS.values()) <= {provider.id for provider in providers}
+    assert not PROVIDER_IDS.keys() & {provider.id for provider in providers}
 
 
 def test_the_cards_are_made_once_for_the_process() -> None:
