@@ -224,7 +224,7 @@ def with_model(**fields: Any) -> bytes:
         (with_model(context_window=0).replace(b": 0}", b": 1e99999999}"), "the number 1e99999999 is out of range"),
         (with_model(prices={"input_mtok": "1e-31"}), "acme:m: input_mtok has more than 30 decimal places"),
         (with_model(prices={"input_mtok": -5}), "acme:m: input_mtok is negative"),
-        (with_model(prices={"requests_kcount": 9_000_000}), "acme:m: requests_kcount: an amount of dollars is below"),
+        (with_model(prices={"requests_kcount": 9_000_000}), "acme:m: requests_kcount: an amount of dollars must be below"),
         (
             with_model(prices={"input_mtok": {"base": 1, "tiers": [{"start": 9, "price": -1}]}}),
             "acme:m: input_mtok is negative",
