@@ -277,7 +277,7 @@ class LLMDatabase:
         :raises ValueError: an unknown field, zone or period, a naive time, an empty range
         :raises PurgedDetailError: the answer needs detail of purged days
         """
-        question = query.ask(
+        labelled = query.build(
             since,
             until,
             group_by=group_by,
@@ -291,7 +291,7 @@ class LLMDatabase:
             },
             tags=tags,
         )
-        return question.label(await self._session.call(lambda backend: backend.summarize_usage(question.query)))
+        return labelled.label(await self._session.call(lambda backend: backend.summarize_usage(labelled.query)))
 
     async def get_usage_stats(
         self, origin: str | None, id_at_origin: str | None = None, days: int = 30
