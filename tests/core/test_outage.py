@@ -449,13 +449,13 @@ async def test_a_spool_that_cannot_be_written_is_told_at_the_start_and_calls_may
         assert [level for level, _ in lines(caplog)] == ["WARNING"]
         report = await db.health_check()
         assert report["status"] == "healthy"
-        assert "cannot wait" in report["spool"].pop("error")
+        assert "cannot be spooled" in report["spool"].pop("error")
         (path,) = (tmp_path / "file" / "spool" / name for name in [Path(report["spool"]["path"]).name])
         assert report["spool"] == {"path": str(path), "waiting": None, "set_aside": None}
         store.fault = REFUSING
         _, status = await db.keep(FIELDS)
         assert status == "lost"
-        with pytest.raises(StorageUnavailableError, match="cannot wait"):
+        with pytest.raises(StorageUnavailableError, match="cannot be spooled"):
             await db.record_api_call(**FIELDS)
         store.fault = None
         _, status = await db.keep(FIELDS)

@@ -152,9 +152,9 @@ class StorageBackend(ABC):
         Without `group_by`: exactly one row, with zeros if nothing matches. With it: no row without calls, ordered by
         the fields of `group_by` as given, None first.
 
-        :raises PurgedDetailError: the answer needs finer detail than the totals of purged days have: its edges cut
-            matching cells, the last of which ends at `earliest`, or it is about tags or types of errors of purged
-            calls, and `earliest` is the watermark
+        :raises PurgedDetailError: the result needs finer detail than the totals of purged days have. Either an edge
+            cuts matching cells, and `earliest` is the end of the last one; or the query needs tags or error types of
+            purged calls, and `earliest` is the watermark
         """
 
     @abstractmethod
@@ -176,7 +176,7 @@ class StorageBackend(ABC):
         raise UnsupportedOperationError(f"{type(self).__name__} cannot purge calls")
 
     async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
-        """Give calls new costs, in one transaction, and return how many changed. [reprice]
+        """Replace the costs of calls, in one transaction, and return how many changed. [reprice]
 
         The old cost and reason move to `previous_cost` and `previous_cost_reason`, `repriced_at` becomes `at`, and the
         sums follow. Ids that are not stored are ignored; of several changes of one id the last one wins. A change to

@@ -76,7 +76,7 @@ class SchemaStatus:
 
 @dataclass(frozen=True, slots=True)
 class UpsertResult:
-    """How many rows were new and how many were replaced."""
+    """Result of `upsert_models`: the number of new models and of replaced ones."""
 
     inserted: int
     updated: int

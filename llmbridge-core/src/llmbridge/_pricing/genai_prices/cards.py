@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, Provider, TieredPrices
     from genai_prices.types import ModelPrice as GenaiPrice
 
-#: The id of the price list in genai-prices for names of providers that differ from it: the rows of our own table, and
-#: names that others use. The loose matching of genai-prices is not used: it would take any name with "openai" in it for
+#: Ids of price lists in genai-prices for names of providers that differ from them: those of the table of providers, and
+#: names that others use. The loose matching of genai-prices is not used: it takes any name with "openai" in it for
 #: OpenAI.
 PROVIDER_IDS = {
     **{name: row.price_list for name, row in PROVIDERS.items() if row.price_list is not None},
