@@ -224,7 +224,7 @@ def test_doctor_sees_broken_prices(cli: Command, store: str) -> None:
     editions.path().write_text("{}")
     result = cli("doctor")
     assert result.code == 1
-    assert "no data of genai-prices" in result.out
+    assert "not valid data of genai-prices" in result.out
     assert "problems: prices" in result.out
 
 

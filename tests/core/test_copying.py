@@ -222,7 +222,7 @@ async def test_a_user_whom_only_one_side_forgot_is_forgotten_on_the_other_first(
 ) -> None:
     await source.copy_to(target)
     await source.forget("u3")
-    with pytest.raises(StorageError, match="reprice and forget there what was repriced"):
+    with pytest.raises(StorageError, match="reprice and forget in the target what was"):
         await source.copy_to(target)
     await target.forget("u3")
     await source.copy_to(target)

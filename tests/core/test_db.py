@@ -330,7 +330,7 @@ async def test_a_wrong_question_is_refused(db: LLMDatabase, wrong: dict[str, Any
 
 async def test_an_id_that_is_no_uuid_is_refused(db: LLMDatabase) -> None:
     known = await db.record_api_call(**fields())
-    with pytest.raises(ValueError, match="an id is a UUID, not str"):
+    with pytest.raises(ValueError, match="an id must be a UUID, not str"):
         await db.get_call_record(str(known))  # type: ignore[arg-type]
 
 

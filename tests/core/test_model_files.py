@@ -96,7 +96,7 @@ async def test_a_rate_of_zero_is_a_price_and_a_size_of_zero_is_not_known(db: LLM
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        ("large-1", "models[1]: it is no object"),
+        ("large-1", "models[1]: it must be a JSON object"),
         ({"display_name": "no id"}, "models[1]: it has no model_id"),
         ({**ENTRY, "model_id": ""}, "model_name is empty"),
         ({**ENTRY, "model_id": "x" * 256}, "at most 255"),
@@ -128,19 +128,19 @@ async def test_an_entry_that_does_not_parse_stops_the_load_with_nothing_changed(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "is no JSON"),
-        ("{", "is no JSON"),
-        ('{"models": [{"model_id": "m", "max_context": NaN}]}', "NaN is no number"),
-        ("[" * 100_000, "is no JSON"),
+        ("", "is not valid JSON"),
+        ("{", "is not valid JSON"),
+        ('{"models": [{"model_id": "m", "max_context": NaN}]}', "NaN is not a valid number"),
+        ("[" * 100_000, "is not valid JSON"),
         ('{"models": [{"model_id": "m", "max_context": 1e99999999}]}', "the number 1e99999999 is out of range"),
         (
             '{"models": [{"model_id": "m", "dollars_per_million_tokens_input": 1e99999999999999999999}]}',
             "the number 1e99999999999999999999 is out of range",
         ),
-        ("[]", 'has no list of "models"'),
-        ("{}", 'has no list of "models"'),
-        ('{"models": []}', 'has no list of "models" with something in it'),
-        ('{"provider": "acme", "models": [{"model_id": "m"}]}', "is of the provider 'acme'"),
+        ("[]", '"models" is a list that is not empty'),
+        ("{}", '"models" is a list that is not empty'),
+        ('{"models": []}', '"models" is a list that is not empty'),
+        ('{"provider": "acme", "models": [{"model_id": "m"}]}', "has the provider 'acme'"),
     ],
     ids=["empty", "torn", "nan", "deep", "long", "beyond decimals", "list", "object", "no models", "another vendor"],
 )
@@ -154,7 +154,7 @@ def test_a_file_that_does_not_parse_is_named(tmp_path: Path, content: str, said:
 
 
 def test_a_directory_without_files_is_a_mistake(tmp_path: Path) -> None:
-    for folder, said in ((tmp_path / "none", "no directory"), (tmp_path, "no file of a vendor")):
+    for folder, said in ((tmp_path / "none", "no directory"), (tmp_path, "no file of a provider")):
         with pytest.raises(ValueError, match=said):
             json_files.read(folder)
 

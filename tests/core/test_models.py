@@ -176,15 +176,15 @@ async def test_statistics_are_exact_and_by_vendor(db: LLMDatabase) -> None:
     assert (found.vision, found.function_calling, found.json_mode, found.parallel_tool_calls) == (1, 1, 1, 0)
     assert found.input_rates == Span(Decimal(0), Decimal(3), Decimal("1.5"))
     assert found.context == Span(Decimal(32_000), Decimal(200_000), Decimal(116_000))
-    assert list(found.vendors) == ["acme", "free"]
-    assert (found.vendors["acme"].retired, found.vendors["free"].priced) == (1, 1)
-    assert found.vendors["free"].output_rates.mean == Decimal("0.1")
+    assert list(found.providers) == ["acme", "free"]
+    assert (found.providers["acme"].retired, found.providers["free"].priced) == (1, 1)
+    assert found.providers["free"].output_rates.mean == Decimal("0.1")
 
 
 async def test_nothing_is_known_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "models", list)
     found = await LLMDatabase().models.statistics()
-    assert (found.total, found.input_rates, found.vendors) == (0, Span(), {})
+    assert (found.total, found.input_rates, found.providers) == (0, Span(), {})
 
 
 async def test_without_books_the_bundled_models_answer() -> None:

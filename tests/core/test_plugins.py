@@ -239,7 +239,9 @@ def test_the_callers_choice_decides_between_two_claimants(site: Site, name: str)
 def test_the_callers_choice_must_offer_the_scheme(site: Site) -> None:
     install_two_claimants(site)
 
-    with pytest.raises(UnknownStorageError, match=r"'gamma' offers no shop://; .* alpha-store, Beta_Store") as caught:
+    with pytest.raises(
+        UnknownStorageError, match=r"'gamma' does not provide shop://; .* alpha-store, Beta_Store"
+    ) as caught:
         create_backend("shop://", plugin="gamma")
 
     assert "pip" not in str(caught.value)
@@ -316,8 +318,8 @@ BROKEN = [
     (SHOP.replace("return StoragePlugin", "return dict"), InvalidPluginError, ["returned dict, not a StoragePlugin"]),
     (SHOP.replace("return ", "return None and "), InvalidPluginError, ["returned NoneType"]),
     (SHOP.replace("def llmbridge", "async def llmbridge"), InvalidPluginError, ["returned coroutine"]),
-    (store("barn"), InvalidPluginError, ["answers for barn"]),
-    (store("shop", changes="schemes=()"), InvalidPluginError, ["answers for nothing"]),
+    (store("barn"), InvalidPluginError, ["lists other names: barn"]),
+    (store("shop", changes="schemes=()"), InvalidPluginError, ["lists other names: none"]),
     (store("shop", changes="schemes='shop'"), InvalidPluginError, ["schemes must be a tuple"]),
     (store("shop", changes="api_version=2"), IncompatiblePluginError, ["version 2", "accepts 1", "llmbridge-core"]),
     (store("shop", changes="api_version=0"), IncompatiblePluginError, ["version 0", "accepts 1", "the plugin"]),
@@ -538,12 +540,12 @@ def test_a_listing_shows_the_broken_beside_the_good(site: Site) -> None:
     barn, hut, first, second = storage_plugins()
 
     assert (barn.name, barn.distribution, barn.version, barn.module) == ("barn", "alpha-store", "1.0", "alpha")
-    assert "answers for shop" in str(barn.error)
+    assert "lists other names: shop" in str(barn.error)
     assert (hut.name, hut.version, hut.api_version, hut.capabilities) == ("hut", "2.0", None, ())
     assert "RuntimeError: no luck" in str(hut.error)
     assert (first.api_version, first.capabilities) == (1, ("erase", "persistent"))
-    assert "claimed by gamma-store too" in str(first.error)
-    assert "claimed by alpha-store too" in str(second.error)
+    assert "also provided by gamma-store" in str(first.error)
+    assert "also provided by alpha-store" in str(second.error)
 
 
 def test_a_provider_is_found_by_its_prefix_and_gets_checked_options(site: Site) -> None:
@@ -573,7 +575,7 @@ def test_a_provider_that_is_not_there_is_named_with_those_that_are(site: Site) -
     ("source", "error", "text"),
     [
         (vendor("api_version=7"), IncompatiblePluginError, "version 7"),
-        (vendor("prefixes=('other',)"), InvalidPluginError, "answers for other"),
+        (vendor("prefixes=('other',)"), InvalidPluginError, "lists other names: other"),
         (vendor("create=lambda prefix, options: None"), InvalidPluginError, "not a BaseLLMProvider"),
         (vendor("create=lambda prefix, options: 1 / 0"), ProviderError, "ZeroDivisionError"),
         (store("vendor"), InvalidPluginError, "no llmbridge_provider"),

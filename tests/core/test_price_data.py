@@ -217,14 +217,17 @@ def with_model(**fields: Any) -> bytes:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b'[{"models": ["x"]}]', "a model is no object"),
-        (b'["x"]', "a vendor is no object"),
-        (with_model(prices=["x"]), "a price is no object"),
+        (b'[{"models": ["x"]}]', "a model must be a JSON object"),
+        (b'["x"]', "a provider must be a JSON object"),
+        (with_model(prices=["x"]), "a price must be a JSON object"),
         (with_model().replace(b": 1}", b": 1e99999999999999999999}"), "1e99999999999999999999 is out of range"),
         (with_model(context_window=0).replace(b": 0}", b": 1e99999999}"), "the number 1e99999999 is out of range"),
         (with_model(prices={"input_mtok": "1e-31"}), "acme:m: input_mtok has more than 30 decimal places"),
         (with_model(prices={"input_mtok": -5}), "acme:m: input_mtok is negative"),
-        (with_model(prices={"requests_kcount": 9_000_000}), "acme:m: requests_kcount: an amount of dollars is below"),
+        (
+            with_model(prices={"requests_kcount": 9_000_000}),
+            "acme:m: requests_kcount: an amount of dollars must be below",
+        ),
         (
             with_model(prices={"input_mtok": {"base": 1, "tiers": [{"start": 9, "price": -1}]}}),
             "acme:m: input_mtok is negative",
@@ -233,10 +236,10 @@ def with_model(**fields: Any) -> bytes:
             with_model(prices=[{"prices": {}}, {"prices": {"cache_read_mtok": -1}}]),
             "acme:m: cache_read_mtok is negative",
         ),
-        (with_model(match={"regex": "("}), "acme:m: '(' is no regular expression"),
+        (with_model(match={"regex": "("}), "acme:m: '(' is not a valid regular expression"),
         (
             with_model(match={"or": [{"equals": ""}, {"and": [{"equals": "x"}, {"regex": "a{2,1}"}]}]}),
-            "acme:m: 'a{2,1}' is no regular expression",
+            "acme:m: 'a{2,1}' is not a valid regular expression",
         ),
     ],
 )
@@ -244,7 +247,7 @@ def test_data_that_cannot_price_is_refused_and_says_what_is_wrong(
     publisher: Publisher, content: bytes, said: str
 ) -> None:
     publisher.content = content
-    with pytest.raises(PriceDataError, match="no data of genai-prices") as raised:
+    with pytest.raises(PriceDataError, match="not valid data of genai-prices") as raised:
         editions.update()
     assert said in str(raised.value)
     assert not editions.path().exists()
@@ -272,7 +275,7 @@ def test_what_is_no_price_data_is_refused_and_changes_nothing(publisher: Publish
     editions.update()
     before = editions.path().read_bytes()
     publisher.content = content
-    with pytest.raises(PriceDataError, match="no data of genai-prices"):
+    with pytest.raises(PriceDataError, match="not valid data of genai-prices"):
         editions.update()
     assert editions.path().read_bytes() == before
     assert rates("acme", "small").input == Decimal("0.07")

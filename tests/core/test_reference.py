@@ -1,4 +1,4 @@
-"""The law of sums, on calls small enough to sum by hand."""
+"""Reference implementation of usage sums, on calls that can be summed by hand."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ async def test_another_list_is_for_calls_that_none_has_priced(db: LLMDatabase) -
 
 async def test_a_list_that_nobody_has_is_no_list(db: LLMDatabase) -> None:
     await record(db, provider="mine", model_name="gpt-4o")
-    with pytest.raises(ValueError, match="no price list of a vendor 'opnai'; did you mean openai"):
+    with pytest.raises(ValueError, match="no price list of a provider 'opnai'; did you mean openai"):
         await db.reprice(None, priced_as={"mine": "opnai"})
     assert (await db.reprice(None, priced_as={"mine": "OpenAI-Chat"})).changed == 1
 

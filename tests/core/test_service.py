@@ -431,8 +431,8 @@ async def test_a_model_that_leaves_nothing_open_is_asked_for_strictly(bridge: LL
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ('{"name": "Ada", "age": "secret"}', "the answer is no Person: age (int_parsing)"),
-        ("no JSON, secret", "the answer is no Person: all (json_invalid)"),
+        ('{"name": "Ada", "age": "secret"}', "the answer is not a valid Person: age (int_parsing)"),
+        ("no JSON, secret", "the answer is not a valid Person: all (json_invalid)"),
     ],
 )
 async def test_an_answer_that_is_not_what_was_asked_for_is_paid_for_and_returned(
@@ -603,7 +603,7 @@ async def test_a_provider_that_does_not_close_keeps_nobody(caplog: pytest.LogCap
     bridge.register_provider("acme", Hanging(answer()))
     async with asyncio.timeout(20):
         assert await bridge.close(timeout=0) == CloseReport()
-    assert "the provider acme takes too long" in caplog.text
+    assert "the provider acme did not close its connections in time" in caplog.text
 
 
 async def test_what_is_no_request_is_told_so(bridge: LLMBridge) -> None:

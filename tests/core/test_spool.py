@@ -262,9 +262,9 @@ def test_a_place_where_calls_cannot_wait_is_told_and_nothing_is_made(spool: Spoo
     spool.check()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "state").write_text("in the way")
-    with pytest.raises(StorageUnavailableError, match="no folder"):
+    with pytest.raises(StorageUnavailableError, match="not a directory"):
         spool.check()
-    with pytest.raises(StorageUnavailableError, match="cannot wait"):
+    with pytest.raises(StorageUnavailableError, match="cannot be spooled"):
         spool.put([make_call()])
     assert spool.counts() == SpoolCounts()
     assert spool.oldest(1) == []
@@ -278,14 +278,14 @@ def test_a_name_that_no_folder_can_have_is_told(name: str, told: str, tmp_path: 
     assert spool.counts() == SpoolCounts()
     assert spool.oldest(1) == []
     for use in (spool.check, lambda: spool.put([make_call()]), lambda: spool.turn().__enter__()):
-        with pytest.raises(StorageUnavailableError, match=rf"cannot wait in .*{told}"):
+        with pytest.raises(StorageUnavailableError, match=rf"cannot be spooled in .*{told}"):
             use()
 
 
 def test_a_file_that_is_no_spool_is_told_and_what_to_do_with_it(spool: Spool) -> None:
     spool.path.parent.mkdir(parents=True)
     spool.path.write_bytes(b"not a database" * 100)
-    with pytest.raises(StorageUnavailableError, match="not a database; it is damaged: move it away"):
+    with pytest.raises(StorageUnavailableError, match="not a database; the file is damaged: move it away"):
         spool.check()
     spool.path.rename(spool.path.with_suffix(".damaged"))
     spool.put([make_call()])
@@ -295,7 +295,7 @@ def test_a_file_that_is_no_spool_is_told_and_what_to_do_with_it(spool: Spool) ->
 def test_a_damaged_file_beside_the_calls_is_not_taken_for_theirs(spool: Spool) -> None:
     spool.put([make_call()])
     spool.path.with_suffix(".turn").write_bytes(b"not a database" * 100)
-    with pytest.raises(StorageUnavailableError, match=r"\.turn: file is not a database; it is damaged"):
+    with pytest.raises(StorageUnavailableError, match=r"\.turn: file is not a database; the file is damaged"):
         spool.turn().__enter__()
 
 
@@ -327,14 +327,14 @@ def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool_module, "spool_directory", lambda _: homeless())
     spool = Spool(TARGET)
     assert not spool.is_there()
-    with pytest.raises(StorageUnavailableError, match="no home"):
+    with pytest.raises(StorageUnavailableError, match="home directory"):
         spool.check()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_forked_child_puts_calls_beside_those_of_its_parent(spool: Spool) -> None:
     program = """
-import os, sys, threading
+import os, sys, threading, traceback
 from llmbridge._recording.spool import Spool
 from llmbridge.testing import make_call
 spool = Spool(sys.argv[1], sys.argv[2])
@@ -344,17 +344,24 @@ busy.start()
 children = []
 for number in range(10):
     if (child := os.fork()) == 0:
+        code = 1
         try:
             spool.put([make_call(1000 + number)])
+            code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
-            os._exit(0)
+            os._exit(code)
     children.append(child)
-for child in children:
-    os.waitpid(child, 0)
+ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 busy.join()
+assert ended == [0] * 10, ended
 """
-    subprocess.run([sys.executable, "-c", program, TARGET, str(spool.path.parent)], check=True, timeout=60)
-    assert spool.counts().waiting == 40
+    command = [sys.executable, "-c", program, TARGET, str(spool.path.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    assert (done.returncode, done.stderr) == (0, "")
+    put = {call.id for call in calls_of(spool) if call is not None}
+    assert put == {make_call(number).id for number in (*range(30), *range(1000, 1010))}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")

@@ -33,6 +33,11 @@ QUESTIONS = (
 )
 
 
+#: Seconds in which anything happens that is to happen, on a busy machine too; after a few more the test run takes a
+#: test for one that hangs.
+LONG = 200
+
+
 class Books:
     """One store and the spool beside it."""
 
@@ -51,7 +56,7 @@ class Books:
 
     def open(self, **options: Any) -> LLMDatabase:
         """The books as an application opens them."""
-        return LLMDatabase(backend=self.backend(), **{"spool_dir": self.spool_dir, "record_timeout": 60, **options})
+        return LLMDatabase(backend=self.backend(), **{"spool_dir": self.spool_dir, "record_timeout": LONG, **options})
 
     def check_integrity(self) -> None:
         """What the store's own tools say."""
@@ -105,7 +110,7 @@ class PostgreSQLBooks(Books):
 
     async def settle(self) -> None:
         """The server ends a statement that it was sent, and may commit it, before it finds out that nobody waits."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LONG):
             while await asyncio.to_thread(self.still_open):
                 await asyncio.sleep(0.01)
 
@@ -116,7 +121,7 @@ async def check(
     attempted: Iterable[int] | None = None,
     *,
     set_aside: int = 0,
-    timeout: float = 60,
+    timeout: float = LONG,
 ) -> set[int]:
     """What must be true after any fault. The numbers of the calls on the books, once the spool is empty.
 
@@ -183,7 +188,7 @@ async def _every_call(backend: StorageBackend) -> list[CallRecord]:
 async def _check_nothing_leaks(books: Books) -> None:
     """No file, connection or thread of the books is left; some end a moment after what used them."""
     gc.collect()
-    for _ in range(500):
+    for _ in range(6000):
         threads = [thread.name for thread in set(threading.enumerate()) - books.threads]
         left = [
             *await asyncio.to_thread(books.still_open),

@@ -11,7 +11,7 @@ from llmbridge._recording.batch_writer import BatchWriter
 from llmbridge.errors import RecordRejectedError, StorageError
 from llmbridge.schemas import CallRecord
 
-from .books import Books, check
+from .books import LONG, Books, check
 from .conftest import MakeBooks
 from .programs.calls import numbered
 from .rounds import rounds
@@ -19,7 +19,7 @@ from .rounds import rounds
 AT_ONCE = 100
 
 
-async def cancel_some(db: LLMDatabase, numbers: range, dice: random.Random, timeout: float = 60) -> set[int]:
+async def cancel_some(db: LLMDatabase, numbers: range, dice: random.Random, timeout: float = LONG) -> set[int]:
     """Record calls at once while a third of their callers leave; the numbers of those that were acknowledged."""
 
     async def record(number: int) -> int:
@@ -42,7 +42,7 @@ async def cancel_some(db: LLMDatabase, numbers: range, dice: random.Random, time
     return {outcome for outcome in outcomes if isinstance(outcome, int)}
 
 
-async def cancel_rounds(books: Books, usual: int, chaos: int, timeout: float = 60) -> None:
+async def cancel_rounds(books: Books, usual: int, chaos: int, timeout: float = LONG) -> None:
     acknowledged: set[int] = set()
     last = 0
     for dice in rounds(usual, chaos):
@@ -84,7 +84,7 @@ async def open_and_close(db: LLMDatabase, numbers: range, dice: random.Random) -
                 dice.choice(going).cancel()
             case 7 | 8:
                 await asyncio.sleep(dice.choice((0, 0.001, 0.01)))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(LONG):
         outcomes = await asyncio.gather(*going, return_exceptions=True)
     expected = StorageError | asyncio.CancelledError
     others = [out for out in outcomes if isinstance(out, BaseException) and not isinstance(out, expected)]
@@ -124,7 +124,7 @@ async def test_calls_that_no_store_holds_fail_alone(new_books: MakeBooks) -> Non
         backend = books.backend()
         async with backend:
             await backend.apply_migrations()
-            recorder = BatchWriter(backend.record_calls, timeout=60)
+            recorder = BatchWriter(backend.record_calls, timeout=LONG)
             outcomes = await asyncio.gather(*map(recorder.record, calls), return_exceptions=True)
             await recorder.close()
         rejected = {number for number, outcome in enumerate(outcomes) if isinstance(outcome, RecordRejectedError)}
@@ -140,7 +140,7 @@ async def test_calls_that_no_store_holds_are_set_aside_and_do_not_keep_the_other
         books = new_books()
         books.spool.put(calls)
         async with books.open() as db:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(LONG):
                 while db.metrics()["calls_replayed"] + db.metrics()["calls_set_aside"] < 500:
                     await asyncio.sleep(0.01)
         await check(books, set(range(500)) - poison, range(500), set_aside=len(poison))

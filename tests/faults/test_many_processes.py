@@ -43,7 +43,7 @@ async def record_together(
     return ended, set().union(*map(acknowledged, notes))
 
 
-@pytest.mark.parametrize("seconds", [amount(20, 600)])
+@pytest.mark.parametrize("seconds", [amount(3, 20, 600)])
 async def test_eight_processes_on_one_store_are_not_in_each_other_s_way(
     seconds: float, programs: Zygote, new_books: MakeBooks
 ) -> None:

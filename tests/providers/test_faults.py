@@ -24,6 +24,7 @@ from llmbridge.errors import (
 from llmbridge.providers import BaseLLMProvider, Delta
 from llmbridge.schemas import LLMRequest, Message
 
+from ..support.clock import pass_time
 from .conftest import OWN, PROVIDERS, Provider
 from .fake_provider import FakeProvider
 
@@ -49,13 +50,21 @@ REFUSALS: dict[str, tuple[type[LLMBridgeError], int | None]] = {
 NO_ANSWERS = ("malformed", "empty", "html200", "wrong_shape", "silent")
 
 
+#: Seconds in which anything happens that is to happen. What a test has to wait for it to be over, `pass_time` shortens.
+LONG = 60.0
+
+
 async def drain(deltas: AsyncIterator[Delta], into: list[Delta], server: FakeProvider) -> None:
     async for delta in deltas:
         into.append(delta)
         server.resume.set()
 
 
-async def ask(provider: BaseLLMProvider, model: str, *, streamed: bool, timeout: float = 20.0) -> None:
+def text(deltas: list[Delta]) -> str:
+    return "".join(delta.content for delta in deltas)
+
+
+async def ask(provider: BaseLLMProvider, model: str, *, streamed: bool, timeout: float = LONG) -> None:
     if not streamed:
         await provider.complete(HI, model, timeout=timeout)
         return
@@ -102,7 +111,7 @@ async def test_what_is_no_answer_never_looks_like_one(
 @every(OWN)
 async def test_a_body_that_breaks_off_is_unavailable(provider: BaseLLMProvider, which: Provider) -> None:
     with pytest.raises(ProviderUnavailableError) as caught:
-        await provider.complete(HI, f"{which.model}--reset_mid", timeout=20.0)
+        await provider.complete(HI, f"{which.model}--reset_mid", timeout=LONG)
     assert caught.value.status_code is None
 
 
@@ -111,10 +120,10 @@ async def test_a_whole_answer_that_the_library_streams_breaks_off_too(
     provider: BaseLLMProvider, server: FakeProvider, which: Provider
 ) -> None:
     long = HI.model_copy(update={"extra": {"thinking": {"type": "enabled", "budget_tokens": 30_000}}})
-    assert (await provider.complete(long, which.model, timeout=20.0)).content == "echo: tell me of the lake"
+    assert (await provider.complete(long, which.model, timeout=LONG)).content == "echo: tell me of the lake"
     assert server.requests[0].wants_stream
     with pytest.raises(ProviderUnavailableError, match="broke off"):
-        await provider.complete(long, f"{which.model}--stream_cut", timeout=20.0)
+        await provider.complete(long, f"{which.model}--stream_cut", timeout=LONG)
 
 
 @every(PROVIDERS)
@@ -124,10 +133,14 @@ async def test_a_stream_that_breaks_gives_what_came_and_then_raises(
 ) -> None:
     came: list[Delta] = []
     await provider.prepare()
-    deltas = provider.stream(HI, f"{which.model}--{fault}", timeout=0.5 if fault == "stream_hang" else 20)
+    draining = asyncio.create_task(drain(provider.stream(HI, f"{which.model}--{fault}", timeout=LONG), came, server))
+    if fault == "stream_hang":
+        while not text(came).startswith("echo:"):
+            await asyncio.sleep(0.01)
+        pass_time(LONG)
     with pytest.raises(ProviderError) as caught:
-        await drain(deltas, came, server)
-    assert "".join(delta.content for delta in came).startswith("echo:")
+        await draining
+    assert text(came).startswith("echo:")
     assert all(delta.completion is None for delta in came)
     expected = {"stream_hang": ProviderTimeoutError, "stream_garbage": InvalidResponseError}
     assert type(caught.value) is expected.get(fault, ProviderUnavailableError)
@@ -138,27 +151,31 @@ async def test_a_stream_that_breaks_gives_what_came_and_then_raises(
 async def test_a_call_without_an_answer_ends_after_its_timeout(
     provider: BaseLLMProvider, server: FakeProvider, which: Provider
 ) -> None:
-    await provider.complete(HI, which.model, timeout=20.0)
-    for call in (provider.complete(HI, f"{which.model}--hang", timeout=0.5), _first(provider, f"{which.model}--hang")):
+    hanging = f"{which.model}--hang"
+    for call in (provider.complete(HI, hanging, timeout=LONG), _first(provider, hanging)):
+        calling = asyncio.create_task(call)
+        assert await asyncio.to_thread(server.arrived.wait, LONG)
+        pass_time(LONG)
         with pytest.raises(ProviderTimeoutError):
-            await call
-        assert await asyncio.to_thread(server.abandoned.wait, 20)
+            await calling
+        assert await asyncio.to_thread(server.abandoned.wait, LONG)
+        server.arrived.clear()
         server.abandoned.clear()
 
 
 async def _first(provider: BaseLLMProvider, model: str) -> None:
-    await anext(aiter(provider.stream(HI, model, timeout=0.5)))
+    await anext(aiter(provider.stream(HI, model, timeout=LONG)))
 
 
 @every(PROVIDERS)
 async def test_a_consumer_who_stops_early_leaves_the_connection(
     provider: BaseLLMProvider, server: FakeProvider, which: Provider
 ) -> None:
-    async with aclosing(provider.stream(HI, f"{which.model}--stream_hang", timeout=20.0)) as deltas:  # type: ignore[type-var]
+    async with aclosing(provider.stream(HI, f"{which.model}--stream_hang", timeout=LONG)) as deltas:  # type: ignore[type-var]
         async for delta in deltas:
             assert delta.content
             break
-    assert await asyncio.to_thread(server.abandoned.wait, 20)
+    assert await asyncio.to_thread(server.abandoned.wait, LONG)
 
 
 @every(PROVIDERS)
@@ -168,7 +185,7 @@ async def test_a_cancelled_consumer_leaves_the_connection(
     begun = asyncio.Event()
 
     async def consume() -> None:
-        async for _ in provider.stream(HI, f"{which.model}--stream_hang", timeout=600.0):
+        async for _ in provider.stream(HI, f"{which.model}--stream_hang", timeout=LONG):
             begun.set()
 
     consuming = asyncio.create_task(consume())
@@ -176,4 +193,4 @@ async def test_a_cancelled_consumer_leaves_the_connection(
     consuming.cancel()
     with pytest.raises(asyncio.CancelledError):
         await consuming
-    assert await asyncio.to_thread(server.abandoned.wait, 20)
+    assert await asyncio.to_thread(server.abandoned.wait, LONG)

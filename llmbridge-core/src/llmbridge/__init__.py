@@ -1,4 +1,4 @@
-"""Calls any LLM and keeps the books: every call, with its exact cost, in the database that you already run."""
+"""Library that calls any LLM and records every call with its exact cost in the database that you already run."""
 
 from __future__ import annotations
 

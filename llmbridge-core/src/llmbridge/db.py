@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from ._maintenance import copy, erase, purge, reprice
-from ._maintenance.copy import CopyReport
-from ._maintenance.erase import Forgotten
-from ._maintenance.reprice import RepriceReport
-from ._models import catalog, json_files
-from ._models.queries import Models
+from ._models import catalog
 from ._models.registry import LoadReport, ModelRegistry
 from ._pricing.genai_prices import editions
 from ._pricing.genai_prices.editions import PriceData
@@ -49,6 +44,10 @@ from .storage.types import (
 )
 
 if TYPE_CHECKING:
+    from ._maintenance.copy import CopyReport
+    from ._maintenance.erase import Forgotten
+    from ._maintenance.reprice import RepriceReport
+    from ._models.queries import Models
     from ._recording.spool import SpoolStatus
 
 OnStorageError = Literal["spool", "log", "raise"]
@@ -280,7 +279,7 @@ class LLMDatabase:
             "model_name": model_name,
             "status": status,
         }
-        asked = query.ask_for_calls(since, until, tz=tz, fields=chosen, tags=tags, limit=limit, after=cursor)
+        asked = query.build_call_query(since, until, tz=tz, fields=chosen, tags=tags, limit=limit, after=cursor)
         return query.call_list(await self.list_calls(asked))
 
     # Usage
@@ -313,7 +312,7 @@ class LLMDatabase:
         :raises ValueError: an unknown field, zone or period, a naive time, an empty range
         :raises PurgedDetailError: the answer needs detail of purged days
         """
-        question = query.ask(
+        labelled = query.build(
             since,
             until,
             group_by=group_by,
@@ -327,7 +326,7 @@ class LLMDatabase:
             },
             tags=tags,
         )
-        return question.label(await self._session.call(lambda backend: backend.summarize_usage(question.query)))
+        return labelled.label(await self._session.call(lambda backend: backend.summarize_usage(labelled.query)))
 
     async def get_usage_stats(
         self, origin: str | None, id_at_origin: str | None = None, days: int = 30
@@ -366,6 +365,8 @@ class LLMDatabase:
     @property
     def models(self) -> Models:
         """Questions about the known models: which can do this, which are cheapest, what would a call cost."""
+        from ._models.queries import Models
+
         return Models(
             self.known_models,
             self.refresh_prices,
@@ -398,6 +399,8 @@ class LLMDatabase:
 
         :raises ValueError: a file or an entry does not parse; the text names it, and nothing was changed
         """
+        from ._models import json_files
+
         models = await asyncio.to_thread(json_files.read, directory)
         if not self.enabled:
             return LoadReport((), 0, 0, 0)
@@ -495,6 +498,8 @@ class LLMDatabase:
             it, and the pages before it are done
         :raises UnsupportedOperationError: the backend cannot reprice
         """
+        from ._maintenance import reprice
+
         fields = {"origin": origin, "id_at_origin": id_at_origin, "provider": provider, "model_name": model_name}
         start, end = _instant(since), _instant(until)
         periods.check_range(start, end)
@@ -526,6 +531,8 @@ class LLMDatabase:
             which the database would take none
         :raises UnsupportedOperationError: the backend cannot purge
         """
+        from ._maintenance import purge
+
         end = purge.check_end(periods.to_utc(before, _UTC), force=force)
         return await purge.purge(self._session, end, dry_run=dry_run, on_day=on_day)
 
@@ -554,6 +561,8 @@ class LLMDatabase:
         :raises StorageUnavailableError: spooled calls cannot be changed now
         :raises UnsupportedOperationError: the backend cannot erase users
         """
+        from ._maintenance import erase
+
         user = check_name("id_at_origin", id_at_origin)
         return await erase.forget(self._session, self._spool, user, origin, dry_run=dry_run)
 
@@ -573,8 +582,10 @@ class LLMDatabase:
             is purged here, which the text names. Nothing was written, unless that day was purged during the run
         :raises UnsupportedOperationError: there are purged days, and the target cannot take their totals
         """
+        from ._maintenance import copy
+
         if not (self.enabled and target.enabled):
-            return CopyReport()
+            return copy.CopyReport()
         report = await copy.copy(self._session, target._session, on_page)
         await target._prices.reload()
         return report

@@ -1,4 +1,4 @@
-"""Backends by their short names: `create_backend`, `DatabaseBackend`, `SQLiteBackend`, `PostgreSQLBackend`."""
+"""Import path of llmbridge-py: `create_backend`, `DatabaseBackend`, `SQLiteBackend`, `PostgreSQLBackend`."""
 
 from __future__ import annotations
 

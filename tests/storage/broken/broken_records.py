@@ -43,7 +43,7 @@ class FloatMoney(Altering):
     "every_field_comes_back_as_it_went_in",
     "every_optional_field_may_be_none",
     "extreme_values_come_back_as_they_went_in",
-    "calls_of_every_ending_are_recorded",
+    "calls_of_every_status_are_recorded",
     "the_first_of_an_id_stays_within_a_batch",
     "the_first_of_an_id_stays_across_batches",
     "a_batch_with_a_value_that_cannot_be_stored_is_stored_wholly_or_not_at_all",
@@ -71,7 +71,7 @@ class MillisecondTime(Altering):
         return call.model_copy(update={"called_at": at.replace(microsecond=at.microsecond // 1000 * 1000)})
 
 
-@caught_by(CallContract, "extreme_values_come_back_as_they_went_in", "calls_of_every_ending_are_recorded")
+@caught_by(CallContract, "extreme_values_come_back_as_they_went_in", "calls_of_every_status_are_recorded")
 class LostErrors(MemoryBackend):
     """Calls that failed are not kept."""
 

@@ -23,7 +23,7 @@ from llmbridge.storage import (
 from llmbridge.storage.memory import MemoryBackend
 from llmbridge.testing.copying import CopyContract
 from llmbridge.testing.purging import PurgeContract
-from llmbridge.testing.reprice_and_erase import RewritingContract
+from llmbridge.testing.reprice_and_erase import RepriceAndEraseContract
 from llmbridge.testing.usage import UsageContract
 
 
@@ -32,8 +32,8 @@ from llmbridge.testing.usage import UsageContract
     "money_is_summed_to_the_last_digit",
     "sums_pass_64_bits",
     "negative_sums_pass_64_bits",
-    "every_grouping_keeps_the_law",
-    "every_filter_keeps_the_law",
+    "every_grouping_is_summed_exactly",
+    "every_filter_is_summed_exactly",
     "any_grouping_sums_to_the_ungrouped_total",
     "kept_totals_agree_with_the_calls",
     "a_year_of_days_may_be_asked_for_at_once",
@@ -50,14 +50,14 @@ class FloatSums(MemoryBackend):
     UsageContract,
     "without_calls_there_is_one_row_of_zeros",
     "without_matching_calls_there_is_one_row_of_zeros",
-    "calls_of_every_ending_are_counted",
+    "calls_of_every_status_are_counted",
     "unpriced_is_not_free",
     "money_is_summed_to_the_last_digit",
     "sums_pass_64_bits",
     "negative_sums_pass_64_bits",
     "unbounded_edges_hold_calls_of_all_times",
-    "every_grouping_keeps_the_law",
-    "every_filter_keeps_the_law",
+    "every_grouping_is_summed_exactly",
+    "every_filter_is_summed_exactly",
     "any_grouping_sums_to_the_ungrouped_total",
     "kept_totals_agree_with_the_calls",
     "a_year_of_days_may_be_asked_for_at_once",
@@ -70,7 +70,7 @@ class FloatAnswers(MemoryBackend):
         return [replace(row, cost=float(row.cost)) for row in await super().summarize_usage(query)]
 
 
-@caught_by(UsageContract, "none_in_a_filter_means_calls_without_one", "every_filter_keeps_the_law")
+@caught_by(UsageContract, "none_in_a_filter_means_calls_without_one", "every_filter_is_summed_exactly")
 class NoneFilterMatchesNothing(MemoryBackend):
     """None among the accepted values is compared like a value, as SQL does."""
 
@@ -85,7 +85,7 @@ class NoneFilterMatchesNothing(MemoryBackend):
     "sums_pass_64_bits",
     "a_call_on_an_edge_belongs_to_the_interval_that_begins_there",
     "the_first_and_the_last_instants_of_time_can_be_asked_for",
-    "every_grouping_keeps_the_law",
+    "every_grouping_is_summed_exactly",
 )
 class EdgesShifted(MemoryBackend):
     """A call on an edge is counted to the interval that ends there."""
@@ -98,7 +98,7 @@ class EdgesShifted(MemoryBackend):
         )
 
 
-@caught_by(UsageContract, "groups_are_ordered_by_code_point_none_first", "every_grouping_keeps_the_law")
+@caught_by(UsageContract, "groups_are_ordered_by_code_point_none_first", "every_grouping_is_summed_exactly")
 class OrderByUTF16(MemoryBackend):
     """Groups are ordered by UTF-16 units."""
 
@@ -109,7 +109,7 @@ class OrderByUTF16(MemoryBackend):
         return sorted(rows, key=lambda row: (row.key["id_at_origin"] or "").encode("utf-16-be"))
 
 
-@caught_by(UsageContract, "groups_are_ordered_by_code_point_none_first", "every_grouping_keeps_the_law")
+@caught_by(UsageContract, "groups_are_ordered_by_code_point_none_first", "every_grouping_is_summed_exactly")
 class NoneLast(MemoryBackend):
     """Groups without a value come last."""
 
@@ -123,8 +123,8 @@ class NoneLast(MemoryBackend):
 @caught_by(
     UsageContract,
     "groups_are_ordered_by_code_point_none_first",
-    "every_grouping_keeps_the_law",
-    "every_filter_keeps_the_law",
+    "every_grouping_is_summed_exactly",
+    "every_filter_is_summed_exactly",
 )
 class TrimmedText(Altering):
     """Blanks at the end of a user's name are lost."""
@@ -137,8 +137,8 @@ class TrimmedText(Altering):
 @caught_by(
     UsageContract,
     "unpriced_is_not_free",
-    "every_grouping_keeps_the_law",
-    "every_filter_keeps_the_law",
+    "every_grouping_is_summed_exactly",
+    "every_filter_is_summed_exactly",
     "kept_totals_agree_with_the_calls",
     "a_year_of_days_may_be_asked_for_at_once",
 )
@@ -152,8 +152,8 @@ class UnpricedIsFree(MemoryBackend):
 @caught_by(
     UsageContract,
     "requests_are_first_attempts",
-    "every_grouping_keeps_the_law",
-    "every_filter_keeps_the_law",
+    "every_grouping_is_summed_exactly",
+    "every_filter_is_summed_exactly",
     "kept_totals_agree_with_the_calls",
     "a_year_of_days_may_be_asked_for_at_once",
 )
@@ -167,8 +167,8 @@ class RetriesAreRequests(MemoryBackend):
 @caught_by(
     UsageContract,
     "sums_pass_64_bits",
-    "every_grouping_keeps_the_law",
-    "every_filter_keeps_the_law",
+    "every_grouping_is_summed_exactly",
+    "every_filter_is_summed_exactly",
     "kept_totals_agree_with_the_calls",
 )
 class WrappedSums(MemoryBackend):
@@ -185,7 +185,7 @@ class WrappedSums(MemoryBackend):
     "without_matching_calls_there_is_one_row_of_zeros",
     "the_first_and_the_last_instants_of_time_can_be_asked_for",
     "none_in_a_filter_means_calls_without_one",
-    "every_filter_keeps_the_law",
+    "every_filter_is_summed_exactly",
 )
 class NoZeroRow(MemoryBackend):
     """Without calls there is no answer."""
@@ -197,8 +197,8 @@ class NoZeroRow(MemoryBackend):
 @caught_by(
     PurgeContract,
     "sums_outlive_their_calls",
-    "a_question_is_answered_exactly_or_refused",
-    "only_purged_totals_that_match_stand_in_the_way",
+    "a_query_is_answered_exactly_or_refused",
+    "only_matching_purged_totals_prevent_an_answer",
     "calls_that_come_too_late_are_returned_as_expired",
     "purging_day_after_day_adds_up",
     "purged_sums_pass_64_bits",
@@ -214,7 +214,7 @@ class PurgeForgets(MemoryBackend):
         return deleted
 
 
-@caught_by(PurgeContract, "a_question_is_answered_exactly_or_refused", "only_purged_totals_that_match_stand_in_the_way")
+@caught_by(PurgeContract, "a_query_is_answered_exactly_or_refused", "only_matching_purged_totals_prevent_an_answer")
 class PurgeApproximates(MemoryBackend):
     """What the totals do not tell is left out of the answer."""
 
@@ -252,10 +252,10 @@ class LateCallsAreKept(MemoryBackend):
 
 
 @caught_by(
-    RewritingContract,
-    "a_change_to_what_stands_already_is_left_out",
-    "repricing_keeps_what_stood_before",
-    "unknown_ids_are_left_out_and_the_last_change_of_an_id_wins",
+    RepriceAndEraseContract,
+    "a_change_to_the_stored_values_is_ignored",
+    "repricing_keeps_the_previous_cost",
+    "unknown_ids_are_ignored_and_the_last_change_of_an_id_wins",
 )
 class RepriceForgets(MemoryBackend):
     """The cost that stood before is overwritten."""
@@ -268,7 +268,7 @@ class RepriceForgets(MemoryBackend):
         return changed
 
 
-@caught_by(RewritingContract, "a_change_to_what_stands_already_is_left_out")
+@caught_by(RepriceAndEraseContract, "a_change_to_the_stored_values_is_ignored")
 class RepriceTakesTheNewForTheOld(MemoryBackend):
     """A change that was made already is made again, and the former cost is lost."""
 
@@ -279,7 +279,7 @@ class RepriceTakesTheNewForTheOld(MemoryBackend):
         return await super().reprice_calls(changes)
 
 
-@caught_by(RewritingContract, "a_user_is_erased_from_purged_totals_too")
+@caught_by(RepriceAndEraseContract, "a_user_is_erased_from_purged_totals_too")
 class EraseLeavesTotals(MemoryBackend):
     """Totals of purged days still name the user."""
 
@@ -318,8 +318,8 @@ class TotalsPagesOverlap(MemoryBackend):
     "purging_deletes_the_calls_before_a_day",
     "the_time_is_rounded_down_to_a_utc_day",
     "sums_outlive_their_calls",
-    "a_question_is_answered_exactly_or_refused",
-    "only_purged_totals_that_match_stand_in_the_way",
+    "a_query_is_answered_exactly_or_refused",
+    "only_matching_purged_totals_prevent_an_answer",
     "calls_that_come_too_late_are_returned_as_expired",
     "the_watermark_never_moves_back",
     "purging_day_after_day_adds_up",

@@ -1,4 +1,4 @@
-"""From what a caller knows of a call to its complete record: id, time, total, cost."""
+"""Builder of call records: fills in id, time, total and cost of the fields that a caller gave."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .._shared.money import MAX_DOLLARS, MIN_DOLLARS
 from .._shared.text import hash_prompt
 from ..schemas import CallRecord
 
-#: Parameters of upstream's `record_api_call` that have no column: they go to the metadata when set.
+#: Parameters of llmbridge-py's `record_api_call` that have no column: they go to the metadata if they are set.
 _PARAMETERS = (
     "top_p",
     "stop_sequences",
@@ -31,13 +31,13 @@ _REFUSED = ("error", "rate_limited")
 
 
 def complete(given: Mapping[str, Any], prices: PriceBook, priced_as: str | None = None) -> CallRecord:
-    """The canonical record of the fields that the caller gave, with what is missing filled in.
+    """Return the record of the given fields, in canonical form, with missing fields filled in.
 
-    A call without a cost and without a reason for that is priced; `priced_as` is the vendor whose list applies
-    (None: the call's own).
+    A call that has neither a cost nor a cost reason is priced.
 
-    :raises TypeError: a field that neither CallRecord nor upstream's `record_api_call` has
-    :raises RecordRejectedError: it can never be stored
+    :param priced_as: the provider whose price list applies (None: the one that was called)
+    :raises TypeError: neither CallRecord nor llmbridge-py's `record_api_call` has a field of that name
+    :raises RecordRejectedError: the record can never be stored
     """
     values = in_full(given)
     if values is None:
@@ -57,7 +57,7 @@ def complete(given: Mapping[str, Any], prices: PriceBook, priced_as: str | None 
 
 
 def _own_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of CallRecord that fields with some of upstream's stand for."""
+    """Return fields with those of llmbridge-py converted to fields of CallRecord."""
     prompt = fields.pop("system_prompt", None)
     if prompt is not None:
         fields.setdefault("system_prompt_hash", hash_prompt(str(prompt)))
@@ -75,7 +75,7 @@ def _is_unset(value: Any) -> bool:
 
 
 def _count(values: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Say who counted, where the caller did not, and the total of what was counted."""
+    """Fill in the usage source and the total, if the caller did not give them."""
     prompt, completion = values["prompt_tokens"], values["completion_tokens"]
     if "usage_source" not in given:
         values["usage_source"] = "none" if prompt is None and completion is None else "provider"
@@ -85,7 +85,7 @@ def _count(values: dict[str, Any], given: Mapping[str, Any]) -> None:
 
 
 def _charge(values: dict[str, Any], call: CallRecord, prices: PriceBook, priced_as: str | None) -> None:
-    """Price a call, of which these are the values."""
+    """Fill in the cost, its source or reason, the rates and the price version of a call."""
     if values["usage_source"] == "synthetic":
         values["cost_reason"] = "synthetic"
         return

@@ -1,4 +1,4 @@
-"""Canonical form of calls, models and own prices: what every backend is given and gives back."""
+"""Canonical form of calls, models and own prices: the form in which every backend gets and returns them."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def convert(fields: Mapping[str, Any]) -> dict[str, Any]:
     try:
         record = CallRecord.model_validate(fields)
     except ValidationError as error:
-        raise RecordRejectedError(f"this call cannot be recorded: {_what_is_wrong(error)}") from None
+        raise RecordRejectedError(f"this call cannot be recorded: {_describe(error)}") from None
     return {**vars(record), **_changes(record)}
 
 
 def canonical_model(model: LLMModel, *, id: int, now: datetime) -> LLMModel:  # noqa: A002
-    """Return `model` as every backend will give it back, with its id and times.
+    """Return `model` in canonical form, with its id and times.
 
-    :raises RecordRejectedError: a name, rate, size or time that can never be stored
+    :raises RecordRejectedError: a name, rate, size or time can never be stored
     """
     changes: dict[str, Any] = {"id": id, "created_at": now, "updated_at": now}
     for name in ("provider", "model_name"):
@@ -67,9 +67,9 @@ def canonical_model(model: LLMModel, *, id: int, now: datetime) -> LLMModel:  # 
 
 
 def canonical_price(price: ModelPrice) -> ModelPrice:
-    """Return `price` as every backend will give it back.
+    """Return `price` in canonical form.
 
-    :raises RecordRejectedError: a name, time or rate that can never be stored
+    :raises RecordRejectedError: a name, time or rate can never be stored
     """
     return ModelPrice(
         check_name("provider", price.provider),
@@ -115,7 +115,7 @@ def _clean_message(_: str, message: str) -> str | None:
     return cut_text(redact(message), MAX_ERROR_MESSAGE)
 
 
-#: How a value is checked, by kind; the kinds that are not here are checked all at once, or by CallRecord itself.
+#: The check of a value, by kind. Values of other kinds are checked all at once, or by CallRecord itself.
 _BY_KIND: Mapping[Kind, Callable[[str, Any], Any]] = {
     "ordinal": lambda name, number: check_range(name, number, least=1),
     "integer": lambda name, number: check_range(name, number, least=-INT64),
@@ -128,5 +128,5 @@ _BY_KIND: Mapping[Kind, Callable[[str, Any], Any]] = {
 _CHECKS = {name: _BY_KIND[field.kind] for name, field in FIELDS.items() if field.kind in _BY_KIND}
 
 
-def _what_is_wrong(error: ValidationError) -> str:
+def _describe(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))

@@ -1,8 +1,8 @@
 """Fast path: skip validation for fields that already are in canonical form.
 
-Fields that have exactly the types of CallRecord, and nothing in them that the canonical form would change, need neither
-validation nor conversion, which together take several times as long as everything else about a record. Anything unusual
-takes the slow path, `canonical.convert`, which gives the same record.
+Validation and conversion take several times as long as everything else about a record. They are skipped if every value
+has exactly the type of CallRecord and the canonical form would not change it. Otherwise the slow path,
+`canonical.convert`, makes the same record.
 """
 
 from __future__ import annotations
@@ -19,34 +19,36 @@ from ..schemas import CallRecord
 from ..storage.types import LATEST
 from .fields import COUNTS, FIELDS, INT64, MAX_METADATA_BYTES, MAX_NAME, SHORT_TEXTS, Kind, choices, of_kind
 
-#: Most bytes of JSON that an ASCII character takes, as one that is escaped by its number, and an entry of a mapping
-#: besides its texts: a number of 20 digits, four quotes, colon and comma.
+#: Most bytes of JSON of an ASCII character (`\u001f`), and of an entry of a mapping besides its texts: a number of 20
+#: digits, four quotes, colon and comma.
 _LONGEST_ESCAPE = 6
 _LONGEST_FRAME = 26
 
 
 def in_full(fields: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A value for every field of CallRecord, in canonical form, the defaults of those that are not given included; None
-    where that takes a closer look. A missing id or time is left to be filled in, as None."""
+    """Return a value for every field of CallRecord, in canonical form; None if the slow path is needed.
+
+    Fields that are not given get their defaults. A missing id or time is None.
+    """
     shape = _shape(tuple(fields), tuple(map(type, fields.values())))
     if shape is None:
         return None
     for name in shape.counts:
         if not 0 <= fields[name] < INT64:
             return None
-    for name, is_fine in shape.checks:
-        if not is_fine(fields[name]):
+    for name, is_canonical in shape.checks:
+        if not is_canonical(fields[name]):
             return None
     if not _are_plain(shape.texts(fields)):
         return None
     values = {**_BLANK, **fields}
-    for name in shape.copied:  # the caller's, who may change them later
+    for name in shape.copied:  # the caller may change these objects later
         values[name] = values[name].copy()
     return values
 
 
 class _Shape(NamedTuple):
-    """What is left to look at in fields of the same names and types."""
+    """Checks that remain for fields of the same names and types."""
 
     texts: Callable[[Mapping[str, Any]], tuple[str, ...]]
     counts: tuple[str, ...]
@@ -56,7 +58,10 @@ class _Shape(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _shape(names: tuple[str, ...], kinds: tuple[type, ...]) -> _Shape | None:
-    """None where these are not the names and types of a CallRecord. Applications make calls of few shapes."""
+    """Return the checks for fields of these names and types; None if they are not those of a CallRecord.
+
+    The result is cached: an application makes calls of few shapes.
+    """
     kind_of = dict(zip(names, kinds, strict=True))
     if not kind_of.keys() >= _REQUIRED:
         return None
@@ -112,7 +117,7 @@ def _is_short_and_flat(metadata: dict[Any, Any]) -> bool:
     return size < MAX_METADATA_BYTES and text.isascii() and "\0" not in text
 
 
-#: The one type that a value has on the fast path, by kind. Messages and money are always canonicalized.
+#: The type of a value on the fast path, by kind. Messages and money always take the slow path.
 _TYPES: Mapping[Kind, type] = {
     "uuid": UUID,
     "name": str,

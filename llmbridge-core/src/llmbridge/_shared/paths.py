@@ -1,4 +1,4 @@
-"""The state directory of the user: the place for what llmbridge keeps on a machine besides the databases."""
+"""User's state directory: where llmbridge keeps files on this machine besides the user's databases."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ def state_directory() -> Path:
     """Return the state directory, which need not exist: `llmbridge` in `$XDG_STATE_HOME` or `~/.local/state` on Linux,
     in `~/Library/Application Support` on macOS, in `%LOCALAPPDATA%` on Windows.
 
-    A relative XDG_STATE_HOME is ignored, as the XDG Base Directory Specification asks.
+    A relative XDG_STATE_HOME is ignored, as the XDG Base Directory Specification requires.
 
-    :raises RuntimeError: the user has no home directory
+    :raises RuntimeError: the user's home directory cannot be determined
     """
     import platformdirs
 
