@@ -171,7 +171,7 @@ class LLMDatabase:
         """Stop accepting calls, write the pending ones for up to `timeout` seconds (None: `record_timeout`), spool the
         rest, and disconnect, for which the backend gets a second more.
 
-        Concurrent callers share one closing, which a cancelled caller does not end. What comes afterwards raises
+        Concurrent callers share one closing, which a cancelled caller does not end. A later call raises
         StorageClosedError until `initialize()`.
 
         :raises WrongLoopError: another event loop or process opened the database

@@ -11,14 +11,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import date, datetime
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ._calls import attempt, stream, structured_output
 from ._calls.call import Call, Recorded, system_prompt_hash, tool_names
 from ._calls.in_flight import InFlight
 from ._calls.provider_registry import ProviderRegistry
 from ._calls.retry import RetryPolicy
-from ._models.queries import Models
 from ._recording.metrics import CloseReport
 from ._records.validation import check_finite, check_integer, check_metadata, check_name, check_user
 from ._shared.single_flight import SingleFlight
@@ -30,6 +29,9 @@ from .plugins import foreign_distribution_warning
 from .providers.base import BaseLLMProvider
 from .schemas import CallRecord, DailyAnalytics, LLMChunk, LLMModel, LLMRequest, LLMResponse, UsageStats
 from .storage.types import UsageRow
+
+if TYPE_CHECKING:
+    from ._models.queries import Models
 
 logger = logging.getLogger("llmbridge.calls")
 
@@ -110,6 +112,8 @@ class LLMBridge:
     @property
     def models(self) -> Models:
         """Queries over the known models: find, compare costs, estimate."""
+        from ._models.queries import Models
+
         database, providers = self._database, self._providers
         return Models(
             database.known_models,

@@ -181,7 +181,7 @@ class CallWriter:
             await asyncio.wait([checking], timeout=self._timeout)
 
     def begin_replay(self) -> None:
-        """Move what waits in the spool to the database, which has just been opened."""
+        """Move the spooled calls to the database, which has just been opened."""
         if self._replay is not None:
             self._replay.begin()
 
