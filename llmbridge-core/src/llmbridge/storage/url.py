@@ -114,7 +114,7 @@ def _parse_url(text: str) -> tuple[StorageURL, dict[str, str]]:
     scheme = scheme.lower()
     if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", rest):
         raise InvalidStorageURLError(
-            f"the {scheme} URL contains a control character or a lone surrogate: percent-encode it"
+            f"the {scheme} URL contains a control character or a lone surrogate: percent-encode control characters"
         )
 
     rest, _, query = rest.partition("?")
