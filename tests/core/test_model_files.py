@@ -108,7 +108,7 @@ async def test_a_rate_of_zero_is_a_price_and_a_size_of_zero_is_not_known(db: LLM
             {**ENTRY, "model_id": "m", "dollars_per_million_tokens_input": -1},
             "dollars_per_million_tokens_input is negative",
         ),
-        (ENTRY, "models[1] (large-1) is there twice"),
+        (ENTRY, "models[1] (large-1) appears twice"),
     ],
 )
 async def test_an_entry_that_does_not_parse_stops_the_load_with_nothing_changed(

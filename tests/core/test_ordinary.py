@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from llmbridge._pricing.price_book import PriceBook
 from llmbridge._recording.record_builder import complete
 from llmbridge._records import canonical
-from llmbridge._records.fast_path import in_full
+from llmbridge._records.fast_path import try_convert
 from llmbridge.errors import RecordRejectedError
 from llmbridge.schemas import CallRecord
 
@@ -146,12 +146,12 @@ def exactly(value: Any) -> Any:
 @settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
 @given(given_fields())
 def test_what_is_taken_as_it_stands_is_what_conversion_gives(fields: dict[str, Any]) -> None:
-    short = in_full(fields)
+    short = try_convert(fields)
     if short is None:
         return
     fields = {"id": UUID(int=7), "called_at": NOON, **fields}
     long = CallRecord.from_values(canonical.convert(fields))
-    whole = in_full(fields)
+    whole = try_convert(fields)
     assert whole is not None
     record = CallRecord.from_values(whole)
     assert record == long
@@ -165,15 +165,15 @@ def test_what_is_taken_as_it_stands_is_what_conversion_gives(fields: dict[str, A
 @given(st.dictionaries(names, values, max_size=3))
 def test_nothing_odd_is_ordinary(changes: dict[str, Any]) -> None:
     fields = FIELDS | changes
-    short = in_full(fields)
+    short = try_convert(fields)
     if short is not None:
         assert exactly(short) == exactly(canonical.convert(fields))
 
 
 def test_most_calls_are_ordinary() -> None:
-    assert in_full(FIELDS) is not None
+    assert try_convert(FIELDS) is not None
     assert (
-        in_full(FIELDS | {"id_at_origin": None, "metadata": None, "status": "error", "error_type": "Timeout"})
+        try_convert(FIELDS | {"id_at_origin": None, "metadata": None, "status": "error", "error_type": "Timeout"})
         is not None
     )
 
@@ -205,23 +205,23 @@ def test_most_calls_are_ordinary() -> None:
     ids=repr,
 )
 def test_what_is_only_a_little_unusual_is_not(odd: dict[str, Any]) -> None:
-    assert in_full(FIELDS | odd) is None
+    assert try_convert(FIELDS | odd) is None
 
 
 @pytest.mark.parametrize("name", ["origin", "provider", "model_name"])
 def test_what_lacks_a_field_is_not(name: str) -> None:
-    assert in_full({key: value for key, value in FIELDS.items() if key != name}) is None
+    assert try_convert({key: value for key, value in FIELDS.items() if key != name}) is None
 
 
 @pytest.mark.parametrize("name", ["id", "called_at"])
 def test_an_id_and_a_time_may_be_filled_in_but_not_left_out(name: str) -> None:
     fields = {key: value for key, value in FIELDS.items() if key != name}
-    filled = in_full(fields)
+    filled = try_convert(fields)
     assert filled is not None
     assert filled[name] is None
     with pytest.raises(RecordRejectedError, match=name):
         canonical.convert(fields)
-    assert in_full(FIELDS | {name: None}) is None
+    assert try_convert(FIELDS | {name: None}) is None
 
 
 def test_what_the_caller_changes_later_does_not_change_the_record() -> None:
@@ -234,9 +234,9 @@ def test_what_the_caller_changes_later_does_not_change_the_record() -> None:
 
 def test_metadata_that_could_be_too_long_as_json_takes_the_long_way() -> None:
     most = {"k": "\x01" * 1357}
-    assert in_full(FIELDS | {"metadata": most}) is not None
+    assert try_convert(FIELDS | {"metadata": most}) is not None
     assert canonical.convert(FIELDS | {"metadata": most})["metadata"] == most
-    assert in_full(FIELDS | {"metadata": {"k": "x" * 1361}}) is None
+    assert try_convert(FIELDS | {"metadata": {"k": "x" * 1361}}) is None
 
 
 def test_an_unsafe_uuid_is_as_good_as_any() -> None:

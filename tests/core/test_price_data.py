@@ -320,7 +320,7 @@ def test_what_others_ask_meanwhile_is_logged_as_ever(publisher: Publisher, caplo
     def ask_too() -> None:
         logging.getLogger("httpx2").info("another request")
 
-    with editions._unlogged():
+    with editions._without_httpx2_logs():
         other = threading.Thread(target=ask_too)
         other.start()
         other.join()

@@ -685,7 +685,7 @@ async def test_a_model_string_leads_to_the_provider_that_was_registered_last(bri
 async def test_more_models_can_be_called_than_are_remembered(
     bridge: LLMBridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmbridge._calls.provider_registry._MOST_TARGETS", 2)
+    monkeypatch.setattr("llmbridge._calls.provider_registry._MAX_TARGETS", 2)
     vendor = serve(bridge, answer())
     for number in range(5):
         await bridge.chat(ask(model=f"acme:{number}"))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .service import LLMBridge as LLMBridge
     from .storage.types import ModelPrice as ModelPrice
 
-_HOMES = {
+_MODULES = {
     "BaseLLMProvider": "providers.base",
     "CallRecord": "schemas",
     "CloseReport": "_recording.metrics",
@@ -88,9 +88,9 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("llmbridge-core")
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'llmbridge' has no attribute {name!r}")
-    found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    found = getattr(import_module(f".{_MODULES[name]}", __name__), name)
     globals()[name] = found
     return found
 

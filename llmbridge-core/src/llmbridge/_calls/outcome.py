@@ -20,7 +20,7 @@ from ..schemas import CallRecord, LLMRequest, LLMResponse, RecordStatus, TokenUs
 from . import structured_output
 
 #: Most tokens of a count, so that input and output together still fit 64 bits.
-_MOST_TOKENS = 2**62 - 1
+_MAX_TOKENS = 2**62 - 1
 #: The counts that a provider may report; the total is computed.
 _COUNTS = tuple(name for name in of_kind("tokens") if name in TokenUsage.model_fields)
 
@@ -109,7 +109,7 @@ def _usage_fields(usage: TokenUsage) -> dict[str, Any]:
 
 
 def _count(tokens: Any) -> int | None:
-    return tokens if type(tokens) is int and 0 <= tokens <= _MOST_TOKENS else None
+    return tokens if type(tokens) is int and 0 <= tokens <= _MAX_TOKENS else None
 
 
 def _cost(reported: Any) -> Any:

@@ -15,7 +15,7 @@ from ..providers.routing import resolve
 from .call import Target
 
 #: Most model strings in the cache of targets; resolving one takes as long as a good part of a call.
-_MOST_TARGETS = 1_000
+_MAX_TARGETS = 1_000
 
 logger = logging.getLogger("llmbridge.calls")
 
@@ -72,7 +72,7 @@ class ProviderRegistry:
         name, model = self.resolve(requested)
         provider = self.provider(name)
         target = Target(check_name("provider", name), provider, check_name("model", model), requested or "")
-        if len(self._targets) >= _MOST_TARGETS:
+        if len(self._targets) >= _MAX_TARGETS:
             self._targets.clear()
         self._targets[target.requested] = target
         return target

@@ -19,7 +19,7 @@ from ..storage.reference import NEVER_PRICED
 from ..storage.types import MAX_PAGE, CallPage, CallQuery, CostChange, Filters
 
 #: Sources of a cost that no price list determines.
-_GIVEN = ("caller", "provider")
+_FIXED_SOURCES = ("caller", "provider")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class Repricing:
 
     def _decide(self, call: CallRecord) -> CostChange | None:
         """Return the call's new cost; None if it stays the same."""
-        if call.cost_source in _GIVEN:
+        if call.cost_source in _FIXED_SOURCES:
             self._given += 1
             return None
         if call.cost_reason in NEVER_PRICED:

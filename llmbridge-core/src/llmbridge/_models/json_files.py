@@ -83,7 +83,7 @@ def _read_file(path: Path) -> list[LLMModel]:
             which = f"models[{number}]{f' ({named})' if named else ''}"
             raise ValueError(f"{path}: {which}: {_describe(error)}") from error
         if model.model_name in models:
-            raise ValueError(f"{path}: models[{number}] ({model.model_name}) is there twice")
+            raise ValueError(f"{path}: models[{number}] ({model.model_name}) appears twice")
         models[model.model_name] = model
     return list(models.values())
 

@@ -19,7 +19,7 @@ from .catalog import Origin
 CHARACTERS_PER_TOKEN = 4
 
 #: Most tokens of an estimated answer.
-MOST_ESTIMATED = 1000
+MAX_ESTIMATED_TOKENS = 1000
 
 _FEATURES = ("vision", "function_calling", "json_mode", "parallel_tool_calls")
 
@@ -233,7 +233,7 @@ class Models:
         :raises ModelNotFoundError, ProviderNotFoundError: the model is unknown, and so is its provider
         """
         prompt = -(-sum(map(_characters, messages)) // CHARACTERS_PER_TOKEN)
-        completion = min(prompt // 2, MOST_ESTIMATED) if completion_tokens is None else completion_tokens
+        completion = min(prompt // 2, MAX_ESTIMATED_TOKENS) if completion_tokens is None else completion_tokens
         price = await self.cost(model, prompt, completion)
         return CostEstimate(prompt, completion, price.cost, price.reason)
 

@@ -74,7 +74,7 @@ class PriceBook:
         by_model: dict[tuple[str, str], dict[datetime, RateCard | None]] = {}
         for price in prices:
             by_model.setdefault((price.provider, price.model_name), {})[price.effective_from] = _own_card(price)
-        self._own = {model: _Dated(cards) for model, cards in by_model.items()}
+        self._own = {model: _PriceHistory(cards) for model, cards in by_model.items()}
 
     def price(
         self,
@@ -144,7 +144,7 @@ def list_used(price_version: str | None) -> str | None:
     return (price_version or "").partition(_LIST_OF)[2] or None
 
 
-class _Dated:
+class _PriceHistory:
     """Own prices of one model by start time. A card of None means that genai-prices applies from then on."""
 
     def __init__(self, cards: dict[datetime, RateCard | None]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .._pricing.price_book import PriceBook
 from .._records.canonical import convert
-from .._records.fast_path import in_full
+from .._records.fast_path import try_convert
 from .._records.fields import INT64
 from .._records.validation import check_amount, check_count
 from .._shared.ids import new_id
@@ -39,24 +39,24 @@ def complete(given: Mapping[str, Any], prices: PriceBook, priced_as: str | None 
     :raises TypeError: neither CallRecord nor llmbridge-py's `record_api_call` has a field of that name
     :raises RecordRejectedError: the record can never be stored
     """
-    values = in_full(given)
+    values = try_convert(given)
     if values is None:
-        given = _own_fields(dict(given))
-        values = in_full(given) or convert({"id": new_id(), "called_at": datetime.now(UTC), **given})
+        given = _convert_fields(dict(given))
+        values = try_convert(given) or convert({"id": new_id(), "called_at": datetime.now(UTC), **given})
     if values["id"] is None:
         values["id"] = new_id()
     if values["called_at"] is None:
         values["called_at"] = datetime.now(UTC)
-    _count(values, given)
+    _fill_usage(values, given)
     record = CallRecord.from_values(values)
     if values["estimated_cost"] is not None:
         values["cost_source"], values["cost_reason"] = values["cost_source"] or "caller", None
     elif values["cost_reason"] is None:
-        _charge(values, record, prices, priced_as)
+        _fill_cost(values, record, prices, priced_as)
     return record
 
 
-def _own_fields(fields: dict[str, Any]) -> dict[str, Any]:
+def _convert_fields(fields: dict[str, Any]) -> dict[str, Any]:
     """Return fields with those of llmbridge-py converted to fields of CallRecord."""
     prompt = fields.pop("system_prompt", None)
     if prompt is not None:
@@ -74,7 +74,7 @@ def _is_unset(value: Any) -> bool:
     return value is None or value is False
 
 
-def _count(values: dict[str, Any], given: Mapping[str, Any]) -> None:
+def _fill_usage(values: dict[str, Any], given: Mapping[str, Any]) -> None:
     """Fill in the usage source and the total, if the caller did not give them."""
     prompt, completion = values["prompt_tokens"], values["completion_tokens"]
     if "usage_source" not in given:
@@ -84,7 +84,7 @@ def _count(values: dict[str, Any], given: Mapping[str, Any]) -> None:
         values["total_tokens"] = total if total < INT64 else check_count("total_tokens", total)
 
 
-def _charge(values: dict[str, Any], call: CallRecord, prices: PriceBook, priced_as: str | None) -> None:
+def _fill_cost(values: dict[str, Any], call: CallRecord, prices: PriceBook, priced_as: str | None) -> None:
     """Fill in the cost, its source or reason, the rates and the price version of a call."""
     if values["usage_source"] == "synthetic":
         values["cost_reason"] = "synthetic"

@@ -173,7 +173,7 @@ class Spool:
                 file.execute("BEGIN IMMEDIATE")
                 file.execute("ROLLBACK")
             return
-        with self._explained():
+        with self._translated():
             nearest = next((folder for folder in self.path.parents if exists(folder)), self.path.parent)
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             raise StorageUnavailableError(
@@ -254,7 +254,7 @@ class Spool:
         """Yield whether this caller may replay calls. If so, nobody else may until the context or the process ends."""
         lock = None
         try:
-            with _one_at_a_time, self._explained(_TURN):
+            with _one_at_a_time, self._translated(_TURN):
                 _close_inherited_turns()
                 path = self.path.with_suffix(_TURN)
                 make_private_file(path)
@@ -285,7 +285,7 @@ class Spool:
 
     @contextmanager
     def _opened(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
-        with _one_at_a_time, self._explained():
+        with _one_at_a_time, self._translated():
             if create:
                 make_private_file(self.path)
             uri = f"{self.path.as_uri()}?mode=rw"
@@ -294,7 +294,7 @@ class Spool:
                 yield file
 
     @contextmanager
-    def _explained(self, suffix: str = _CALLS) -> Iterator[None]:
+    def _translated(self, suffix: str = _CALLS) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: not a possible name of a file

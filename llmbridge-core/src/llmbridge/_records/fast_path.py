@@ -25,7 +25,7 @@ _LONGEST_ESCAPE = 6
 _LONGEST_FRAME = 26
 
 
-def in_full(fields: Mapping[str, Any]) -> dict[str, Any] | None:
+def try_convert(fields: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return a value for every field of CallRecord, in canonical form; None if the slow path is needed.
 
     Fields that are not given get their defaults. A missing id or time is None.

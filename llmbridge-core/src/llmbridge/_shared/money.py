@@ -17,7 +17,7 @@ CONTEXT = Context(prec=60, rounding=ROUND_HALF_EVEN)
 
 #: Most digits before or after the point of a number in a file: more than any valid amount has, and few enough to
 #: convert quickly.
-_MOST_DIGITS = 100
+_MAX_DIGITS = 100
 
 _scaled = CONTEXT.scaleb
 
@@ -51,7 +51,7 @@ def exact(number: str) -> Decimal:
     """
     with contextlib.suppress(InvalidOperation):
         value = Decimal(number)
-        if max(abs(value.adjusted()), -int(value.as_tuple().exponent)) <= _MOST_DIGITS:
+        if max(abs(value.adjusted()), -int(value.as_tuple().exponent)) <= _MAX_DIGITS:
             return value
     raise OverflowError(f"the number {number[:30]}{'…' if len(number) > 30 else ''} is out of range")
 

@@ -132,19 +132,19 @@ def filters(fields: Mapping[str, Accepted], tags: Mapping[str, Accepted] | None 
     :raises ValueError: a value is neither text nor None, or not a valid status
     """
     named = {**fields, **{TAG_PREFIX + storable(name): accepted for name, accepted in (tags or {}).items()}}
-    return {name: _accepted(name, values) for name, values in named.items() if values is not None}
+    return {name: _filter_values(name, values) for name, values in named.items() if values is not None}
 
 
-def _accepted(name: str, values: Accepted) -> tuple[str | None, ...]:
+def _filter_values(name: str, values: Accepted) -> tuple[str | None, ...]:
     accepted = (values,) if isinstance(values, str) or not isinstance(values, Iterable) else tuple(values)
     for value in accepted:
         if value is not None and not isinstance(value, str):
             raise ValueError(f"the filter {name} takes text or None, not {type(value).__name__}")
         if name == "status" and value not in (known := get_args(CallStatus)):
             raise ValueError(f"{value!r} is not a valid status; known: {', '.join(known)}")
-    return tuple(_stored(name, value) for value in accepted)
+    return tuple(_canonical_value(name, value) for value in accepted)
 
 
-def _stored(name: str, value: str | None) -> str | None:
+def _canonical_value(name: str, value: str | None) -> str | None:
     """Return a filter's value in canonical form; an empty id_at_origin becomes None."""
     return None if value is None or (name == "id_at_origin" and not value) else storable(value)

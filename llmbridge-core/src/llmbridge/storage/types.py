@@ -227,7 +227,7 @@ class UsageRow:
 
 #: UsageRow without `frozen`. A frozen dataclass sets each field by a function call, which takes several times as long.
 _Unfrozen: Any = make_dataclass("_Unfrozen", [f.name for f in fields(UsageRow)], slots=True)
-_BEHIND_KEY = attrgetter(*[f.name for f in fields(UsageRow)][1:])
+_get_all_but_key = attrgetter(*[f.name for f in fields(UsageRow)][1:])
 
 
 def usage_row(*values: Any) -> UsageRow:
@@ -240,7 +240,7 @@ def usage_row(*values: Any) -> UsageRow:
 
 def with_key(row: UsageRow, key: dict[str, Any]) -> UsageRow:
     """Return the same sums with another key."""
-    return usage_row(key, *_BEHIND_KEY(row))
+    return usage_row(key, *_get_all_but_key(row))
 
 
 @dataclass(frozen=True, slots=True)

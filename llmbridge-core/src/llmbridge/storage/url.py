@@ -13,7 +13,7 @@ MEMORY = ":memory:"
 
 _SCHEME = re.compile(r"[a-z][a-z0-9.-]*(\+[a-z0-9.+-]*)?", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:[\\/]", re.IGNORECASE)
-_FORGOTTEN_SLASHES = re.compile(r"[a-z][a-z0-9+.-]+:/|(?:memory|postgres|postgresql|sqlite):", re.IGNORECASE)
+_MISSING_SLASHES = re.compile(r"[a-z][a-z0-9+.-]+:/|(?:memory|postgres|postgresql|sqlite):", re.IGNORECASE)
 _FILE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 _SERVERS = frozenset({"postgres", "postgresql"})
 
@@ -70,7 +70,7 @@ def parse(address: str | os.PathLike[str]) -> tuple[StorageURL, dict[str, str]]:
         raise InvalidStorageURLError(f"a storage URL must be a text or a path, not {type(address).__name__}")
     if not _DRIVE.match(address) and "://" in address:
         return _parse_url(address)
-    if _FORGOTTEN_SLASHES.match(address):
+    if _MISSING_SLASHES.match(address):
         scheme = address.partition(":")[0]
         raise InvalidStorageURLError(f"{scheme}: needs two slashes: write {scheme}://…, or ./{scheme}:… for a file")
     if address == MEMORY or address.startswith("~") or re.search(r"[\\/]", address):
@@ -114,7 +114,7 @@ def _parse_url(text: str) -> tuple[StorageURL, dict[str, str]]:
     scheme = scheme.lower()
     if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", rest):
         raise InvalidStorageURLError(
-            f"the {scheme} URL contains a control character or a lone surrogate: percent-encode it"
+            f"the {scheme} URL contains a control character or a lone surrogate: percent-encode control characters"
         )
 
     rest, _, query = rest.partition("?")

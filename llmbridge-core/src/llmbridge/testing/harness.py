@@ -30,7 +30,7 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "erase_user": ("kit", "user-1"),
 }
 
-_PROMISED = frozenset(
+_CONTRACT_METHODS = frozenset(
     name
     for contract in (StorageBackend, SQLAccess)
     for name, member in vars(contract).items()
@@ -50,7 +50,7 @@ class Watch:
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self.watched, name)
-        return self._watching(attribute, name) if name in _PROMISED else attribute
+        return self._watching(attribute, name) if name in _CONTRACT_METHODS else attribute
 
     async def __aenter__(self) -> Watch:
         await self._watching(self.watched.__aenter__, "__aenter__")()

@@ -42,10 +42,10 @@ PROVIDER_IDS = {
 }
 
 #: Most models in the cache; names come from callers, so there may be any number of them.
-_MOST_MODELS = 4096
+_MAX_MODELS = 4096
 
 #: Most decimal places of a rate; published rates have at most those of a float.
-_MOST_DECIMALS = 30
+_MAX_DECIMALS = 30
 
 _FREE = Decimal(0)
 _ALWAYS = (0, 0)
@@ -73,7 +73,7 @@ class RateCards:
             model = self._models[key]
         except KeyError:
             model = self._find(provider, model_name)
-            if len(self._models) >= _MOST_MODELS:
+            if len(self._models) >= _MAX_MODELS:
                 self._models.clear()
             self._models[key] = model
         return None if model is None else model.card(at)
@@ -186,8 +186,8 @@ def _check_rate(name: str, rate: Decimal) -> None:
         raise ValueError(f"{name}: {error}") from error
     if amount < 0:
         raise ValueError(f"{name} is negative")
-    if decimal_places(rate) > _MOST_DECIMALS:
-        raise ValueError(f"{name} has more than {_MOST_DECIMALS} decimal places")
+    if decimal_places(rate) > _MAX_DECIMALS:
+        raise ValueError(f"{name} has more than {_MAX_DECIMALS} decimal places")
 
 
 def _amounts(rate: Decimal | TieredPrices | None) -> list[Decimal]:

@@ -206,7 +206,7 @@ def _fetch(url: str, timeout: float) -> bytes:
     shown = _without_secrets(url)
     content = bytearray()
     try:
-        with _unlogged(), httpx2.stream("GET", url, timeout=timeout, follow_redirects=True) as answer:
+        with _without_httpx2_logs(), httpx2.stream("GET", url, timeout=timeout, follow_redirects=True) as answer:
             answer.raise_for_status()
             for part in answer.iter_bytes():
                 content += part
@@ -222,7 +222,7 @@ def _fetch(url: str, timeout: float) -> bytes:
 
 
 @contextmanager
-def _unlogged() -> Iterator[None]:
+def _without_httpx2_logs() -> Iterator[None]:
     """Suppress httpx2's log records of this thread, because they contain whole URLs."""
     thread, log = threading.get_ident(), logging.getLogger("httpx2")
 
