@@ -22,6 +22,8 @@ nox.options.sessions = ["lint", "types", "versions", "docs", "tests", "core", "i
 ROOT = Path(__file__).parent
 DISTRIBUTIONS = ("llmbridge-core", "llmbridge-postgres", "llmbridge-sqlite")
 SOURCES = ("./llmbridge-core[all]", *(f"./{name}" for name in DISTRIBUTIONS[1:]))
+#: The tests whose outcome depends on which distributions and packages are installed.
+CORE_ALONE = ("tests/alone", "tests/core/test_imports.py", "tests/core/test_plugins.py", "tests/storage", "-n", "2")
 #: Where Debian puts the programs of its packages.
 POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
 PGBOUNCER = Path("/usr/sbin/pgbouncer")
@@ -96,9 +98,10 @@ def tests_on_313(session: nox.Session) -> None:
 
 @nox.session
 def core(session: nox.Session) -> None:
-    """The tests of llmbridge-core, with no other distribution of ours and no vendor's package installed."""
+    """What differs where llmbridge-core is installed without another distribution of ours and without a provider's
+    package. `-- tests/alone tests/core tests/storage -n 2` runs all tests of llmbridge-core there."""
     session.install("./llmbridge-core", *tools("test"))
-    session.run("pytest", *(session.posargs or ["tests/alone", "tests/core", "tests/storage", "-n", "2"]))
+    session.run("pytest", *(session.posargs or CORE_ALONE))
 
 
 @nox.session(name="postgres-15")
@@ -154,9 +157,25 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def durability(session: nox.Session) -> None:
+    """Every fault as often as each change must withstand it: killed processes, full disks, servers that go away. The
+    default tests inject each of them once."""
+    session.install(*SOURCES, *tools("test"))
+    session.run("pytest", *(session.posargs or ["tests/faults", "-n", "2"]), env={"LLMBRIDGE_TEST_DURABILITY": "1"})
+
+
+@nox.session
 def parity(session: nox.Session) -> None:
-    """10,000 random sequences of operations on calls, and 5,000 each on what becomes of them, on models and on the
-    books, the same on every backend: fifty times what the tests play, and others every time."""
+    """200 sequences of operations on calls, and 100 each on maintenance, on models and on the database, compared
+    between all backends. They are the same ones every time; the default tests play fewer."""
+    session.install(*SOURCES, *tools("test"))
+    contest = {"LLMBRIDGE_TEST_PARITY_ROUNDS": "2"}
+    session.run("pytest", *(session.posargs or ["tests/parity/test_parity.py", "-n", "2"]), env=contest)
+
+
+@nox.session(name="parity-long")
+def parity_long(session: nox.Session) -> None:
+    """Fifty times the sequences of `parity`, and other ones every time: it takes an hour."""
     session.install(*SOURCES, *tools("test"))
     seed = str(random.randrange(10**9))
     session.log(f"LLMBRIDGE_TEST_PARITY_SEED={seed} plays the same sequences again")
@@ -166,8 +185,8 @@ def parity(session: nox.Session) -> None:
 
 @nox.session
 def chaos(session: nox.Session) -> None:
-    """Thousands of faults where the tests inject tens, other ones every time: it takes hours. The share of them that is
-    played is LLMBRIDGE_TEST_CHAOS (1: all)."""
+    """Thousands of faults where `durability` injects tens, other ones every time: it takes hours. The share of them
+    that is injected is LLMBRIDGE_TEST_CHAOS (1: all)."""
     session.install(*SOURCES, *tools("test"))
     seed = os.environ.get("LLMBRIDGE_TEST_FAULTS_SEED") or str(random.randrange(10**9))
     session.log(f"LLMBRIDGE_TEST_FAULTS_SEED={seed} injects the same faults again")
