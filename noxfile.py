@@ -23,7 +23,14 @@ ROOT = Path(__file__).parent
 DISTRIBUTIONS = ("llmbridge-core", "llmbridge-postgres", "llmbridge-sqlite")
 SOURCES = ("./llmbridge-core[all]", *(f"./{name}" for name in DISTRIBUTIONS[1:]))
 #: The tests whose outcome depends on which distributions and packages are installed.
-CORE_ALONE = ("tests/alone", "tests/core/test_imports.py", "tests/core/test_plugins.py", "tests/storage", "-n", "2")
+CORE_ALONE = (
+    "tests/alone",
+    "tests/core/test_imports.py",
+    "tests/core/test_plugins.py",
+    "tests/storage/test_memory_contract.py",
+    "-n",
+    "2",
+)
 #: Where Debian puts the programs of its packages.
 POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
 PGBOUNCER = Path("/usr/sbin/pgbouncer")
