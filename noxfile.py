@@ -22,6 +22,15 @@ nox.options.sessions = ["lint", "types", "versions", "docs", "tests", "core", "i
 ROOT = Path(__file__).parent
 DISTRIBUTIONS = ("llmbridge-core", "llmbridge-postgres", "llmbridge-sqlite")
 SOURCES = ("./llmbridge-core[all]", *(f"./{name}" for name in DISTRIBUTIONS[1:]))
+#: The tests whose outcome depends on which distributions and packages are installed.
+CORE_ALONE = (
+    "tests/alone",
+    "tests/core/test_imports.py",
+    "tests/core/test_plugins.py",
+    "tests/storage/test_memory_contract.py",
+    "-n",
+    "2",
+)
 #: Paths of the programs in Debian's packages.
 POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
 PGBOUNCER = Path("/usr/sbin/pgbouncer")
@@ -96,9 +105,10 @@ def tests_on_313(session: nox.Session) -> None:
 
 @nox.session
 def core(session: nox.Session) -> None:
-    """Run the tests of llmbridge-core, without the other distributions and without packages of providers."""
+    """Test what differs if llmbridge-core is installed without the other distributions and without packages of
+    providers. `-- tests/alone tests/core tests/storage -n 2` runs all tests of llmbridge-core there."""
     session.install("./llmbridge-core", *tools("test"))
-    session.run("pytest", *(session.posargs or ["tests/alone", "tests/core", "tests/storage", "-n", "2"]))
+    session.run("pytest", *(session.posargs or CORE_ALONE))
 
 
 @nox.session(name="postgres-15")
@@ -158,11 +168,25 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
-def parity(session: nox.Session) -> None:
-    """Compare all backends on random sequences of operations: fifty times as many as the tests run, new ones each time.
+def durability(session: nox.Session) -> None:
+    """Inject faults tens of times each: killed processes, full disks, servers that go away. The default tests inject
+    each of them once."""
+    session.install(*SOURCES, *tools("test"))
+    session.run("pytest", *(session.posargs or ["tests/faults", "-n", "2"]), env={"LLMBRIDGE_TEST_DURABILITY": "1"})
 
-    10,000 sequences on calls, 5,000 each on maintenance, on models and on whole databases.
-    """
+
+@nox.session
+def parity(session: nox.Session) -> None:
+    """Compare all backends on random sequences of operations: 200 on calls, 100 each on maintenance, on models and on
+    whole databases. They are the same ones each time; the default tests run fewer."""
+    session.install(*SOURCES, *tools("test"))
+    contest = {"LLMBRIDGE_TEST_PARITY_ROUNDS": "2"}
+    session.run("pytest", *(session.posargs or ["tests/parity/test_parity.py", "-n", "2"]), env=contest)
+
+
+@nox.session(name="parity-long")
+def parity_long(session: nox.Session) -> None:
+    """Compare all backends on fifty times the sequences of `parity`, new ones each time. Takes an hour."""
     session.install(*SOURCES, *tools("test"))
     seed = str(random.randrange(10**9))
     session.log(f"LLMBRIDGE_TEST_PARITY_SEED={seed} repeats the same sequences")
@@ -172,7 +196,7 @@ def parity(session: nox.Session) -> None:
 
 @nox.session
 def chaos(session: nox.Session) -> None:
-    """Inject thousands of faults where the tests inject tens, new ones each time. Takes hours.
+    """Inject thousands of faults where `durability` injects tens, new ones each time. Takes hours.
 
     LLMBRIDGE_TEST_CHAOS is the share of them that is injected (1: all).
     """

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import walk_packages
 
 import pytest
 
+import llmbridge
 from llmbridge import LLMBridge, LLMRequest, Message
 from llmbridge.errors import ProviderNotFoundError, UnknownStorageError
 from llmbridge.plugins import storage_plugins
@@ -20,6 +23,18 @@ def test_nothing_else_is_installed() -> None:
     assert ours == {"llmbridge-core"}
     others = ("aiosqlite", "asyncpg", "pgdbm", "openai", "anthropic", "pydantic_ai")
     assert [name for name in others if find_spec(name) is not None] == []
+
+
+def test_every_module_that_needs_no_provider_s_package_can_be_imported() -> None:
+    needs_sdk, failed = "llmbridge.providers.pydantic_ai.sdk", []
+    names = [found.name for found in walk_packages(llmbridge.__path__, "llmbridge.")]
+    for name in names:
+        try:
+            import_module(name)
+        except ImportError as error:
+            failed.append(f"{name}: {error}")
+    assert [told for told in failed if not told.startswith(needs_sdk)] == []
+    assert len(names) > 100
 
 
 async def test_echo_chats_without_books() -> None:

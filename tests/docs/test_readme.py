@@ -266,9 +266,13 @@ def test_every_command_is_told_of_and_no_other() -> None:
     assert told == set(get_command(app).commands)
 
 
-def test_the_command_of_the_tests_is_the_one_that_runs_on_every_change() -> None:
+def test_what_runs_on_every_change_is_the_command_of_the_tests_and_what_the_readme_adds() -> None:
     [command] = [text for text in SHELL if "nox" in text]
-    assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    run = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert command in run
+    added = re.findall(r"^.*nox.*$", run.replace(command, ""), re.MULTILINE)
+    assert added
+    assert [line for line in added if f"`{line}`" not in README.read_text(encoding="utf-8")] == []
 
 
 def test_the_commands_of_the_set_up_come_first() -> None:

@@ -24,7 +24,7 @@ from llmbridge.errors import (
 from llmbridge.providers import BaseLLMProvider, Delta
 from llmbridge.schemas import LLMRequest, Message
 
-from ..support.clock import pass_time
+from ..support.clock import pass_time_until_done
 from .conftest import OWN, PROVIDERS, Provider
 from .fake_provider import FakeProvider
 
@@ -50,7 +50,7 @@ REFUSALS: dict[str, tuple[type[LLMBridgeError], int | None]] = {
 NO_ANSWERS = ("malformed", "empty", "html200", "wrong_shape", "silent")
 
 
-#: Seconds in which anything happens that is to happen. What a test has to wait for it to be over, `pass_time` shortens.
+#: Seconds in which anything happens that is to happen. What a test has to wait for it to be over, the clock shortens.
 LONG = 60.0
 
 
@@ -137,9 +137,7 @@ async def test_a_stream_that_breaks_gives_what_came_and_then_raises(
     if fault == "stream_hang":
         while not text(came).startswith("echo:"):
             await asyncio.sleep(0.01)
-        while not draining.done():  # every part of the response that still comes has a timeout of its own
-            pass_time(LONG)
-            await asyncio.sleep(0.01)
+        await pass_time_until_done(draining, LONG)
     with pytest.raises(ProviderError) as caught:
         await draining
     assert text(came).startswith("echo:")
@@ -157,7 +155,7 @@ async def test_a_call_without_an_answer_ends_after_its_timeout(
     for call in (provider.complete(HI, hanging, timeout=LONG), _first(provider, hanging)):
         calling = asyncio.create_task(call)
         assert await asyncio.to_thread(server.arrived.wait, LONG)
-        pass_time(LONG)
+        await pass_time_until_done(calling, LONG)
         with pytest.raises(ProviderTimeoutError):
             await calling
         assert await asyncio.to_thread(server.abandoned.wait, LONG)

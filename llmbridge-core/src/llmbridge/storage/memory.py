@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -138,14 +139,16 @@ class MemoryBackend(StorageBackend):
             if store.watermark is not None and call.called_at < store.watermark:
                 expired.append(call.id)
             elif call.id not in store.calls:
-                store.calls[call.id] = call.model_copy(deep=True)
+                store.calls[call.id] = _copied(call)
                 inserted += 1
         return RecordResult(inserted, len(calls) - inserted - len(expired), tuple(expired))
 
     async def list_calls(self, query: CallQuery) -> CallPage:
+        ids = None if query.ids is None else frozenset(query.ids)
+
         def wanted(call: CallRecord) -> bool:
             return (
-                (query.ids is None or call.id in query.ids)
+                (ids is None or call.id in ids)
                 and (query.since is None or call.called_at >= query.since)
                 and (query.until is None or call.called_at < query.until)
                 and (query.after is None or (call.called_at, call.id) < query.after)
@@ -157,9 +160,7 @@ class MemoryBackend(StorageBackend):
         )
         page = found[: query.limit]
         more = len(found) > len(page)
-        return CallPage(
-            [call.model_copy(deep=True) for call in page], (page[-1].called_at, page[-1].id) if more else None
-        )
+        return CallPage(list(map(_copied, page)), (page[-1].called_at, page[-1].id) if more else None)
 
     async def summarize_usage(self, query: UsageQuery) -> list[UsageRow]:
         store = self._open
@@ -267,6 +268,12 @@ def _merge(
 
 def _create(url: StorageURL, options: Mapping[str, Any]) -> MemoryBackend:
     return MemoryBackend(url.path)
+
+
+def _copied(call: CallRecord) -> CallRecord:
+    """Return a record that shares nothing with `call` that could be changed."""
+    values = {"tools_used": call.tools_used, "metadata": call.metadata}
+    return call.model_copy(update={name: deepcopy(value) for name, value in values.items() if value is not None})
 
 
 @hookimpl
