@@ -28,7 +28,7 @@ from ..types import Grain, TotalsRow, UsageQuery, UsageRow, usage_row
 from .time_cells import EPOCH, GRAINS, SECOND, USER_GRAINS, Coverage, Part, cover, micros
 
 #: The keys of the two tables. `id_at_origin` is '' for calls without a user; `day` and `start` are seconds since 1970.
-USER_KEY = ("origin", "id_at_origin", "day", "provider", "model_name", "status")
+USER_KEY = ("day", "origin", "id_at_origin", "provider", "model_name", "status")
 TIME_KEY = ("grain", "start", "origin", "provider", "model_name", "status")
 
 #: The sums of a row, by the names of `UsageRow`; cost in units of 1e-12 dollar.
