@@ -177,7 +177,7 @@ def test_doctor_finds_nothing_wrong_with_books_that_are_well(cli: Command, store
     found = dict(line.split(":", 1) for line in result.out.splitlines())
     assert found["health"].strip() == "healthy"
     assert found["totals"].strip() == "0 checked, 0 wrong, 0 repaired"
-    assert found["schema"].strip() == "001_books of 001_books"
+    assert found["schema"].strip() == "001_baseline of 001_books"
     assert found["prices"].strip().startswith("genai-prices ")
     assert found["problems"].strip() == "none"
     document = cli("doctor", "--db", books, "--json").document

@@ -42,11 +42,12 @@ from llmbridge.storage.toolkit.shielded import Tasks
 
 from . import calls as call_rows
 from . import models as model_rows
-from . import purge, reprice, rollups, schema, sql_access, totals_check, usage
+from . import erase, purge, reprice, rollups, schema, sql_access, totals_check, totals_copy, usage
 from .codec import to_micros
 from .connection import Channel, Session, switch_to_wal
 from .path import Location
 from .preflight import inspect
+from .rollup_statements import DAY
 
 logger = logging.getLogger("llmbridge.sqlite")
 
@@ -116,7 +117,7 @@ class SQLiteBackend(StorageBackend, SQLAccess):
         try:
             opened.append(await Channel.open(self._location, "rw", self._prepare_writer))
             if self._location.path is not None:
-                opened.append(await Channel.open(self._location, "ro", lambda _: None))
+                opened.append(await Channel.open(self._location, "ro", rollups.prepare))
             await self._warn_of_upstream(opened[0])
         except BaseException:
             self._opening = self._home = None
@@ -146,6 +147,7 @@ class SQLiteBackend(StorageBackend, SQLAccess):
                     self._opening = self._closing = self._home = None
 
     def _prepare_writer(self, session: Session) -> None:
+        rollups.prepare(session)
         session.execute("PRAGMA foreign_keys = ON")
         session.execute(_SYNCHRONOUS[self._synchronous])
         if schema.status(session, schema.shipped(), self._where).writable and not switch_to_wal(session):
@@ -281,15 +283,15 @@ class SQLiteBackend(StorageBackend, SQLAccess):
         return await self._write(partial(reprice.reprice, changes=changes))
 
     async def read_totals(self, cursor: str | None = None) -> TotalsPage:
-        return await self._read(partial(purge.read_totals, cursor=cursor))
+        return await self._read(partial(totals_copy.read_totals, cursor=cursor))
 
     async def write_totals(self, rows: Sequence[TotalsRow], watermark: datetime | None) -> None:
         to = None if watermark is None else to_micros(watermark)
-        await self._write(partial(purge.write_totals, rows=rows, watermark=to))
+        await self._write(partial(totals_copy.write_totals, rows=rows, watermark=to))
 
     async def erase_user(self, origin: str, id_at_origin: str) -> int:
         return await self._errands.to_its_end(
-            self._write_in_slices(partial(reprice.erase, origin=origin, user=id_at_origin))
+            self._write_in_slices(partial(erase.erase, origin=origin, user=id_at_origin))
         )
 
     async def check_totals(self, repair: bool = False) -> TotalsReport:
@@ -301,7 +303,7 @@ class SQLiteBackend(StorageBackend, SQLAccess):
             report = TotalsReport(
                 report.checked + one.checked, report.wrong + one.wrong, report.repaired + one.repaired
             )
-            day = found + totals_check.DAY
+            day = found + DAY
         return report
 
     async def ping(self) -> None:

@@ -23,12 +23,13 @@ def expression(field: str, parameters: dict[str, Any], parameter: str) -> str:
     return f"llmbridge_tag(metadata, :{parameter})"
 
 
-def conditions(filters: Filters, parameters: dict[str, Any]) -> list[str]:
-    """One condition per filter; accepted values go into `parameters`, each filter's as one JSON array. One value alone
-    is compared with `=`, by which SQLite can follow the order of an index."""
+def conditions(filters: Filters, parameters: dict[str, Any], *, by_index: bool = True) -> list[str]:
+    """Return one condition per filter; accepted values go into `parameters`, each filter's as one JSON array. One value
+    alone is compared with `=`, by which SQLite can follow the order of an index. Without `by_index` no condition makes
+    SQLite choose an index."""
     made = []
     for number, (field, accepted) in enumerate(filters.items()):
-        column = expression(field, parameters, "filter_tag")
+        column = f"{'' if by_index else '+'}{expression(field, parameters, 'filter_tag')}"
         if len(accepted) == 1 and accepted[0] is not None:
             parameters[f"accepted_{number}"] = accepted[0]
             made.append(f"{column} = :accepted_{number}")

@@ -1,76 +1,202 @@
-"""Sums of usage, from the totals, and from the calls themselves where no total tells."""
+"""Sums of usage: from the rollups, and from the calls themselves where no cell serves and in the tail."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from llmbridge.storage import EARLIEST, UsageQuery, UsageRow
-from llmbridge.storage.answers import Plan
-from llmbridge.storage.toolkit.time_cells import Uses
+from llmbridge.storage.toolkit.rollups import HISTOGRAMS, NUMBERS, RollupPlan, UsageRows
 
 from .codec import from_micros, to_micros
 from .filters import conditions, define_tag, expression
-from .rollups import state, sums
+from .rollup_statements import COUNTS, DOLLAR, LOW, OF_A_CALL, TIMES, USERS, WIDE
+from .rollups import state
 
-_USER_SHEETS = "SELECT origin, id_at_origin, start, sums, failures, histograms FROM llmbridge_user_totals"
-_TIME_SHEETS = "SELECT origin, '', start, sums, failures, histograms FROM llmbridge_totals"
+_MILLIONTH = 10**6
+_HALVED = NUMBERS[len(COUNTS) :]
+
+#: Sums of rows: in one piece with what is beyond 32 bits, and in parts that do not overflow.
+_SUMS_OF_ROWS = ", ".join(
+    (
+        *(f"SUM({name})" for name in (*COUNTS, "cost_dollars", "cost_rest", *WIDE)),
+        f"SUM({' + '.join(f'{name}_high' for name in WIDE)})",
+    )
+)
+_PARTS_OF_ROWS = ", ".join(
+    (
+        *(f"SUM({name})" for name in COUNTS),
+        "SUM(cost_dollars)",
+        f"SUM(cost_rest / {_MILLIONTH})",
+        f"SUM(cost_rest % {_MILLIONTH})",
+        *(f"SUM({name})" for name in WIDE),
+        *(f"SUM({name}_high)" for name in WIDE),
+    )
+)
+_TEXTS_OF_ROWS = ", ".join(("group_concat(status || ':' || calls)", *(f"group_concat({name})" for name in HISTOGRAMS)))
+
+#: Sums of calls: in one piece, and in halves.
+_SUMS_OF_CALLS = ", ".join("COUNT(*)" if name == "calls" else f"SUM({OF_A_CALL[name]})" for name in NUMBERS)
+_HALVES_OF_CALLS = ", ".join(
+    (
+        *("COUNT(*)" if name == "calls" else f"SUM({OF_A_CALL[name]})" for name in COUNTS),
+        *(f"SUM({OF_A_CALL[name]} & {LOW})" for name in _HALVED),
+        *(f"SUM({OF_A_CALL[name]} >> 32)" for name in _HALVED),
+    )
+)
+_TEXTS_OF_CALLS = "status || ':' || COUNT(*), group_concat(response_bucket), group_concat(first_token_bucket)"
+
+#: Ranges of cells. The second form finds each cell that exists, so that behind it origins and users are looked up, too.
+_PARTS = """
+parts (grain, first, last, period, sign) AS (
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+        json_extract(value, '$[3]'), json_extract(value, '$[4]')
+    FROM json_each(:parts)
+)
+"""
+_RANGES_OF_DAYS = (
+    f"WITH {_PARTS} SELECT {{columns}} FROM parts CROSS JOIN {USERS} AS kept WHERE day >= first AND day < last"
+)
+_RANGES_OF_TIMES = (
+    f"WITH {_PARTS} SELECT {{columns}} FROM parts CROSS JOIN {TIMES} AS kept "
+    "WHERE kept.grain = parts.grain AND start >= first AND start < last"
+)
+_DAYS = f"""
+WITH RECURSIVE {_PARTS},
+cells (cell, last, period, sign) AS (
+    SELECT (SELECT MIN(day) FROM {USERS} WHERE day >= parts.first AND day < parts.last), last, period, sign FROM parts
+    UNION ALL
+    SELECT (SELECT MIN(day) FROM {USERS} WHERE day > cells.cell AND day < cells.last), last, period, sign
+    FROM cells WHERE cell IS NOT NULL
+)
+SELECT {{columns}} FROM cells CROSS JOIN {USERS} AS kept WHERE day = cell
+"""  # noqa: S608  names of ours
+_TIMES = f"""
+WITH RECURSIVE {_PARTS},
+cells (grain, cell, last, period, sign) AS (
+    SELECT grain, (SELECT MIN(start) FROM {TIMES} AS kept
+        WHERE kept.grain = parts.grain AND start >= parts.first AND start < parts.last), last, period, sign FROM parts
+    UNION ALL
+    SELECT grain, (SELECT MIN(start) FROM {TIMES} AS kept
+        WHERE kept.grain = cells.grain AND start > cells.cell AND start < cells.last), last, period, sign
+    FROM cells WHERE cell IS NOT NULL
+)
+SELECT {{columns}} FROM cells CROSS JOIN {TIMES} AS kept WHERE kept.grain = cells.grain AND start = cell
+"""  # noqa: S608  names of ours
+
+#: A part as `_PARTS` takes it.
+_Range = tuple[int, int, int, int, int]
 
 
 def summarize(connection: sqlite3.Connection, query: UsageQuery) -> list[UsageRow]:
-    """The rows of a query. Belongs into one read transaction, since it reads more than once."""
-    plan = Plan(query)
+    """Return the rows of a query. Belongs into one read transaction, since it reads more than once."""
+    plan, rows = RollupPlan(query), UsageRows(query)
     now = state(connection)
     if now.watermark is not None:
-        purged_before = from_micros(now.watermark)
-        cut = (
-            (start, sums, failures)
-            for found in plan.purged(purged_before)
-            for _, _, start, sums, failures, _ in _sheets(connection, plan, plan.grains[-1], found)
-        )
-        plan.refuse_if_cut(cut, purged_before)
-    for grain in plan.grains:
-        uses = Uses([part for part in plan.coverage.parts if part.grain == grain])
-        for found in uses.ranges():
-            for origin, user, start, *texts in _sheets(connection, plan, grain, found):
-                plan.add_sheet(origin, user, uses.of(start), *texts)
-    scan = _Scan(connection, plan)
+        _refuse_if_cut(connection, plan, now.watermark)
+    if plan.parts:
+        parts = [(part.grain, part.start, part.end, part.period, part.sign) for part in plan.parts]
+        _add_rollups(connection, plan, parts, rows)
+    scan = _Scan(connection, plan, rows)
     for gap in plan.coverage.gaps:
         scan.gap(*gap, now.first)
-    if plan.coverage.parts:
+    if plan.parts:
         scan.tail(now.folded)
-    return plan.rows()
+    return rows.rows()
 
 
-def _sheets(
-    connection: sqlite3.Connection, plan: Plan, grain: int, starts: tuple[int, int]
-) -> list[tuple[str, str, int, str, str, str]]:
-    """Sheets that begin in a range and pass the filters by which they are kept."""
-    parameters: dict[str, Any] = {"grain": grain, "first": starts[0], "last": starts[1]}
-    wanted = (
-        ["start >= :first", "start < :last"] if plan.by_user else ["grain = :grain", "start >= :first", "start < :last"]
-    )
-    for name, accepted in plan.accepted_keys().items():
-        wanted.append(f"{name} IN (SELECT value FROM json_each(:{name}))")  # noqa: S608  a name of the plan
+def _refuse_if_cut(connection: sqlite3.Connection, plan: RollupPlan, watermark: int) -> None:
+    purged_before = from_micros(watermark)
+    cut: list[_Range] = [(plan.grains[-1], *starts, 0, 1) for starts in plan.purged(purged_before)]
+    if cut:
+        statement, parameters = _of_rollups(plan, cut)
+        last = f"MAX({'day' if plan.by_user else 'start'})"
+        [(start,)] = connection.execute(statement.format(columns=last), parameters)
+        plan.refuse_if_cut(start, purged_before)
+
+
+def _of_rollups(plan: RollupPlan, parts: Sequence[_Range]) -> tuple[str, dict[str, Any]]:
+    """Return what reads the rows of the parts that pass the filters, but for its columns."""
+    parameters: dict[str, Any] = {"parts": json.dumps(parts)}
+    wanted = [""]
+    for name, accepted in plan.filters.items():
+        wanted.append(f"kept.{name} IN (SELECT value FROM json_each(:{name}))")
         parameters[name] = json.dumps(accepted)
-    statement = " ".join((_USER_SHEETS if plan.by_user else _TIME_SHEETS, "WHERE", " AND ".join(wanted)))
-    return connection.execute(statement, parameters).fetchall()
+    if plan.by_user:
+        statement = _DAYS if "id_at_origin" in plan.filters else _RANGES_OF_DAYS
+    else:
+        statement = _TIMES if "origin" in plan.filters else _RANGES_OF_TIMES
+    return statement + " AND ".join(wanted), parameters
+
+
+def _add_rollups(connection: sqlite3.Connection, plan: RollupPlan, parts: Sequence[_Range], rows: UsageRows) -> None:
+    """Add the sums of the rows of the parts."""
+    statement, parameters = _of_rollups(plan, parts)
+    keys = [name if name == "period" else f"kept.{name}" for name in plan.query.group_by]
+    width = len(keys) + 1
+    grouped = " ".join((statement, "GROUP BY", ", ".join(("sign", *keys))))
+
+    def found(sums: str) -> list[tuple[Any, ...]]:
+        columns = ", ".join(("sign", *keys, _TEXTS_OF_ROWS, sums))
+        return connection.execute(grouped.format(columns=columns), parameters).fetchall()
+
+    read, numbers_of = _exactly(found, _SUMS_OF_ROWS, _PARTS_OF_ROWS, _sums_of_rows, _sums_of_parts)
+    for row in read:
+        sign, statuses, response, first_token = row[0], *row[width : width + 3]
+        rows.add(row[1:width], statuses, numbers_of(row[width + 3 :]), response, first_token, sign)
+
+
+def _exactly(
+    found: Callable[[str], list[tuple[Any, ...]]],
+    plain: str,
+    exact: str,
+    of_plain: Callable[[Sequence[int]], Sequence[int]],
+    of_exact: Callable[[Sequence[int]], Sequence[int]],
+) -> tuple[list[tuple[Any, ...]], Callable[[Sequence[int]], Sequence[int]]]:
+    """Return rows with plain sums, which most questions take, or where these are too small with exact ones; and what
+    makes numbers of them."""
+    try:
+        rows = found(plain)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+    else:
+        if of_plain is not _sums_of_rows or not any(row[-1] for row in rows):
+            return rows, of_plain
+    return found(exact), of_exact
+
+
+def _sums_of_rows(sums: Sequence[int]) -> Sequence[int]:
+    before = len(COUNTS)
+    return (*sums[:before], sums[before] * DOLLAR + sums[before + 1], *sums[before + 2 : -1])
+
+
+def _sums_of_parts(sums: Sequence[int]) -> Sequence[int]:
+    before, wide = len(COUNTS), len(WIDE)
+    dollars, millionths, rest = sums[before : before + 3]
+    lows, highs = sums[before + 3 : before + 3 + wide], sums[before + 3 + wide :]
+    cost = dollars * DOLLAR + millionths * _MILLIONTH + rest
+    return (*sums[:before], cost, *(low + (high << 32) for low, high in zip(lows, highs, strict=True)))
+
+
+def _sums_of_halves(sums: Sequence[int]) -> Sequence[int]:
+    lows, highs = sums[len(COUNTS) : len(NUMBERS)], sums[len(NUMBERS) :]
+    return (*sums[: len(COUNTS)], *(low + (high << 32) for low, high in zip(lows, highs, strict=True)))
 
 
 class _Scan:
     """Sums of calls themselves, grouped as a question wants them, and by status."""
 
-    def __init__(self, connection: sqlite3.Connection, plan: Plan) -> None:
+    def __init__(self, connection: sqlite3.Connection, plan: RollupPlan, rows: UsageRows) -> None:
         self._connection = connection
         self._plan = plan
-        query = plan.query
+        self._rows = rows
         self._parameters: dict[str, Any] = {}
-        self._keys = [self._key(field, query) for field in query.group_by]
-        self._filters = conditions(query.filters, self._parameters)
+        self._keys = [self._key(field, plan.query) for field in plan.query.group_by]
         define_tag(connection)
 
     def _key(self, field: str, query: UsageQuery) -> str:
@@ -81,16 +207,31 @@ class _Scan:
         return "llmbridge_edges_passed(called_at) - 1"
 
     def gap(self, first: int, last: int, not_purged: int) -> None:
-        """Sum the calls of a range from the first microsecond on that is not purged. One open below is nearly the whole
-        table, which an index would only read in a slower order; `+` keeps SQLite from using one."""
+        """Sum the calls of a range from the first microsecond on that is not purged.
+
+        A range is mostly short, so the index by time finds its calls. SQLite would rather take that by user for its
+        first column, `origin`, and read all calls of the origin: `+` keeps it from that, unless a user is asked for,
+        too. A range that is open below is nearly the whole table, which no index reads faster.
+        """
+        filters = self._plan.query.filters
+        is_of_user = {"origin", "id_at_origin"} <= filters.keys()
         column = "+called_at" if first == to_micros(EARLIEST) else "called_at"
-        wanted = [f"{column} >= :first", f"{column} < :last", *self._filters]
+        wanted = [
+            f"{column} >= :first",
+            f"{column} < :last",
+            *conditions(filters, self._parameters, by_index=is_of_user),
+        ]
         self._add("llmbridge_calls", wanted, max(first, not_purged), last)
 
     def tail(self, folded: int) -> None:
-        """Sum the calls of the question that are in no total, but those of its gaps, for which Python is asked last."""
+        """Sum the calls of the question that are in no rollup, but those of its gaps, for which Python is asked last."""
         self._parameters["folded"] = folded
-        wanted = ["number > :folded", "called_at >= :first", "called_at < :last", *self._filters]
+        wanted = [
+            "number > :folded",
+            "called_at >= :first",
+            "called_at < :last",
+            *conditions(self._plan.query.filters, self._parameters),
+        ]
         bounds = self._plan.coverage.bounds
         if bounds:
             self._connection.create_function(
@@ -102,8 +243,16 @@ class _Scan:
 
     def _add(self, source: str, wanted: Sequence[str], first: int, last: int) -> None:
         width = len(self._keys)
-        calls = " ".join((source, "WHERE", " AND ".join(wanted)))
         parameters = {**self._parameters, "first": first, "last": last}
-        for row in sums(self._connection, [*self._keys, "status"], calls, parameters):
-            status, response, first_token, *numbers = row[width:]
-            self._plan.add_scan(row[:width], status, numbers, response, first_token)
+        groups = ", ".join(str(number + 1) for number in range(width))
+
+        def found(sums: str) -> list[tuple[Any, ...]]:
+            columns = ", ".join((*self._keys, _TEXTS_OF_CALLS, sums))
+            by = f"GROUP BY {groups}, status" if groups else "GROUP BY status"
+            statement = " ".join(("SELECT", columns, "FROM", source, "WHERE", " AND ".join(wanted), by))
+            return self._connection.execute(statement, parameters).fetchall()
+
+        read, numbers_of = _exactly(found, _SUMS_OF_CALLS, _HALVES_OF_CALLS, tuple, _sums_of_halves)
+        for row in read:
+            statuses, response, first_token = row[width : width + 3]
+            self._rows.add(row[:width], statuses, numbers_of(row[width + 3 :]), response, first_token)

@@ -137,7 +137,8 @@ class Histogram(Mapping[int, int]):
         parts, self._parts = self._parts, None
         if parts is not None:
             added, taken = (
-                read_histogram(",".join([text for sign, text in parts if text and sign == wanted])) for wanted in (1, -1)
+                read_histogram(",".join([text for sign, text in parts if text and sign == wanted]))
+                for wanted in (1, -1)
             )
             left = {bucket: added.get(bucket, 0) - taken.get(bucket, 0) for bucket in {**added, **taken}}
             self._counted = {bucket: left[bucket] for bucket in sorted(left) if left[bucket]}
@@ -286,7 +287,9 @@ def from_totals_row(row: TotalsRow) -> Rollup:
     )
 
 
-def differing(kept: Mapping[tuple[Any, ...], Rollup], counted: Mapping[tuple[Any, ...], Rollup]) -> list[tuple[Any, ...]]:
+def differing(
+    kept: Mapping[tuple[Any, ...], Rollup], counted: Mapping[tuple[Any, ...], Rollup]
+) -> list[tuple[Any, ...]]:
     """Return the keys whose rows do not have the same sums in both."""
     return [key for key in {**kept, **counted} if not _are_equal(kept.get(key), counted.get(key))]
 
