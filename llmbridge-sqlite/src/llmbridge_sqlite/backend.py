@@ -41,8 +41,8 @@ from llmbridge.storage import (
 from llmbridge.storage.toolkit.shielded import Tasks
 
 from . import calls as call_rows
-from . import models as model_rows
 from . import erase, purge, reprice, rollups, schema, sql_access, totals_check, totals_copy, usage
+from . import models as model_rows
 from .codec import to_micros
 from .connection import Channel, Session, switch_to_wal
 from .path import Location

@@ -146,7 +146,8 @@ def _changed_histogram(column: str, sign: str) -> str:
     """Return SQL for a histogram with that of `excluded`: written behind it, and anew once the text is longer by a
     step."""
     if sign == "-":
-        return f"CASE WHEN excluded.{column} IS NULL THEN {column} ELSE llmbridge_subtract({column}, excluded.{column}) END"
+        taken = f"llmbridge_subtract({column}, excluded.{column})"
+        return f"CASE WHEN excluded.{column} IS NULL THEN {column} ELSE {taken} END"
     steps = f"length({column}) / {HISTOGRAM_STEP}"
     steps_then = f"(length({column}) + length(excluded.{column})) / {HISTOGRAM_STEP}"
     return " ".join(
@@ -159,7 +160,8 @@ def _changed_histogram(column: str, sign: str) -> str:
 
 
 def _select(keys: Sequence[str], calls: str, is_exact: bool, numbers: Sequence[str] = NUMBERS) -> str:
-    """Return what selects the rows that `calls`, which stands behind FROM, make: all columns, or those of some numbers."""
+    """Return what selects the rows that `calls`, which stands behind FROM, make, with the columns of all or some
+    numbers."""
     made = {column: sql for name in numbers for column, sql in _sum_of_calls(name, is_exact).items()}
     columns = [f"{made[column]} AS {column}" for column in COLUMNS if column in made]
     if numbers is NUMBERS:
@@ -238,7 +240,7 @@ COUNT_TIMES = Statement.of(lambda exact: _select(_time_keys(":grain"), _STORED, 
 # Rows as a whole.
 ROW = {table: ", ".join((*key, _ALL)) for table, key in KEYS.items()}
 PUT = {
-    table: f"INSERT OR REPLACE INTO {table} ({row}) VALUES ({', '.join('?' * (row.count(',') + 1))})"
+    table: f"INSERT OR REPLACE INTO {table} ({row}) VALUES ({', '.join('?' * (row.count(',') + 1))})"  # noqa: S608
     for table, row in ROW.items()
 }
 DELETE = {

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmbridge.storage import EARLIEST
-from llmbridge.storage.toolkit.rollups import USER_KEY, Rollup, read_histogram, write_histogram
+from llmbridge.storage.toolkit.rollups import USER_KEY, Rollup, read_histogram, subtract, write_histogram
 from llmbridge.storage.toolkit.time_cells import GRAINS, micros
 
 from . import rollup_statements as statements
@@ -67,14 +67,11 @@ def _shorten(histogram: str | None) -> str | None:
 
 
 def _subtract(histogram: str | None, taken: str | None) -> str | None:
-    left = read_histogram(histogram)
-    for bucket, calls in read_histogram(taken).items():
-        left[bucket] = left.get(bucket, 0) - calls
-    return write_histogram({bucket: left[bucket] for bucket in sorted(left) if left[bucket]})
+    return write_histogram(subtract(read_histogram(histogram), read_histogram(taken)))
 
 
 def fold(connection: sqlite3.Connection, least: int = 1) -> tuple[int, bool]:
-    """Fold calls of the tail, the oldest first, if there are `least`; return how many, and whether there may be more."""
+    """Fold the oldest calls of the tail, if it has at least `least`. Return how many, and whether there may be more."""
     folded, end = state(connection).folded, last(connection)
     if end - folded < max(least, 1):
         return 0, False

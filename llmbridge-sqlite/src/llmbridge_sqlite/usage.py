@@ -15,12 +15,12 @@ from llmbridge.storage.toolkit.rollups import HISTOGRAMS, NUMBERS, RollupPlan, U
 from .codec import from_micros, to_micros
 from .filters import conditions, define_tag, expression
 from .rollup_statements import COUNTS, DOLLAR, LOW, OF_A_CALL, TIMES, USERS, WIDE
-from .rollups import state
+from .rollups import last, state
 
 _MILLIONTH = 10**6
 _HALVED = NUMBERS[len(COUNTS) :]
 
-#: Sums of rows: in one piece with what is beyond 32 bits, and in parts that do not overflow.
+#: Sums of rows: in one piece, and last whether some are beyond 32 bits; and in parts that do not overflow.
 _SUMS_OF_ROWS = ", ".join(
     (
         *(f"SUM({name})" for name in (*COUNTS, "cost_dollars", "cost_rest", *WIDE)),
@@ -29,26 +29,26 @@ _SUMS_OF_ROWS = ", ".join(
 )
 _PARTS_OF_ROWS = ", ".join(
     (
-        *(f"SUM({name})" for name in COUNTS),
-        "SUM(cost_dollars)",
-        f"SUM(cost_rest / {_MILLIONTH})",
-        f"SUM(cost_rest % {_MILLIONTH})",
+        *(f"SUM({name})" for name in (*COUNTS, "cost_dollars")),
+        f"SUM(cost_rest / {_MILLIONTH}), SUM(cost_rest % {_MILLIONTH})",
         *(f"SUM({name})" for name in WIDE),
         *(f"SUM({name}_high)" for name in WIDE),
     )
 )
 _TEXTS_OF_ROWS = ", ".join(("group_concat(status || ':' || calls)", *(f"group_concat({name})" for name in HISTOGRAMS)))
 
-#: Sums of calls: in one piece, and in halves.
-_SUMS_OF_CALLS = ", ".join("COUNT(*)" if name == "calls" else f"SUM({OF_A_CALL[name]})" for name in NUMBERS)
+#: Sums of calls: in one piece, of which none is beyond what SUM refuses, and in halves.
+_SUMS_OF_CALLS = ", ".join((*(f"SUM({OF_A_CALL[name]})" for name in NUMBERS), "0"))
 _HALVES_OF_CALLS = ", ".join(
     (
-        *("COUNT(*)" if name == "calls" else f"SUM({OF_A_CALL[name]})" for name in COUNTS),
+        *(f"SUM({OF_A_CALL[name]})" for name in COUNTS),
         *(f"SUM({OF_A_CALL[name]} & {LOW})" for name in _HALVED),
         *(f"SUM({OF_A_CALL[name]} >> 32)" for name in _HALVED),
     )
 )
 _TEXTS_OF_CALLS = "status || ':' || COUNT(*), group_concat(response_bucket), group_concat(first_token_bucket)"
+#: How many texts there are.
+_TEXTS = 1 + len(HISTOGRAMS)
 
 #: Ranges of cells. The second form finds each cell that exists, so that behind it origins and users are looked up, too.
 _PARTS = """
@@ -58,13 +58,15 @@ parts (grain, first, last, period, sign) AS (
     FROM json_each(:parts)
 )
 """
-_RANGES_OF_DAYS = (
-    f"WITH {_PARTS} SELECT {{columns}} FROM parts CROSS JOIN {USERS} AS kept WHERE day >= first AND day < last"
-)
-_RANGES_OF_TIMES = (
-    f"WITH {_PARTS} SELECT {{columns}} FROM parts CROSS JOIN {TIMES} AS kept "
-    "WHERE kept.grain = parts.grain AND start >= first AND start < last"
-)
+_RANGES_OF_DAYS = f"""
+WITH {_PARTS}
+SELECT {{columns}} FROM parts CROSS JOIN {USERS} AS kept WHERE day >= first AND day < last
+"""  # noqa: S608  names of ours
+_RANGES_OF_TIMES = f"""
+WITH {_PARTS}
+SELECT {{columns}} FROM parts CROSS JOIN {TIMES} AS kept
+WHERE kept.grain = parts.grain AND start >= first AND start < last
+"""  # noqa: S608  names of ours
 _DAYS = f"""
 WITH RECURSIVE {_PARTS},
 cells (cell, last, period, sign) AS (
@@ -104,7 +106,7 @@ def summarize(connection: sqlite3.Connection, query: UsageQuery) -> list[UsageRo
     scan = _Scan(connection, plan, rows)
     for gap in plan.coverage.gaps:
         scan.gap(*gap, now.first)
-    if plan.parts:
+    if plan.parts and last(connection) > now.folded:
         scan.tail(now.folded)
     return rows.rows()
 
@@ -114,8 +116,8 @@ def _refuse_if_cut(connection: sqlite3.Connection, plan: RollupPlan, watermark: 
     cut: list[_Range] = [(plan.grains[-1], *starts, 0, 1) for starts in plan.purged(purged_before)]
     if cut:
         statement, parameters = _of_rollups(plan, cut)
-        last = f"MAX({'day' if plan.by_user else 'start'})"
-        [(start,)] = connection.execute(statement.format(columns=last), parameters)
+        greatest = f"MAX({'day' if plan.by_user else 'start'})"
+        [(start,)] = connection.execute(statement.format(columns=greatest), parameters)
         plan.refuse_if_cut(start, purged_before)
 
 
@@ -124,7 +126,7 @@ def _of_rollups(plan: RollupPlan, parts: Sequence[_Range]) -> tuple[str, dict[st
     parameters: dict[str, Any] = {"parts": json.dumps(parts)}
     wanted = [""]
     for name, accepted in plan.filters.items():
-        wanted.append(f"kept.{name} IN (SELECT value FROM json_each(:{name}))")
+        wanted.append(f"kept.{name} IN (SELECT value FROM json_each(:{name}))")  # noqa: S608  a column of ours
         parameters[name] = json.dumps(accepted)
     if plan.by_user:
         statement = _DAYS if "id_at_origin" in plan.filters else _RANGES_OF_DAYS
@@ -137,45 +139,46 @@ def _add_rollups(connection: sqlite3.Connection, plan: RollupPlan, parts: Sequen
     """Add the sums of the rows of the parts."""
     statement, parameters = _of_rollups(plan, parts)
     keys = [name if name == "period" else f"kept.{name}" for name in plan.query.group_by]
-    width = len(keys) + 1
     grouped = " ".join((statement, "GROUP BY", ", ".join(("sign", *keys))))
 
-    def found(sums: str) -> list[tuple[Any, ...]]:
-        columns = ", ".join(("sign", *keys, _TEXTS_OF_ROWS, sums))
+    def find(sums: str) -> list[tuple[Any, ...]]:
+        columns = ", ".join((*keys, "sign", _TEXTS_OF_ROWS, sums))
         return connection.execute(grouped.format(columns=columns), parameters).fetchall()
 
-    read, numbers_of = _exactly(found, _SUMS_OF_ROWS, _PARTS_OF_ROWS, _sums_of_rows, _sums_of_parts)
-    for row in read:
-        sign, statuses, response, first_token = row[0], *row[width : width + 3]
-        rows.add(row[1:width], statuses, numbers_of(row[width + 3 :]), response, first_token, sign)
+    width = len(keys)
+    before = width + 1 + _TEXTS
+    found, numbers = _exactly(find, _SUMS_OF_ROWS, _PARTS_OF_ROWS, _of_sums, _of_parts)
+    for row in found:
+        sign, statuses, response, first_token = row[width:before]
+        rows.add(row[:width], statuses, numbers(row[before:]), response, first_token, sign)
+
+
+#: Makes numbers of the sums of a row.
+_Numbers = Callable[[Sequence[int]], Sequence[int]]
 
 
 def _exactly(
-    found: Callable[[str], list[tuple[Any, ...]]],
-    plain: str,
-    exact: str,
-    of_plain: Callable[[Sequence[int]], Sequence[int]],
-    of_exact: Callable[[Sequence[int]], Sequence[int]],
-) -> tuple[list[tuple[Any, ...]], Callable[[Sequence[int]], Sequence[int]]]:
-    """Return rows with plain sums, which most questions take, or where these are too small with exact ones; and what
-    makes numbers of them."""
+    find: Callable[[str], list[tuple[Any, ...]]], plain: str, exact: str, of_plain: _Numbers, of_exact: _Numbers
+) -> tuple[list[tuple[Any, ...]], _Numbers]:
+    """Return what `find` finds, and what makes numbers of its sums: the plain ones, or if these are too small, which is
+    rare, the exact ones, which cost more."""
     try:
-        rows = found(plain)
+        found = find(plain)
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
             raise
     else:
-        if of_plain is not _sums_of_rows or not any(row[-1] for row in rows):
-            return rows, of_plain
-    return found(exact), of_exact
+        if not any(row[-1] for row in found):
+            return found, of_plain
+    return find(exact), of_exact
 
 
-def _sums_of_rows(sums: Sequence[int]) -> Sequence[int]:
+def _of_sums(sums: Sequence[int]) -> Sequence[int]:
     before = len(COUNTS)
     return (*sums[:before], sums[before] * DOLLAR + sums[before + 1], *sums[before + 2 : -1])
 
 
-def _sums_of_parts(sums: Sequence[int]) -> Sequence[int]:
+def _of_parts(sums: Sequence[int]) -> Sequence[int]:
     before, wide = len(COUNTS), len(WIDE)
     dollars, millionths, rest = sums[before : before + 3]
     lows, highs = sums[before + 3 : before + 3 + wide], sums[before + 3 + wide :]
@@ -183,7 +186,7 @@ def _sums_of_parts(sums: Sequence[int]) -> Sequence[int]:
     return (*sums[:before], cost, *(low + (high << 32) for low, high in zip(lows, highs, strict=True)))
 
 
-def _sums_of_halves(sums: Sequence[int]) -> Sequence[int]:
+def _of_halves(sums: Sequence[int]) -> Sequence[int]:
     lows, highs = sums[len(COUNTS) : len(NUMBERS)], sums[len(NUMBERS) :]
     return (*sums[: len(COUNTS)], *(low + (high << 32) for low, high in zip(lows, highs, strict=True)))
 
@@ -206,7 +209,7 @@ class _Scan:
         self._connection.create_function("llmbridge_edges_passed", 1, partial(bisect_right, edges), deterministic=True)
         return "llmbridge_edges_passed(called_at) - 1"
 
-    def gap(self, first: int, last: int, not_purged: int) -> None:
+    def gap(self, first: int, until: int, not_purged: int) -> None:
         """Sum the calls of a range from the first microsecond on that is not purged.
 
         A range is mostly short, so the index by time finds its calls. SQLite would rather take that by user for its
@@ -221,10 +224,10 @@ class _Scan:
             f"{column} < :last",
             *conditions(filters, self._parameters, by_index=is_of_user),
         ]
-        self._add("llmbridge_calls", wanted, max(first, not_purged), last)
+        self._add("llmbridge_calls", wanted, max(first, not_purged), until)
 
     def tail(self, folded: int) -> None:
-        """Sum the calls of the question that are in no rollup, but those of its gaps, for which Python is asked last."""
+        """Sum the calls of the question that are in no rollup, but for those of its gaps. Python is asked last."""
         self._parameters["folded"] = folded
         wanted = [
             "number > :folded",
@@ -246,13 +249,14 @@ class _Scan:
         parameters = {**self._parameters, "first": first, "last": last}
         groups = ", ".join(str(number + 1) for number in range(width))
 
-        def found(sums: str) -> list[tuple[Any, ...]]:
+        def find(sums: str) -> list[tuple[Any, ...]]:
             columns = ", ".join((*self._keys, _TEXTS_OF_CALLS, sums))
             by = f"GROUP BY {groups}, status" if groups else "GROUP BY status"
             statement = " ".join(("SELECT", columns, "FROM", source, "WHERE", " AND ".join(wanted), by))
             return self._connection.execute(statement, parameters).fetchall()
 
-        read, numbers_of = _exactly(found, _SUMS_OF_CALLS, _HALVES_OF_CALLS, tuple, _sums_of_halves)
-        for row in read:
-            statuses, response, first_token = row[width : width + 3]
-            self._rows.add(row[:width], statuses, numbers_of(row[width + 3 :]), response, first_token)
+        before = width + _TEXTS
+        found, numbers = _exactly(find, _SUMS_OF_CALLS, _HALVES_OF_CALLS, lambda sums: sums[:-1], _of_halves)
+        for row in found:
+            statuses, response, first_token = row[width:before]
+            self._rows.add(row[:width], statuses, numbers(row[before:]), response, first_token)
