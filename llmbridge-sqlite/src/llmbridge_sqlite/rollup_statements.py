@@ -190,29 +190,29 @@ def _upsert(table: str, select: str, sign: str = "+", columns: Sequence[str] = (
 
 _ALL = ", ".join((*COLUMNS, *HISTOGRAMS))
 
-# Folding a chunk of the tail: to the rows by user, to a table of its quarters of an hour, and from that to each grain.
+# Folding a chunk of the tail: to the rows by user, and to a table of its cells by time. Those of the finest grain are
+# made of calls, and those of each coarser grain of the one before; then all of them are added to the rows by time.
 _TAIL = "llmbridge_calls NOT INDEXED WHERE number > :folded AND number <= :upto"
 ADD_TO_USERS = Statement.of(lambda exact: _upsert(USERS, _select(_USER_KEYS, _TAIL, exact)))
-MAKE_QUARTERS = f"CREATE TEMP TABLE IF NOT EXISTS llmbridge_quarters ({', '.join(TIME_KEY)}, {_ALL})"
+MAKE_CELLS = f"CREATE TEMP TABLE IF NOT EXISTS llmbridge_cells ({', '.join(TIME_KEY)}, {_ALL})"
 FILL_QUARTERS = Statement.of(
-    lambda exact: f"INSERT INTO temp.llmbridge_quarters {_select(_time_keys(QUARTER), _TAIL, exact)}"
+    lambda exact: f"INSERT INTO temp.llmbridge_cells {_select(_time_keys(QUARTER), _TAIL, exact)}"
 )
-ADD_QUARTERS_TO_TIMES = _upsert(
-    TIMES,
-    " ".join(
-        (
-            f"SELECT :grain, {_start('start', ':grain')}, origin, provider, model_name, status,",
-            ", ".join(
-                (
-                    *(_sum_of_rows(column) for column in COLUMNS),
-                    *(_new_histogram(f"group_concat({column})") for column in HISTOGRAMS),
-                )
-            ),
-            "FROM temp.llmbridge_quarters GROUP BY 1, 2, 3, 4, 5, 6",
-        )
-    ),
+FILL_COARSER = " ".join(
+    (
+        f"INSERT INTO temp.llmbridge_cells SELECT :grain, {_start('start', ':grain')},",
+        "origin, provider, model_name, status,",
+        ", ".join(
+            (
+                *(_sum_of_rows(column) for column in COLUMNS),
+                *(_new_histogram(f"group_concat({column})") for column in HISTOGRAMS),
+            )
+        ),
+        "FROM temp.llmbridge_cells WHERE grain = :finer GROUP BY 1, 2, 3, 4, 5, 6",
+    )
 )
-EMPTY_QUARTERS = "DELETE FROM temp.llmbridge_quarters"
+ADD_TO_TIMES = _upsert(TIMES, "SELECT * FROM temp.llmbridge_cells WHERE true")
+EMPTY_CELLS = "DELETE FROM temp.llmbridge_cells"
 
 # Changing calls that are folded: they are taken from their rows, changed, and added again. By sign.
 _CHOSEN = "llmbridge_calls WHERE number IN (SELECT value FROM json_each(:numbers)) AND number <= :folded"

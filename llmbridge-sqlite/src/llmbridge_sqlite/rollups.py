@@ -14,6 +14,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from llmbridge.storage import EARLIEST
@@ -78,11 +79,12 @@ def fold(connection: sqlite3.Connection, least: int = 1) -> tuple[int, bool]:
     upto = min(end, folded + _FOLD_AT_ONCE)
     chunk = {"folded": folded, "upto": upto}
     statements.ADD_TO_USERS.run(connection, chunk)
-    connection.execute(statements.MAKE_QUARTERS)
+    connection.execute(statements.MAKE_CELLS)
     statements.FILL_QUARTERS.run(connection, chunk)
-    for grain in GRAINS:
-        connection.execute(statements.ADD_QUARTERS_TO_TIMES, {"grain": grain})
-    connection.execute(statements.EMPTY_QUARTERS)
+    for finer, grain in pairwise(reversed(GRAINS)):
+        connection.execute(statements.FILL_COARSER, {"grain": grain, "finer": finer})
+    connection.execute(statements.ADD_TO_TIMES)
+    connection.execute(statements.EMPTY_CELLS)
     connection.execute(_SET_FOLDED, (upto,))
     return upto - folded, upto < end
 

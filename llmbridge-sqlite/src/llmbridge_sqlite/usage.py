@@ -11,6 +11,7 @@ from typing import Any
 
 from llmbridge.storage import EARLIEST, UsageQuery, UsageRow
 from llmbridge.storage.toolkit.rollups import HISTOGRAMS, NUMBERS, RollupPlan, UsageRows
+from llmbridge.storage.toolkit.time_cells import Part
 
 from .codec import from_micros, to_micros
 from .filters import conditions, define_tag, expression
@@ -50,48 +51,36 @@ _TEXTS_OF_CALLS = "status || ':' || COUNT(*), group_concat(response_bucket), gro
 #: How many texts there are.
 _TEXTS = 1 + len(HISTOGRAMS)
 
-#: Ranges of cells. The second form finds each cell that exists, so that behind it origins and users are looked up, too.
-_PARTS = """
-parts (grain, first, last, period, sign) AS (
+#: The cells that a question reads: each one that exists is found from the one before it. Behind the start of a cell the
+#: key goes on with the origin and the user, so these are found without reading those of others.
+_CELLS = """
+WITH RECURSIVE parts (grain, first, last, period, sign) AS (
     SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
         json_extract(value, '$[3]'), json_extract(value, '$[4]')
     FROM json_each(:parts)
+),
+cells (grain, cell, last, period, sign) AS (
+    SELECT
+        grain,
+        (SELECT MIN({start}) FROM {table} AS kept WHERE {same_grain} {start} >= first AND {start} < last),
+        last,
+        period,
+        sign
+    FROM parts AS wanted
+    UNION ALL
+    SELECT
+        grain,
+        (SELECT MIN({start}) FROM {table} AS kept WHERE {same_grain} {start} > cell AND {start} < last),
+        last,
+        period,
+        sign
+    FROM cells AS wanted
+    WHERE cell IS NOT NULL
 )
 """
-_RANGES_OF_DAYS = f"""
-WITH {_PARTS}
-SELECT {{columns}} FROM parts CROSS JOIN {USERS} AS kept WHERE day >= first AND day < last
-"""  # noqa: S608  names of ours
-_RANGES_OF_TIMES = f"""
-WITH {_PARTS}
-SELECT {{columns}} FROM parts CROSS JOIN {TIMES} AS kept
-WHERE kept.grain = parts.grain AND start >= first AND start < last
-"""  # noqa: S608  names of ours
-_DAYS = f"""
-WITH RECURSIVE {_PARTS},
-cells (cell, last, period, sign) AS (
-    SELECT (SELECT MIN(day) FROM {USERS} WHERE day >= parts.first AND day < parts.last), last, period, sign FROM parts
-    UNION ALL
-    SELECT (SELECT MIN(day) FROM {USERS} WHERE day > cells.cell AND day < cells.last), last, period, sign
-    FROM cells WHERE cell IS NOT NULL
-)
-SELECT {{columns}} FROM cells CROSS JOIN {USERS} AS kept WHERE day = cell
-"""  # noqa: S608  names of ours
-_TIMES = f"""
-WITH RECURSIVE {_PARTS},
-cells (grain, cell, last, period, sign) AS (
-    SELECT grain, (SELECT MIN(start) FROM {TIMES} AS kept
-        WHERE kept.grain = parts.grain AND start >= parts.first AND start < parts.last), last, period, sign FROM parts
-    UNION ALL
-    SELECT grain, (SELECT MIN(start) FROM {TIMES} AS kept
-        WHERE kept.grain = cells.grain AND start > cells.cell AND start < cells.last), last, period, sign
-    FROM cells WHERE cell IS NOT NULL
-)
-SELECT {{columns}} FROM cells CROSS JOIN {TIMES} AS kept WHERE kept.grain = cells.grain AND start = cell
-"""  # noqa: S608  names of ours
-
-#: A part as `_PARTS` takes it.
-_Range = tuple[int, int, int, int, int]
+_ROWS = "SELECT {columns} FROM cells AS wanted CROSS JOIN {table} AS kept WHERE {same_grain} {start} = cell"
+_OF_USERS = {"table": USERS, "start": "kept.day", "same_grain": ""}
+_OF_TIMES = {"table": TIMES, "start": "kept.start", "same_grain": "kept.grain = wanted.grain AND"}
 
 
 def summarize(connection: sqlite3.Connection, query: UsageQuery) -> list[UsageRow]:
@@ -101,8 +90,7 @@ def summarize(connection: sqlite3.Connection, query: UsageQuery) -> list[UsageRo
     if now.watermark is not None:
         _refuse_if_cut(connection, plan, now.watermark)
     if plan.parts:
-        parts = [(part.grain, part.start, part.end, part.period, part.sign) for part in plan.parts]
-        _add_rollups(connection, plan, parts, rows)
+        _add_rollups(connection, plan, rows)
     scan = _Scan(connection, plan, rows)
     for gap in plan.coverage.gaps:
         scan.gap(*gap, now.first)
@@ -113,37 +101,32 @@ def summarize(connection: sqlite3.Connection, query: UsageQuery) -> list[UsageRo
 
 def _refuse_if_cut(connection: sqlite3.Connection, plan: RollupPlan, watermark: int) -> None:
     purged_before = from_micros(watermark)
-    cut: list[_Range] = [(plan.grains[-1], *starts, 0, 1) for starts in plan.purged(purged_before)]
+    cut = [Part(plan.grains[-1], first, end, 0, 1) for first, end in plan.purged(purged_before)]
     if cut:
-        statement, parameters = _of_rollups(plan, cut)
-        greatest = f"MAX({'day' if plan.by_user else 'start'})"
-        [(start,)] = connection.execute(statement.format(columns=greatest), parameters)
+        statement, parameters = _rows_of(plan, cut, "MAX(cell)")
+        [(start,)] = connection.execute(statement, parameters)
         plan.refuse_if_cut(start, purged_before)
 
 
-def _of_rollups(plan: RollupPlan, parts: Sequence[_Range]) -> tuple[str, dict[str, Any]]:
-    """Return what reads the rows of the parts that pass the filters, but for its columns."""
-    parameters: dict[str, Any] = {"parts": json.dumps(parts)}
-    wanted = [""]
-    for name, accepted in plan.filters.items():
-        wanted.append(f"kept.{name} IN (SELECT value FROM json_each(:{name}))")  # noqa: S608  a column of ours
-        parameters[name] = json.dumps(accepted)
-    if plan.by_user:
-        statement = _DAYS if "id_at_origin" in plan.filters else _RANGES_OF_DAYS
-    else:
-        statement = _TIMES if "origin" in plan.filters else _RANGES_OF_TIMES
-    return statement + " AND ".join(wanted), parameters
+def _rows_of(plan: RollupPlan, parts: Sequence[Part], columns: str) -> tuple[str, dict[str, Any]]:
+    """Return what selects columns of the rows of the parts that pass the filters, and its parameters."""
+    table = _OF_USERS if plan.by_user else _OF_TIMES
+    wanted = [" ".join((_CELLS.format(**table), _ROWS.format(columns=columns, **table)))]
+    parameters: dict[str, Any] = {
+        "parts": json.dumps([(part.grain, part.start, part.end, part.period, part.sign) for part in parts])
+    }
+    wanted += conditions(plan.filters, parameters, prefix="kept.")
+    return " AND ".join(wanted), parameters
 
 
-def _add_rollups(connection: sqlite3.Connection, plan: RollupPlan, parts: Sequence[_Range], rows: UsageRows) -> None:
-    """Add the sums of the rows of the parts."""
-    statement, parameters = _of_rollups(plan, parts)
+def _add_rollups(connection: sqlite3.Connection, plan: RollupPlan, rows: UsageRows) -> None:
+    """Add the sums of the rows that the question reads."""
     keys = [name if name == "period" else f"kept.{name}" for name in plan.query.group_by]
-    grouped = " ".join((statement, "GROUP BY", ", ".join(("sign", *keys))))
 
     def find(sums: str) -> list[tuple[Any, ...]]:
         columns = ", ".join((*keys, "sign", _TEXTS_OF_ROWS, sums))
-        return connection.execute(grouped.format(columns=columns), parameters).fetchall()
+        statement, parameters = _rows_of(plan, plan.parts, columns)
+        return connection.execute(f"{statement} GROUP BY {', '.join((*keys, 'sign'))}", parameters).fetchall()
 
     width = len(keys)
     before = width + 1 + _TEXTS
@@ -222,7 +205,7 @@ class _Scan:
         wanted = [
             f"{column} >= :first",
             f"{column} < :last",
-            *conditions(filters, self._parameters, by_index=is_of_user),
+            *conditions(filters, self._parameters, prefix="" if is_of_user else "+"),
         ]
         self._add("llmbridge_calls", wanted, max(first, not_purged), until)
 
