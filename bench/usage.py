@@ -30,7 +30,8 @@ from tests.postgres.server import OwnServer, Server, running
 from llmbridge._shared.money import from_units
 from llmbridge._usage.periods import split, zone
 from llmbridge.schemas import CallRecord
-from llmbridge.storage import CallQuery, StorageBackend, UsageQuery, answers
+from llmbridge.storage import CallQuery, StorageBackend, UsageQuery
+from llmbridge.storage.toolkit import rollups
 from llmbridge.storage.toolkit.time_cells import Coverage, micros
 from llmbridge.testing.records import make_id
 from llmbridge_postgres import PostgreSQLBackend
@@ -99,15 +100,19 @@ def make(dice: random.Random, number: int, called_at: datetime, user: int, model
     )
 
 
-def series(tz: str) -> UsageQuery:
-    until = datetime(2024, 12, 1, tzinfo=zone(tz)).astimezone(UTC)
-    edges = split(until - timedelta(days=90), until, "day", zone(tz)).edges
+def series(tz: str, unit: str = "day", days: int = 90, until: datetime = NOW) -> UsageQuery:
+    """Return the question of `usage --since`: a range that ends now and cuts a period at both ends."""
+    edges = split(until - timedelta(days=days), until, unit, zone(tz)).edges
     return UsageQuery({"origin": ("shop",)}, ("period", "model_name"), edges)
 
 
 MINE = {"origin": ("shop",), "id_at_origin": (USER,)}
 TOTALS = UsageQuery(MINE, ("provider", "model_name"), (NOW - timedelta(days=30), NOW))
 SERIES = series("UTC")
+WHOLE_DAYS = series("UTC", until=NOW.replace(hour=0, minute=0, second=0, microsecond=0))
+HOURS = series("UTC", "hour", 7)
+MODELS_TOTALS = UsageQuery({"origin": ("shop",)}, ("model_name",), (NOW - timedelta(days=90), NOW))
+USERS_TOTALS = UsageQuery({"origin": ("shop",)}, ("id_at_origin",), (NOW - timedelta(days=30), NOW))
 RECENT = CallQuery(MINE, limit=50)
 
 #: Queries, each with the allowed ratio of its time at one million and at ten million calls to that at SMALL.
@@ -115,6 +120,10 @@ QUESTIONS: dict[str, tuple[Ask, float | None, float | None]] = {
     "one user's totals over 30 days": (lambda backend: backend.summarize_usage(TOTALS), 4, 5),
     "daily series per model over 90 days": (lambda backend: backend.summarize_usage(SERIES), 2, 3),
     "the same in Asia/Kathmandu": (lambda backend: backend.summarize_usage(series("Asia/Kathmandu")), 4, None),
+    "the same of whole days": (lambda backend: backend.summarize_usage(WHOLE_DAYS), 2, 3),
+    "hourly series per model over 7 days": (lambda backend: backend.summarize_usage(HOURS), 4, None),
+    "totals per model over 90 days": (lambda backend: backend.summarize_usage(MODELS_TOTALS), 2, 3),
+    "totals per user over 30 days": (lambda backend: backend.summarize_usage(USERS_TOTALS), None, None),
     "50 most recent calls of a user": (lambda backend: backend.list_calls(RECENT), 2, None),
 }
 
@@ -126,7 +135,7 @@ def scanning() -> Iterator[None]:
     def gap(edges: Sequence[datetime], grains: Sequence[int]) -> Coverage:
         return Coverage((), ((micros(edges[0]), micros(edges[-1])),))
 
-    with patch.object(answers, "cover", gap):
+    with patch.object(rollups, "cover", gap):
         yield
 
 

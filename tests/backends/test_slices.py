@@ -11,8 +11,8 @@ import pytest
 
 import llmbridge_postgres.purge
 import llmbridge_postgres.reprice
+import llmbridge_sqlite.erase
 import llmbridge_sqlite.purge
-import llmbridge_sqlite.reprice
 from llmbridge.schemas import CallRecord
 from llmbridge.storage import CallQuery, CostChange, StorageBackend, StorageError, UsageQuery
 from llmbridge.storage.reference import summarize
@@ -22,6 +22,8 @@ from llmbridge.testing.records import EPOCH
 
 from .conftest import Store
 
+PURGING = (llmbridge_sqlite.purge, llmbridge_postgres.purge)
+ERASING = (llmbridge_sqlite.erase, llmbridge_postgres.reprice)
 NEVER = 2**62
 SLICE = 50
 DAY = timedelta(days=1)
@@ -39,10 +41,11 @@ IN_STORE = "SELECT COUNT(*) FROM {{tables.llmbridge_calls}}"
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slices of few calls and days."""
-    for package in (llmbridge_sqlite, llmbridge_postgres):
-        monkeypatch.setattr(package.purge, "_CHUNK", SLICE)
-        monkeypatch.setattr(package.reprice, "_CHUNK", SLICE)
-        monkeypatch.setattr(package.reprice, "_DAYS", 2)
+    for module in PURGING:
+        monkeypatch.setattr(module, "_CHUNK", SLICE)
+    for module in ERASING:
+        monkeypatch.setattr(module, "_CHUNK", SLICE)
+        monkeypatch.setattr(module, "_DAYS", 2)
 
 
 def of_one_day(count: int) -> list[CallRecord]:
@@ -65,9 +68,8 @@ async def assert_exact(backend: StorageBackend, calls: list[CallRecord]) -> None
 
 @pytest.mark.parametrize("what", ["purge", "erase"])
 async def test_others_write_while_one_day_goes(store: Store, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in (llmbridge_sqlite, llmbridge_postgres):
-        monkeypatch.setattr(package.purge, "_CHUNK", 5)
-        monkeypatch.setattr(package.reprice, "_CHUNK", 5)
+    for module in (*PURGING, *ERASING):
+        monkeypatch.setattr(module, "_CHUNK", 5)
     old = of_one_day(1000)
     async with store.backend() as one, store.backend() as other:
         await one.apply_migrations()
@@ -169,7 +171,7 @@ async def test_forgetting_that_is_interrupted_is_exact_and_the_next_time_ends_it
         await assert_exact(backend, [*nameless(mine[:done], "user-1"), *mine[done:], *others])
         assert await backend.erase_user("kit", "user-1") == len(mine) - done
         await assert_exact(backend, [*nameless(mine, "user-1"), *others])
-        named = "SELECT COUNT(*) FROM {{tables.llmbridge_user_totals}} WHERE id_at_origin = 'user-1'"
+        named = "SELECT COUNT(*) FROM {{tables.llmbridge_usage_by_user}} WHERE id_at_origin = 'user-1'"
         assert await backend.fetch_value(named) == 0
 
 

@@ -177,7 +177,7 @@ def test_doctor_finds_nothing_wrong_with_a_healthy_database(cli: Command, store:
     found = dict(line.split(":", 1) for line in result.out.splitlines())
     assert found["health"].strip() == "healthy"
     assert found["totals"].strip() == "0 checked, 0 wrong, 0 repaired"
-    assert found["schema"].strip() == "001_books of 001_books"
+    assert found["schema"].strip() == "001_baseline of 001_baseline"
     assert found["prices"].strip().startswith("genai-prices ")
     assert found["problems"].strip() == "none"
     document = cli("doctor", "--db", db_url, "--json").document
@@ -195,7 +195,7 @@ def test_doctor_repairs_wrong_totals_when_asked(cli: Command, own_directory: Pat
 
     asyncio.run(fill())
     with closing(sqlite3.connect(own_directory / "wrong.db")) as connection, connection:
-        assert connection.execute("DELETE FROM llmbridge_totals").rowcount > 0
+        assert connection.execute("DELETE FROM llmbridge_usage_by_time").rowcount > 0
     assert total(cli, url)["calls"] < 600
     sick = cli("doctor", "--db", url)
     assert sick.code == 1

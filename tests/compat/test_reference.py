@@ -189,7 +189,7 @@ async def test_models_are_kept(db: LLMDatabase) -> None:
 async def test_a_database_is_looked_after() -> None:
     db = LLMDatabase("memory://")
     report = await db.apply_migrations()
-    assert report["applied"] == ["001_books"]
+    assert report["applied"] == ["001_baseline"]
     await db.aggregate_daily_analytics()
     await db.aggregate_daily_analytics("2026-01-01")
     assert await db.cleanup_old_data(days_to_keep_calls=90, days_to_keep_analytics=365) == 0

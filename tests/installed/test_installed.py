@@ -50,7 +50,7 @@ def test_all_distributions_have_one_version() -> None:
     [
         ("llmbridge-core", {"llmbridge/py.typed", "llmbridge/_models/catalog.json"}),
         ("llmbridge-postgres", {"llmbridge_postgres/py.typed", "llmbridge_postgres/migrations/001_books.sql"}),
-        ("llmbridge-sqlite", {"llmbridge_sqlite/py.typed", "llmbridge_sqlite/migrations/001_books.sql"}),
+        ("llmbridge-sqlite", {"llmbridge_sqlite/py.typed", "llmbridge_sqlite/migrations/001_baseline.sql"}),
     ],
 )
 def test_a_wheel_has_its_data_and_nothing_foreign(name: str, wanted: set[str]) -> None:

@@ -202,3 +202,14 @@ async def test_all_tables_are_strict(backend, path):
     with closing(sqlite3.connect(path)) as connection:
         rows = connection.execute("SELECT name, strict FROM pragma_table_list WHERE type = 'table'").fetchall()
     assert all(strict for name, strict in rows if not name.startswith("sqlite_"))
+
+
+async def test_a_store_of_a_version_before_plain_rollups_is_refused_and_left_as_it_is(path, shell):
+    async with SQLiteBackend(path) as backend:
+        await backend.apply_migrations()
+    shell("UPDATE migration_history SET name = '001_books'")
+    before = path.read_bytes()
+    for _ in range(2):
+        with pytest.raises(StorageRefusedError, match=r"nothing was written.*llmbridge storage copy.*version before"):
+            await SQLiteBackend(path).connect()
+    assert path.read_bytes() == before

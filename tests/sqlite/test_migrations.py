@@ -64,7 +64,7 @@ async def test_a_path_of_migrations_is_accepted_and_ignored(path, tmp_path):
 
 async def test_a_migration_applied_with_another_text_is_an_error(backend, shell):
     shell("UPDATE migration_history SET checksum = 'another'")
-    with pytest.raises(MigrationError, match=r"001_books.*another text"):
+    with pytest.raises(MigrationError, match=r"001_baseline.*another text"):
         await backend.apply_migrations()
 
 

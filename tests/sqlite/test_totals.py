@@ -79,7 +79,10 @@ async def test_what_a_dead_process_left_is_folded_by_the_next_one(path, shell):
         await backend.apply_migrations()
         for seed in range(3):
             await backend.record_calls(make_calls(700, seed=seed))
-    shell("UPDATE llmbridge_state SET folded = 0; DELETE FROM llmbridge_totals; DELETE FROM llmbridge_user_totals")
+    shell(
+        "UPDATE llmbridge_state SET folded = 0; "
+        "DELETE FROM llmbridge_usage_by_time; DELETE FROM llmbridge_usage_by_user"
+    )
     assert waiting(shell) == 2100
     async with SQLiteBackend(path, fold_after=2000) as backend:
         await backend.record_calls([make_call()])
@@ -112,14 +115,15 @@ async def test_backends_that_fold_at_the_same_time_count_every_call_once(path):
 @pytest.mark.parametrize(
     "damage",
     [
-        "UPDATE llmbridge_totals SET sums = '[]', failures = '[]', histograms = '[]' WHERE grain = 21600",
-        "UPDATE llmbridge_user_totals SET sums = replace(sums, 'success', 'error')",
-        "UPDATE llmbridge_user_totals SET failures = '[]'",
-        "UPDATE llmbridge_totals SET sums = '[]', histograms = '[]'",
-        """UPDATE llmbridge_totals SET failures = '[["x","y","error",1]]' WHERE failures = '[]'""",
-        """UPDATE llmbridge_totals SET histograms = '[["",""],' || substr(histograms, 2)""",
-        """UPDATE llmbridge_totals SET sums = replace(sums, '},', '},1')""",
-        "DELETE FROM llmbridge_totals WHERE grain = 900",
+        "UPDATE llmbridge_usage_by_time SET calls = calls + 1 WHERE grain = 21600",
+        "UPDATE llmbridge_usage_by_user SET status = 'failed' WHERE status = 'success'",
+        "UPDATE llmbridge_usage_by_user SET cost_rest = cost_rest + 1",
+        "UPDATE llmbridge_usage_by_user SET total_tokens_high = total_tokens_high + 1",
+        "UPDATE llmbridge_usage_by_time SET response_time_histogram = response_time_histogram || ',7'",
+        "UPDATE llmbridge_usage_by_time SET first_token_histogram = NULL",
+        "INSERT INTO llmbridge_usage_by_user (day, origin, id_at_origin, provider, model_name, status, calls) "
+        "SELECT day, origin, 'nobody', provider, model_name, status, 1 FROM llmbridge_usage_by_user LIMIT 1",
+        "DELETE FROM llmbridge_usage_by_time WHERE grain = 900",
         "DELETE FROM llmbridge_calls WHERE number % 7 = 0",
     ],
 )

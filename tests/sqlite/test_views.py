@@ -23,7 +23,20 @@ COLUMNS = [
     "total_cost",
     "avg_response_time",
     "date",
+    "unpriced_calls",
+    "unmeasured_calls",
+    "failed_calls",
+    "failed_cost",
 ]
+SUMS = (
+    "call_count",
+    "total_tokens",
+    "total_cost",
+    "unpriced_calls",
+    "unmeasured_calls",
+    "failed_calls",
+    "failed_cost",
+)
 DAY = datetime(2024, 3, 31, tzinfo=UTC)
 UNKNOWN = {
     "estimated_cost": None,
@@ -38,7 +51,21 @@ async def test_usage_summary_has_the_columns_of_the_proposal(backend, shell):
     await backend.record_calls([make_call(), make_call(1, response_time_ms=251), make_call(2, status="error")])
     [row] = shell("SELECT * FROM usage_summary")
     assert row.keys() == COLUMNS
-    assert tuple(row) == ("kit", "user-1", "openai", "gpt-4o-mini", 2, 34, "0.000009600002", 250.5, "2024-03-31")
+    assert tuple(row) == (
+        "kit",
+        "user-1",
+        "openai",
+        "gpt-4o-mini",
+        2,
+        34,
+        "0.000009600002",
+        250.5,
+        "2024-03-31",
+        0,
+        0,
+        1,
+        "0.000004800001",
+    )
 
 
 async def test_usage_summary_groups_by_utc_day(backend, shell):
@@ -80,18 +107,60 @@ async def test_total_cost_is_exact_text(backend, shell, units):
     assert "." not in row["total_cost"] or not row["total_cost"].endswith("0")
 
 
-async def test_random_books_have_the_sums_of_the_law(backend, shell):
-    await backend.record_calls(make_calls(400, seed=3))
+@pytest.mark.parametrize("folded", [0, 250, 400])
+async def test_usage_summary_has_the_sums_of_the_law(backend, shell, folded):
+    calls = make_calls(400, seed=3)
+    await backend.record_calls(calls[:folded])
+    await backend.fold_totals()
+    await backend.record_calls(calls[folded:])
     fields = ("origin", "id_at_origin", "provider", "model_name")
-    query = UsageQuery(filters={"status": ("success",)}, group_by=fields)
-    expected = {tuple(row.key.values()): row for row in await backend.summarize_usage(query)}
+    expected: dict[tuple[str | None, ...], list[Decimal | int]] = {}
+    for row in await backend.summarize_usage(UsageQuery(group_by=(*fields, "status"))):
+        *key, status = row.key.values()
+        sums = expected.setdefault(tuple(key), [0, 0, Decimal(0), 0, 0, 0, Decimal(0)])
+        if status == "success":
+            sums[:5] = [row.calls, row.total_tokens, row.cost, row.unpriced_calls, row.unmeasured_calls]
+        else:
+            sums[5] += row.calls
+            sums[6] += row.cost
     found: dict[tuple[str | None, ...], list[Decimal | int]] = {}
     for row in shell("SELECT * FROM usage_summary"):
-        sums = found.setdefault(tuple(row[name] for name in fields), [0, 0, Decimal(0)])
-        sums[0] += row["call_count"]
-        sums[1] += int(row["total_tokens"] or 0)
-        sums[2] += Decimal(row["total_cost"] or 0)
-    assert found == {key: [row.calls, row.total_tokens, row.cost] for key, row in expected.items()}
+        sums = found.setdefault(tuple(row[name] for name in fields), [0, 0, Decimal(0), 0, 0, 0, Decimal(0)])
+        for at, name in enumerate(SUMS):
+            sums[at] += (int if isinstance(sums[at], int) else Decimal)(row[name] or 0)
+    assert found == expected
+
+
+@pytest.mark.parametrize("folded", [0, 250, 400])
+async def test_usage_hours_has_all_calls_by_hour_and_status(backend, shell, folded):
+    calls = make_calls(400, seed=6)
+    await backend.record_calls(calls[:folded])
+    await backend.fold_totals()
+    await backend.record_calls(calls[folded:])
+    fields = ("origin", "provider", "model_name", "status")
+    first = min(call.called_at for call in calls).replace(minute=0, second=0, microsecond=0)
+    hours = [first + timedelta(hours=number) for number in range(24 * 40)]
+    query = UsageQuery(group_by=("period", *fields), edges=tuple(hours))
+    expected = {
+        (hours[row.period].strftime("%Y-%m-%dT%H:00:00Z"), *row.key.values()): [
+            row.calls,
+            row.total_tokens,
+            row.cost,
+            row.unpriced_calls,
+            row.unmeasured_calls,
+            row.failed_calls,
+            row.cost if row.failed_calls else Decimal(0),
+        ]
+        for row in await backend.summarize_usage(query)
+    }
+    found = {
+        (row["hour"], *(row[name] for name in fields)): [
+            (Decimal if "cost" in name else int)(row[name] or 0) for name in SUMS
+        ]
+        for row in shell("SELECT * FROM usage_hours")
+    }
+    assert sum(sums[0] for sums in expected.values()) == len(calls)
+    assert found == expected
 
 
 async def test_purged_days_are_summed_from_the_totals(backend, shell):

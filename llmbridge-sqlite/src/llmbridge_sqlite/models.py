@@ -11,7 +11,7 @@ from llmbridge.storage import LLMModel, ModelPrice, UpsertResult
 from .codec import MODEL_COLUMNS, PRICE_COLUMNS, decode_model, decode_price, encode_model, encode_price, to_micros
 
 _MODEL_KEY = ("provider", "model_name")
-_PRICE_KEY = (*_MODEL_KEY, "effective_from")
+_PRICE_KEY = (*_MODEL_KEY, "context", "effective_from")
 
 
 def _upsert(table: str, columns: Sequence[str], key: Sequence[str], kept: Sequence[str] = ()) -> str:

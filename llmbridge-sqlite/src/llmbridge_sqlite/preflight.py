@@ -9,23 +9,26 @@ from llmbridge.storage import StorageRefusedError
 
 HISTORY = "migration_history"
 
-#: Tables, views and indexes of ours. The first three are public, the rest are ours to change.
+#: Tables, views and indexes of ours. The first four are public, the rest are ours to change.
 NAMES = frozenset(
     {
         HISTORY,
         "usage_summary",
+        "usage_hours",
         "call_log",
         "llmbridge_calls",
         "llmbridge_calls_by_time",
         "llmbridge_calls_by_user",
         "llmbridge_state",
-        "llmbridge_totals",
-        "llmbridge_user_totals",
-        "llmbridge_user_totals_by_day",
+        "llmbridge_usage_by_user",
+        "llmbridge_usage_by_time",
         "llmbridge_models",
         "llmbridge_prices",
     }
 )
+
+#: The first migration of the versions that kept totals as packed text.
+_IS_OF_OLD_BASELINE = "SELECT 1 FROM migration_history WHERE name = '001_books'"
 
 _HISTORY_COLUMNS = {"id", "name", "checksum", "writable_from", "applied_at"}
 _UPSTREAM_COLUMNS = {"id_at_origin", "model_id", "estimated_cost", "called_at"}
@@ -52,6 +55,12 @@ def inspect(connection: sqlite3.Connection, where: str) -> Findings:
         raise StorageRefusedError(
             f"the SQLite database {where} has {', '.join(taken)}, which llmbridge did not make; nothing was written. "
             "Give the books a file of their own, or rename what is there"
+        )
+    if migrated and connection.execute(_IS_OF_OLD_BASELINE).fetchone():
+        raise StorageRefusedError(
+            f"the SQLite database {where} was made by a version of llmbridge-sqlite before its first release, whose "
+            "tables this one does not read; nothing was written. Copy it with `llmbridge storage copy`, run with the "
+            "version before this one"
         )
     if migrated:
         for table in sorted(name for name in NAMES if name.startswith("llmbridge_")):

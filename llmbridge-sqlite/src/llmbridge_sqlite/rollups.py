@@ -1,80 +1,41 @@
-"""Totals: calls folded into sheets some time after they were stored, and what is not folded yet.
+"""Rollups: rows of sums into which calls are folded some time after they were stored.
 
-A call's `number` rises in the order of commits, so all up to `folded` are in the sheets and the rest, the tail, is in
-none. Every reader adds the tail in the same snapshot, so answers are exact whenever it is folded, and a crash leaves
-nothing but a longer tail.
+A call's `number` rises in the order of commits, so all calls up to `folded` are in the rollups, and the rest, the tail,
+is in none. Every question adds the tail in the same snapshot, so answers are exact whenever it is folded, and a crash
+leaves nothing but a longer tail.
+
+A fold sums the calls of a chunk by GROUP BY and adds them to the rows that they belong to. It reads and writes no other
+row, so it costs the same for each call, whatever names the calls have and however many rows there are.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from llmbridge.storage import EARLIEST, sheets
-from llmbridge.storage.sheets import NUMBERS, LineKey, Sheet, Sheets, TimeKey, UserKey
-from llmbridge.storage.toolkit.time_cells import GRAINS, SECOND, USER_GRAINS, micros
+from llmbridge.storage import EARLIEST
+from llmbridge.storage.toolkit.rollups import USER_KEY, Rollup, read_histogram, subtract, write_histogram
+from llmbridge.storage.toolkit.time_cells import GRAINS, micros
 
-#: What a call counts to a total, by name of `sheets.NUMBERS`. The first four are 0 or 1.
-_COUNTED = {
-    "calls": "1",
-    "requests": "(attempt = 1)",
-    "unmeasured_calls": "(total_tokens IS NULL AND cost_reason IS NOT 'not_billed')",
-    "unpriced_calls": (
-        "(estimated_cost IS NULL AND cost_reason IS NOT 'not_billed' AND cost_reason IS NOT 'synthetic')"
-    ),
-    "response_time_ms_count": "(status = 'success' AND response_time_ms IS NOT NULL)",
-}
-_SUMMED = {
-    "cost": "coalesce(estimated_cost, 0)",
-    "response_time_ms_sum": "CASE status WHEN 'success' THEN coalesce(response_time_ms, 0) ELSE 0 END",
-    **{name: f"coalesce({name}, 0)" for name in NUMBERS if name.endswith("_tokens")},
-}
-_HISTOGRAMS = "group_concat(response_bucket), group_concat(first_token_bucket)"
-#: The numbers of calls, where no sum passes 64 bits, beyond which SQLite's SUM raises, and in upper and lower 32 bits.
-_PLAIN = ", ".join(f"SUM({_COUNTED.get(name) or _SUMMED[name]})" for name in NUMBERS)
-_EXACT = ", ".join(
-    f"SUM({_COUNTED[name]}), 0"
-    if name in _COUNTED
-    else f"SUM(({_SUMMED[name]}) >> 32), SUM(({_SUMMED[name]}) & 4294967295)"
-    for name in NUMBERS
-)
-_IS_WHOLE = [name in _COUNTED for name in NUMBERS]
-
-#: The start in seconds of a call's cell, whose length is in microseconds.
-_START = "(called_at - (called_at % {cell} + {cell}) % {cell}) / 1000000"
-#: What stands before the sums that `sheets.fold` takes.
-_LINE = ("provider", "model_name", "status")
-OF_USERS = ("origin", "coalesce(id_at_origin, '')", _START.format(cell=USER_GRAINS[-1] * SECOND), *_LINE)
-_OF_TIMES = ("origin", _START.format(cell=GRAINS[-1] * SECOND), *_LINE)
+from . import rollup_statements as statements
+from .rollup_statements import COUNTS, DOLLAR, LOW, TIMES, USERS, WIDE
 
 _EARLIEST = micros(EARLIEST)
 
 _READ_STATE = "SELECT folded, watermark FROM llmbridge_state"
 _LAST = "SELECT coalesce(MAX(number), 0) FROM llmbridge_calls"
-_TAIL = "llmbridge_calls NOT INDEXED WHERE number > ? AND number <= ?"
-_READ_USER = """
-SELECT sums, failures, histograms FROM llmbridge_user_totals WHERE (origin, id_at_origin, start) = (?, ?, ?)
-"""
-_READ_TIME = "SELECT sums, failures, histograms FROM llmbridge_totals WHERE (grain, start, origin) = (?, ?, ?)"
-_WRITE_USER = """
-INSERT INTO llmbridge_user_totals (origin, id_at_origin, start, sums, failures, histograms) VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE
-SET sums = excluded.sums, failures = excluded.failures, histograms = excluded.histograms
-"""
-_WRITE_TIME = """
-INSERT INTO llmbridge_totals (grain, start, origin, sums, failures, histograms) VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE
-SET sums = excluded.sums, failures = excluded.failures, histograms = excluded.histograms
-"""
+_SET_FOLDED = "UPDATE llmbridge_state SET folded = ?"
 #: How many calls one transaction folds: others write in between.
 _FOLD_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`folded`: the last number in the totals. `watermark`: microseconds; calls before it were purged (None: none)."""
+    """`folded`: the last number in the rollups. `watermark`: microseconds; calls before it were purged (None: none)."""
 
     folded: int
     watermark: int | None
@@ -86,51 +47,46 @@ class State:
 
 
 def state(connection: sqlite3.Connection) -> State:
-    """How far the totals are."""
+    """Return how far the rollups are."""
     return State(*connection.execute(_READ_STATE).fetchone())
 
 
 def last(connection: sqlite3.Connection) -> int:
-    """The greatest number of a call; those beyond `folded` are in no total yet."""
+    """Return the greatest number of a call; calls beyond `folded` are in no rollup yet."""
     (number,) = connection.execute(_LAST).fetchone()
     return int(number)
 
 
+def prepare(connection: sqlite3.Connection) -> None:
+    """Give a connection the functions that statements on rollups use."""
+    connection.create_function("llmbridge_shorten", 1, _shorten, deterministic=True)
+    connection.create_function("llmbridge_subtract", 2, _subtract, deterministic=True)
+
+
+def _shorten(histogram: str | None) -> str | None:
+    return write_histogram(read_histogram(histogram))
+
+
+def _subtract(histogram: str | None, taken: str | None) -> str | None:
+    return write_histogram(subtract(read_histogram(histogram), read_histogram(taken)))
+
+
 def fold(connection: sqlite3.Connection, least: int = 1) -> tuple[int, bool]:
-    """Fold calls of the tail, the oldest first, if there are `least`; how many, and whether there may be more."""
+    """Fold the oldest calls of the tail, if it has at least `least`. Return how many, and whether there may be more."""
     folded, end = state(connection).folded, last(connection)
     if end - folded < max(least, 1):
         return 0, False
     upto = min(end, folded + _FOLD_AT_ONCE)
-    add(connection, summed(connection, _TAIL, (folded, upto)))
-    connection.execute("UPDATE llmbridge_state SET folded = ?", (upto,))
+    chunk = {"folded": folded, "upto": upto}
+    statements.ADD_TO_USERS.run(connection, chunk)
+    connection.execute(statements.MAKE_CELLS)
+    statements.FILL_QUARTERS.run(connection, chunk)
+    for finer, grain in pairwise(reversed(GRAINS)):
+        connection.execute(statements.FILL_COARSER, {"grain": grain, "finer": finer})
+    connection.execute(statements.ADD_TO_TIMES)
+    connection.execute(statements.EMPTY_CELLS)
+    connection.execute(_SET_FOLDED, (upto,))
     return upto - folded, upto < end
-
-
-def summed(connection: sqlite3.Connection, calls: str, parameters: Sequence[int]) -> Sheets:
-    """The sheets of `calls`, which is what stands behind FROM, summed by SQLite as far as it can."""
-    users, quarters = (sums(connection, keys, calls, parameters) for keys in (OF_USERS, _OF_TIMES))
-    return sheets.fold(users, quarters)
-
-
-def sums(
-    connection: sqlite3.Connection, keys: Sequence[str], calls: str, parameters: Sequence[Any] | Mapping[str, Any]
-) -> list[tuple[Any, ...]]:
-    """For each combination of `keys` among `calls`, which is what stands behind FROM: these, the two histograms as
-    texts (None: nothing), and the numbers in the order of `sheets.NUMBERS`."""
-    groups = ", ".join(str(number) for number in range(1, len(keys) + 1))
-
-    def found(numbers: str) -> list[tuple[Any, ...]]:
-        statement = " ".join(("SELECT", ", ".join((*keys, _HISTOGRAMS, numbers)), "FROM", calls, "GROUP BY", groups))
-        return connection.execute(statement, parameters).fetchall()
-
-    try:  # most are far from 64 bits, and much cheaper so
-        return found(_PLAIN)
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
-            raise
-    width = len(keys) + 2
-    return [(*row[:width], *_whole(row[width:])) for row in found(_EXACT)]
 
 
 def fold_all(connection: sqlite3.Connection) -> None:
@@ -139,34 +95,57 @@ def fold_all(connection: sqlite3.Connection) -> None:
         pass
 
 
-def add(connection: sqlite3.Connection, more: Sheets) -> None:
-    """Add sheets to those that are kept."""
-    for user, sheet in more.users.items():
-        connection.execute(_WRITE_USER, (*user, *_extended(connection.execute(_READ_USER, user).fetchone(), sheet)))
-    for time, sheet in more.times.items():
-        connection.execute(_WRITE_TIME, (*time, *_extended(connection.execute(_READ_TIME, time).fetchone(), sheet)))
+def change_users(connection: sqlite3.Connection, sign: str, numbers: Sequence[int]) -> None:
+    """Add those of the calls that are folded to the rows by user, or with the sign '-' take them away."""
+    statements.CHANGE_USERS[sign].run(connection, _chosen(connection, numbers))
 
 
-def read(connection: sqlite3.Connection, key: UserKey | TimeKey) -> Sheet:
-    """The sheet of a key, without lines if there is none."""
-    kept = connection.execute(_READ_TIME if isinstance(key[0], int) else _READ_USER, key).fetchone()
-    return {} if kept is None else sheets.unpack(*kept)
+def change_costs(connection: sqlite3.Connection, sign: str, numbers: Sequence[int]) -> None:
+    """Add the costs of those of the calls that are folded to all their rows, or with the sign '-' take them away."""
+    chosen = _chosen(connection, numbers)
+    statements.CHANGE_COSTS_OF_USERS[sign].run(connection, chosen)
+    for grain in GRAINS:
+        statements.CHANGE_COSTS_OF_TIMES[sign].run(connection, {**chosen, "grain": grain})
 
 
-def put_user(connection: sqlite3.Connection, key: UserKey, sheet: Mapping[LineKey, sheets.Line]) -> None:
-    """Keep this sheet of a user, and no other."""
-    connection.execute(_WRITE_USER, (*key, *sheets.pack(sheet)))
+def _chosen(connection: sqlite3.Connection, numbers: Sequence[int]) -> dict[str, Any]:
+    return {"numbers": json.dumps(numbers), "folded": state(connection).folded}
 
 
-def put_time(connection: sqlite3.Connection, key: TimeKey, sheet: Mapping[LineKey, sheets.Line]) -> None:
-    """Keep this sheet of a time, and no other."""
-    connection.execute(_WRITE_TIME, (*key, *sheets.pack(sheet)))
+def count(connection: sqlite3.Connection, first: int, last: int) -> dict[str, dict[tuple[Any, ...], Rollup]]:
+    """Return, by table, the rows that the folded calls of a range of microseconds make."""
+    stored = {"first": first, "last": last, "folded": state(connection).folded}
+    times = [row for grain in GRAINS for row in statements.COUNT_TIMES.run(connection, {**stored, "grain": grain})]
+    return {USERS: by_key(statements.COUNT_USERS.run(connection, stored)), TIMES: by_key(times)}
 
 
-def _extended(kept: sheets.Texts | None, sheet: Mapping[LineKey, sheets.Line]) -> sheets.Texts:
-    return sheets.pack(sheet) if kept is None else sheets.extend(kept, sheet)
+def by_key(rows: Iterable[Sequence[Any]]) -> dict[tuple[Any, ...], Rollup]:
+    """Return rows of a table by their keys."""
+    return {rollup.key: rollup for rollup in map(decode, rows)}
 
 
-def _whole(halves: Sequence[int]) -> list[int]:
-    pairs = zip(halves[::2], halves[1::2], strict=True)
-    return [high if whole else (high << 32) + low for whole, (high, low) in zip(_IS_WHOLE, pairs, strict=True)]
+def decode(row: Sequence[Any]) -> Rollup:
+    """Return the sums of a row that was read as ROW."""
+    width, before = len(USER_KEY), len(USER_KEY) + len(COUNTS)
+    *columns, response, first_token = row
+    dollars, rest = columns[before : before + 2]
+    lows, highs = columns[before + 2 : -len(WIDE)], columns[-len(WIDE) :]
+    wide = (low + (high << 32) for low, high in zip(lows, highs, strict=True))
+    numbers = (*columns[width:before], dollars * DOLLAR + rest, *wide)
+    return Rollup(tuple(columns[:width]), numbers, response, first_token)
+
+
+def encode(rollup: Rollup) -> tuple[Any, ...]:
+    """Return the row of these sums, as PUT takes it."""
+    before = len(COUNTS)
+    cost, wide = rollup.numbers[before], rollup.numbers[before + 1 :]
+    lows, highs = ([number & LOW for number in wide], [number >> 32 for number in wide])
+    return (
+        *rollup.key,
+        *rollup.numbers[:before],
+        *divmod(cost, DOLLAR),
+        *lows,
+        *highs,
+        rollup.response,
+        rollup.first_token,
+    )

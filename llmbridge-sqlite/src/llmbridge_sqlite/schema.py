@@ -1,6 +1,6 @@
 """Migrations: SQL files shipped beside this module, applied once each and remembered in `migration_history`.
 
-A migration is known by its name (`001_books`) and the SHA-256 of its text. Its first line names the oldest
+A migration is known by its name (`001_baseline`) and the SHA-256 of its text. Its first line names the oldest
 release that may still write a store to which it was applied, as the number of the last migration that this
 release ships: `-- writable-from: 1`. The number stands in `migration_history.writable_from`, the greatest one
 counts, and every transaction that writes reads it anew; so while a newer release migrates a store in use, older

@@ -1,69 +1,51 @@
-"""Totals counted anew, day by day, from the calls that are stored."""
+"""Rollups counted again, day by day, from the calls that are stored."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 
 from llmbridge.storage import EARLIEST, TotalsReport
-from llmbridge.storage.sheets import Sheets, compare, examine
+from llmbridge.storage.toolkit.rollups import differing
 from llmbridge.storage.toolkit.time_cells import GRAINS, SECOND, micros
 
 from . import rollups
+from .rollup_statements import DAY, DELETE, PUT, ROW, TIMES, USERS
 
-DAY = 86_400
 #: The first second that has calls.
 FIRST = micros(EARLIEST) // SECOND
 
 _NEXT_CALL = "SELECT MIN(called_at) FROM llmbridge_calls WHERE called_at >= ?"
-_NEXT_TOTAL = """
-SELECT MIN(start) FROM (
-    SELECT MIN(start) AS start FROM llmbridge_user_totals WHERE start >= :from
-    UNION ALL
-    SELECT (SELECT MIN(start) FROM llmbridge_totals WHERE grain = value AND start >= :from) FROM json_each(:grains)
-)
-"""
-_CALLS = "llmbridge_calls WHERE called_at >= ? AND called_at < ? AND number <= ?"
-_USERS = "SELECT origin, id_at_origin, start, sums, failures, histograms FROM llmbridge_user_totals WHERE start = ?"
-_TIMES = """
-SELECT grain, start, origin, sums, failures, histograms FROM llmbridge_totals
-WHERE grain = ? AND start >= ? AND start < ?
-"""
+_NEXT_USER = f"SELECT MIN(day) FROM {USERS} WHERE day >= ?"  # noqa: S608  names of ours
+_NEXT_TIME = f"SELECT MIN(start) FROM {TIMES} WHERE grain = ? AND start >= ?"  # noqa: S608  names of ours
+_USERS = f"SELECT {ROW[USERS]} FROM {USERS} WHERE day = ?"  # noqa: S608  names of ours
+_TIMES = f"SELECT {ROW[TIMES]} FROM {TIMES} WHERE grain = ? AND start >= ? AND start < ?"  # noqa: S608  names of ours
 
 
 def next_day(connection: sqlite3.Connection, start: int) -> int | None:
-    """The first day (seconds) from `start` on that has calls or totals and was not purged; None: there is none."""
+    """Return the first day (seconds) from `start` on that has calls or rollups and was not purged; None: there is
+    none."""
     watermark = rollups.state(connection).watermark
     start = max(start, watermark // SECOND) if watermark is not None else start
     (call,) = connection.execute(_NEXT_CALL, (start * SECOND,)).fetchone()
-    (total,) = connection.execute(_NEXT_TOTAL, {"from": start, "grains": str(list(GRAINS))}).fetchone()
-    found = [second for second in (None if call is None else call // SECOND, total) if second is not None]
-    return min(found) // DAY * DAY if found else None
+    found = [None if call is None else call // SECOND, *connection.execute(_NEXT_USER, (start,)).fetchone()]
+    for grain in GRAINS:
+        found += connection.execute(_NEXT_TIME, (grain, start)).fetchone()
+    seconds = [second for second in found if second is not None]
+    return min(seconds) // DAY * DAY if seconds else None
 
 
 def check_day(connection: sqlite3.Connection, day: int, repair: bool) -> TotalsReport:
-    """Count the totals of one day anew, and put right what is wrong."""
-    bounds = (day * SECOND, (day + DAY) * SECOND, rollups.state(connection).folded)
-    expected, kept = rollups.summed(connection, _CALLS, bounds), _kept(connection, day)
-    checked, wrong = compare(kept, expected)
-    if repair:
-        for user in wrong.users:
-            rollups.put_user(connection, user, expected.users[user])
-        for time in wrong.times:
-            rollups.put_time(connection, time, expected.times[time])
-    bad = wrong.lines()
-    return TotalsReport(checked, bad, bad if repair else 0)
-
-
-def _kept(connection: sqlite3.Connection, day: int) -> Sheets:
-    kept = Sheets()
-    for origin, user, start, *texts in connection.execute(_USERS, (day,)):
-        kept.users[origin, user, start] = examine(*texts)
-    for row in _times(connection, day):
-        kept.times[row[:3]] = examine(*row[3:])
-    return kept
-
-
-def _times(connection: sqlite3.Connection, day: int) -> Iterator[tuple[int, int, str, str, str, str]]:
-    for grain in GRAINS:
-        yield from connection.execute(_TIMES, (grain, day, day + DAY))
+    """Count the rows of one day again, and with `repair` put right those that are wrong."""
+    counted = rollups.count(connection, day * SECOND, (day + DAY) * SECOND)
+    times = [row for grain in GRAINS for row in connection.execute(_TIMES, (grain, day, day + DAY))]
+    kept = {USERS: rollups.by_key(connection.execute(_USERS, (day,))), TIMES: rollups.by_key(times)}
+    checked = wrong = 0
+    for table in (USERS, TIMES):
+        checked += len({**kept[table], **counted[table]})
+        keys = differing(kept[table], counted[table])
+        wrong += len(keys)
+        if repair:
+            connection.executemany(DELETE[table], keys)
+            right = [counted[table][key] for key in keys if key in counted[table]]
+            connection.executemany(PUT[table], map(rollups.encode, right))
+    return TotalsReport(checked, wrong, wrong if repair else 0)

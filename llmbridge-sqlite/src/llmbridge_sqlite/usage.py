@@ -1,76 +1,188 @@
-"""Sums of usage, from the totals, and from the calls themselves where no total tells."""
+"""Sums of usage: from the rollups, and from the calls themselves where no cell serves and in the tail."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from llmbridge.storage import EARLIEST, UsageQuery, UsageRow
-from llmbridge.storage.answers import Plan
-from llmbridge.storage.toolkit.time_cells import Uses
+from llmbridge.storage.toolkit.rollups import HISTOGRAMS, NUMBERS, RollupPlan, UsageRows
+from llmbridge.storage.toolkit.time_cells import Part
 
 from .codec import from_micros, to_micros
 from .filters import conditions, define_tag, expression
-from .rollups import state, sums
+from .rollup_statements import COUNTS, DOLLAR, LOW, OF_A_CALL, TIMES, USERS, WIDE
+from .rollups import last, state
 
-_USER_SHEETS = "SELECT origin, id_at_origin, start, sums, failures, histograms FROM llmbridge_user_totals"
-_TIME_SHEETS = "SELECT origin, '', start, sums, failures, histograms FROM llmbridge_totals"
+_MILLIONTH = 10**6
+_HALVED = NUMBERS[len(COUNTS) :]
+
+#: Sums of rows: in one piece, and last whether some are beyond 32 bits; and in parts that do not overflow.
+_SUMS_OF_ROWS = ", ".join(
+    (
+        *(f"SUM({name})" for name in (*COUNTS, "cost_dollars", "cost_rest", *WIDE)),
+        f"SUM({' + '.join(f'{name}_high' for name in WIDE)})",
+    )
+)
+_PARTS_OF_ROWS = ", ".join(
+    (
+        *(f"SUM({name})" for name in (*COUNTS, "cost_dollars")),
+        f"SUM(cost_rest / {_MILLIONTH}), SUM(cost_rest % {_MILLIONTH})",
+        *(f"SUM({name})" for name in WIDE),
+        *(f"SUM({name}_high)" for name in WIDE),
+    )
+)
+_TEXTS_OF_ROWS = ", ".join(("group_concat(status || ':' || calls)", *(f"group_concat({name})" for name in HISTOGRAMS)))
+
+#: Sums of calls: in one piece, of which none is beyond what SUM refuses, and in halves.
+_SUMS_OF_CALLS = ", ".join((*(f"SUM({OF_A_CALL[name]})" for name in NUMBERS), "0"))
+_HALVES_OF_CALLS = ", ".join(
+    (
+        *(f"SUM({OF_A_CALL[name]})" for name in COUNTS),
+        *(f"SUM({OF_A_CALL[name]} & {LOW})" for name in _HALVED),
+        *(f"SUM({OF_A_CALL[name]} >> 32)" for name in _HALVED),
+    )
+)
+_TEXTS_OF_CALLS = "status || ':' || COUNT(*), group_concat(response_bucket), group_concat(first_token_bucket)"
+#: How many texts there are.
+_TEXTS = 1 + len(HISTOGRAMS)
+
+#: The cells that a question reads: each one that exists is found from the one before it. Behind the start of a cell the
+#: key goes on with the origin and the user, so these are found without reading those of others.
+_CELLS = """
+WITH RECURSIVE parts (grain, first, last, period, sign) AS (
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+        json_extract(value, '$[3]'), json_extract(value, '$[4]')
+    FROM json_each(:parts)
+),
+cells (grain, cell, last, period, sign) AS (
+    SELECT
+        grain,
+        (SELECT MIN({start}) FROM {table} AS kept WHERE {same_grain} {start} >= first AND {start} < last),
+        last,
+        period,
+        sign
+    FROM parts AS wanted
+    UNION ALL
+    SELECT
+        grain,
+        (SELECT MIN({start}) FROM {table} AS kept WHERE {same_grain} {start} > cell AND {start} < last),
+        last,
+        period,
+        sign
+    FROM cells AS wanted
+    WHERE cell IS NOT NULL
+)
+"""
+_ROWS = "SELECT {columns} FROM cells AS wanted CROSS JOIN {table} AS kept WHERE {same_grain} {start} = cell"
+_OF_USERS = {"table": USERS, "start": "kept.day", "same_grain": ""}
+_OF_TIMES = {"table": TIMES, "start": "kept.start", "same_grain": "kept.grain = wanted.grain AND"}
 
 
 def summarize(connection: sqlite3.Connection, query: UsageQuery) -> list[UsageRow]:
-    """The rows of a query. Belongs into one read transaction, since it reads more than once."""
-    plan = Plan(query)
+    """Return the rows of a query. Belongs into one read transaction, since it reads more than once."""
+    plan, rows = RollupPlan(query), UsageRows(query)
     now = state(connection)
     if now.watermark is not None:
-        purged_before = from_micros(now.watermark)
-        cut = (
-            (start, sums, failures)
-            for found in plan.purged(purged_before)
-            for _, _, start, sums, failures, _ in _sheets(connection, plan, plan.grains[-1], found)
-        )
-        plan.refuse_if_cut(cut, purged_before)
-    for grain in plan.grains:
-        uses = Uses([part for part in plan.coverage.parts if part.grain == grain])
-        for found in uses.ranges():
-            for origin, user, start, *texts in _sheets(connection, plan, grain, found):
-                plan.add_sheet(origin, user, uses.of(start), *texts)
-    scan = _Scan(connection, plan)
+        _refuse_if_cut(connection, plan, now.watermark)
+    if plan.parts:
+        _add_rollups(connection, plan, rows)
+    scan = _Scan(connection, plan, rows)
     for gap in plan.coverage.gaps:
         scan.gap(*gap, now.first)
-    if plan.coverage.parts:
+    if plan.parts and last(connection) > now.folded:
         scan.tail(now.folded)
-    return plan.rows()
+    return rows.rows()
 
 
-def _sheets(
-    connection: sqlite3.Connection, plan: Plan, grain: int, starts: tuple[int, int]
-) -> list[tuple[str, str, int, str, str, str]]:
-    """Sheets that begin in a range and pass the filters by which they are kept."""
-    parameters: dict[str, Any] = {"grain": grain, "first": starts[0], "last": starts[1]}
-    wanted = (
-        ["start >= :first", "start < :last"] if plan.by_user else ["grain = :grain", "start >= :first", "start < :last"]
-    )
-    for name, accepted in plan.accepted_keys().items():
-        wanted.append(f"{name} IN (SELECT value FROM json_each(:{name}))")  # noqa: S608  a name of the plan
-        parameters[name] = json.dumps(accepted)
-    statement = " ".join((_USER_SHEETS if plan.by_user else _TIME_SHEETS, "WHERE", " AND ".join(wanted)))
-    return connection.execute(statement, parameters).fetchall()
+def _refuse_if_cut(connection: sqlite3.Connection, plan: RollupPlan, watermark: int) -> None:
+    purged_before = from_micros(watermark)
+    cut = [Part(plan.grains[-1], first, end, 0, 1) for first, end in plan.purged(purged_before)]
+    if cut:
+        statement, parameters = _rows_of(plan, cut, "MAX(cell)")
+        [(start,)] = connection.execute(statement, parameters)
+        plan.refuse_if_cut(start, purged_before)
+
+
+def _rows_of(plan: RollupPlan, parts: Sequence[Part], columns: str) -> tuple[str, dict[str, Any]]:
+    """Return what selects columns of the rows of the parts that pass the filters, and its parameters."""
+    table = _OF_USERS if plan.by_user else _OF_TIMES
+    wanted = [" ".join((_CELLS.format(**table), _ROWS.format(columns=columns, **table)))]
+    parameters: dict[str, Any] = {
+        "parts": json.dumps([(part.grain, part.start, part.end, part.period, part.sign) for part in parts])
+    }
+    wanted += conditions(plan.filters, parameters, prefix="kept.")
+    return " AND ".join(wanted), parameters
+
+
+def _add_rollups(connection: sqlite3.Connection, plan: RollupPlan, rows: UsageRows) -> None:
+    """Add the sums of the rows that the question reads."""
+    keys = [name if name == "period" else f"kept.{name}" for name in plan.query.group_by]
+
+    def find(sums: str) -> list[tuple[Any, ...]]:
+        columns = ", ".join((*keys, "sign", _TEXTS_OF_ROWS, sums))
+        statement, parameters = _rows_of(plan, plan.parts, columns)
+        return connection.execute(f"{statement} GROUP BY {', '.join((*keys, 'sign'))}", parameters).fetchall()
+
+    width = len(keys)
+    before = width + 1 + _TEXTS
+    found, numbers = _exactly(find, _SUMS_OF_ROWS, _PARTS_OF_ROWS, _of_sums, _of_parts)
+    for row in found:
+        sign, statuses, response, first_token = row[width:before]
+        rows.add(row[:width], statuses, numbers(row[before:]), response, first_token, sign)
+
+
+#: Makes numbers of the sums of a row.
+_Numbers = Callable[[Sequence[int]], Sequence[int]]
+
+
+def _exactly(
+    find: Callable[[str], list[tuple[Any, ...]]], plain: str, exact: str, of_plain: _Numbers, of_exact: _Numbers
+) -> tuple[list[tuple[Any, ...]], _Numbers]:
+    """Return what `find` finds, and what makes numbers of its sums: the plain ones, or if these are too small, which is
+    rare, the exact ones, which cost more."""
+    try:
+        found = find(plain)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+    else:
+        if not any(row[-1] for row in found):
+            return found, of_plain
+    return find(exact), of_exact
+
+
+def _of_sums(sums: Sequence[int]) -> Sequence[int]:
+    before = len(COUNTS)
+    return (*sums[:before], sums[before] * DOLLAR + sums[before + 1], *sums[before + 2 : -1])
+
+
+def _of_parts(sums: Sequence[int]) -> Sequence[int]:
+    before, wide = len(COUNTS), len(WIDE)
+    dollars, millionths, rest = sums[before : before + 3]
+    lows, highs = sums[before + 3 : before + 3 + wide], sums[before + 3 + wide :]
+    cost = dollars * DOLLAR + millionths * _MILLIONTH + rest
+    return (*sums[:before], cost, *(low + (high << 32) for low, high in zip(lows, highs, strict=True)))
+
+
+def _of_halves(sums: Sequence[int]) -> Sequence[int]:
+    lows, highs = sums[len(COUNTS) : len(NUMBERS)], sums[len(NUMBERS) :]
+    return (*sums[: len(COUNTS)], *(low + (high << 32) for low, high in zip(lows, highs, strict=True)))
 
 
 class _Scan:
     """Sums of calls themselves, grouped as a question wants them, and by status."""
 
-    def __init__(self, connection: sqlite3.Connection, plan: Plan) -> None:
+    def __init__(self, connection: sqlite3.Connection, plan: RollupPlan, rows: UsageRows) -> None:
         self._connection = connection
         self._plan = plan
-        query = plan.query
+        self._rows = rows
         self._parameters: dict[str, Any] = {}
-        self._keys = [self._key(field, query) for field in query.group_by]
-        self._filters = conditions(query.filters, self._parameters)
+        self._keys = [self._key(field, plan.query) for field in plan.query.group_by]
         define_tag(connection)
 
     def _key(self, field: str, query: UsageQuery) -> str:
@@ -80,17 +192,32 @@ class _Scan:
         self._connection.create_function("llmbridge_edges_passed", 1, partial(bisect_right, edges), deterministic=True)
         return "llmbridge_edges_passed(called_at) - 1"
 
-    def gap(self, first: int, last: int, not_purged: int) -> None:
-        """Sum the calls of a range from the first microsecond on that is not purged. One open below is nearly the whole
-        table, which an index would only read in a slower order; `+` keeps SQLite from using one."""
+    def gap(self, first: int, until: int, not_purged: int) -> None:
+        """Sum the calls of a range from the first microsecond on that is not purged.
+
+        A range is mostly short, so the index by time finds its calls. SQLite would rather take that by user for its
+        first column, `origin`, and read all calls of the origin: `+` keeps it from that, unless a user is asked for,
+        too. A range that is open below is nearly the whole table, which no index reads faster.
+        """
+        filters = self._plan.query.filters
+        is_of_user = {"origin", "id_at_origin"} <= filters.keys()
         column = "+called_at" if first == to_micros(EARLIEST) else "called_at"
-        wanted = [f"{column} >= :first", f"{column} < :last", *self._filters]
-        self._add("llmbridge_calls", wanted, max(first, not_purged), last)
+        wanted = [
+            f"{column} >= :first",
+            f"{column} < :last",
+            *conditions(filters, self._parameters, prefix="" if is_of_user else "+"),
+        ]
+        self._add("llmbridge_calls", wanted, max(first, not_purged), until)
 
     def tail(self, folded: int) -> None:
-        """Sum the calls of the question that are in no total, but those of its gaps, for which Python is asked last."""
+        """Sum the calls of the question that are in no rollup, but for those of its gaps. Python is asked last."""
         self._parameters["folded"] = folded
-        wanted = ["number > :folded", "called_at >= :first", "called_at < :last", *self._filters]
+        wanted = [
+            "number > :folded",
+            "called_at >= :first",
+            "called_at < :last",
+            *conditions(self._plan.query.filters, self._parameters),
+        ]
         bounds = self._plan.coverage.bounds
         if bounds:
             self._connection.create_function(
@@ -102,8 +229,17 @@ class _Scan:
 
     def _add(self, source: str, wanted: Sequence[str], first: int, last: int) -> None:
         width = len(self._keys)
-        calls = " ".join((source, "WHERE", " AND ".join(wanted)))
         parameters = {**self._parameters, "first": first, "last": last}
-        for row in sums(self._connection, [*self._keys, "status"], calls, parameters):
-            status, response, first_token, *numbers = row[width:]
-            self._plan.add_scan(row[:width], status, numbers, response, first_token)
+        groups = ", ".join(str(number + 1) for number in range(width))
+
+        def find(sums: str) -> list[tuple[Any, ...]]:
+            columns = ", ".join((*self._keys, _TEXTS_OF_CALLS, sums))
+            by = f"GROUP BY {groups}, status" if groups else "GROUP BY status"
+            statement = " ".join(("SELECT", columns, "FROM", source, "WHERE", " AND ".join(wanted), by))
+            return self._connection.execute(statement, parameters).fetchall()
+
+        before = width + _TEXTS
+        found, numbers = _exactly(find, _SUMS_OF_CALLS, _HALVES_OF_CALLS, lambda sums: sums[:-1], _of_halves)
+        for row in found:
+            statuses, response, first_token = row[width:before]
+            self._rows.add(row[:width], statuses, numbers(row[before:]), response, first_token)

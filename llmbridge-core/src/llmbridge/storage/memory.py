@@ -34,7 +34,7 @@ from .types import (
 )
 from .url import StorageURL
 
-_HEAD = "001_books"
+_HEAD = "001_baseline"
 _TOTALS_PAGE = 1000
 
 CellKey = tuple[Grain, datetime, tuple[str | None, ...]]
