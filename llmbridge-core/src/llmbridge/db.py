@@ -364,7 +364,7 @@ class LLMDatabase:
 
     @property
     def models(self) -> Models:
-        """Questions about the known models: which can do this, which are cheapest, what would a call cost."""
+        """Queries over the known models: find, compare costs, estimate."""
         from ._models.queries import Models
 
         return Models(
