@@ -24,13 +24,15 @@ DISTRIBUTIONS = ("llmbridge-core", "llmbridge-postgres", "llmbridge-sqlite")
 SOURCES = ("./llmbridge-core[all]", *(f"./{name}" for name in DISTRIBUTIONS[1:]))
 #: The tests whose outcome depends on which distributions and packages are installed.
 CORE_ALONE = (
-    "tests/alone",
-    "tests/core/test_imports.py",
-    "tests/core/test_plugins.py",
-    "tests/storage/test_memory_contract.py",
+    "tests/packaging/alone",
+    "tests/unit/test_imports.py",
+    "tests/unit/plugins",
+    "tests/contract/test_memory.py",
     "-n",
     "2",
 )
+#: The tests of the PostgreSQL backend that depend on the server.
+POSTGRES_TESTS = ("tests/backends/postgres", "tests/backends/tls", "tests/contract/test_postgres.py")
 #: Paths of the programs in Debian's packages.
 POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
 PGBOUNCER = Path("/usr/sbin/pgbouncer")
@@ -106,7 +108,8 @@ def tests_on_313(session: nox.Session) -> None:
 @nox.session
 def core(session: nox.Session) -> None:
     """Test what differs if llmbridge-core is installed without the other distributions and without packages of
-    providers. `-- tests/alone tests/core tests/storage -n 2` runs all tests of llmbridge-core there."""
+    providers. `-- tests/packaging/alone tests/unit tests/contract/test_memory.py -n 2` runs all tests of llmbridge-core
+    there."""
     session.install("./llmbridge-core", *tools("test"))
     session.run("pytest", *(session.posargs or CORE_ALONE))
 
@@ -121,7 +124,10 @@ def postgres_15(session: nox.Session) -> None:
     session.install(*SOURCES, *tools("test"))
     session.run(
         "pytest",
-        *(session.posargs or ["tests/postgres", "tests/tls", "-n", "2"]),
+        *(
+            session.posargs
+            or ["tests/backends/postgres", "tests/backends/tls", "tests/contract/test_postgres.py", "-n", "2"]
+        ),
         env={"LLMBRIDGE_TEST_POSTGRES_PROGRAMS": str(POSTGRES_15)},
     )
 
@@ -131,14 +137,16 @@ def pgbouncer(session: nox.Session) -> None:
     """Run the tests of the PostgreSQL backend behind PgBouncer (Debian's package) in transaction mode."""
     install_from_debian(session, "pgbouncer", PGBOUNCER)
     session.install(*SOURCES, *tools("test"))
-    session.run("pytest", *(session.posargs or ["tests/pooled"]), env={"LLMBRIDGE_TEST_PGBOUNCER": str(PGBOUNCER)})
+    session.run(
+        "pytest", *(session.posargs or ["tests/backends/pooled"]), env={"LLMBRIDGE_TEST_PGBOUNCER": str(PGBOUNCER)}
+    )
 
 
 @nox.session
 def upstream(session: nox.Session) -> None:
     """Test databases that llmbridge-py created. Its wheel has the same import name, so it is installed separately."""
     session.install(*SOURCES, *tools("test"))
-    session.run("pytest", *(session.posargs or ["tests/upstream"]), env=beside_upstream(session))
+    session.run("pytest", *(session.posargs or ["tests/compat/llmbridge_py_stores"]), env=beside_upstream(session))
 
 
 @nox.session
@@ -172,7 +180,7 @@ def durability(session: nox.Session) -> None:
     """Inject faults tens of times each: killed processes, full disks, servers that go away. The default tests inject
     each of them once."""
     session.install(*SOURCES, *tools("test"))
-    session.run("pytest", *(session.posargs or ["tests/faults", "-n", "2"]), env={"LLMBRIDGE_TEST_DURABILITY": "1"})
+    session.run("pytest", *(session.posargs or ["tests/durability", "-n", "2"]), env={"LLMBRIDGE_TEST_DURABILITY": "1"})
 
 
 @nox.session
@@ -206,7 +214,7 @@ def chaos(session: nox.Session) -> None:
     share = os.environ.get("LLMBRIDGE_TEST_CHAOS", "1")
     faults = {"LLMBRIDGE_TEST_CHAOS": share, "LLMBRIDGE_TEST_FAULTS_SEED": seed}
     options = ("-n", "2", "-o", "faulthandler_timeout=14400")
-    session.run("pytest", *(session.posargs or ["tests/faults", *options]), env=faults)
+    session.run("pytest", *(session.posargs or ["tests/durability", *options]), env=faults)
 
 
 @nox.session
@@ -272,7 +280,7 @@ def use_wheels(session: nox.Session, elsewhere: Path) -> None:
     stores = (str(wheels[name]) for name in DISTRIBUTIONS[1:])
     session.run(*install, "-c", str(ours), *stores, external=True)
     session.run(*install, *tools("installed"), external=True)
-    shutil.copytree(ROOT / "tests" / "installed", elsewhere / "installed")
+    shutil.copytree(ROOT / "tests" / "packaging" / "installed", elsewhere / "installed")
     with session.chdir(elsewhere):
         session.run(python, "-m", "pytest", "installed", external=True)
 

@@ -25,7 +25,7 @@ from statistics import median
 from typing import Any
 from unittest.mock import patch
 
-from tests.postgres.server import OwnServer, Server, running
+from tests.support.postgres_server import OwnServer, Server, running
 
 from llmbridge._shared.money import from_units
 from llmbridge._usage.periods import split, zone

@@ -12,7 +12,7 @@ import pytest
 from llmbridge.cli.dotenv import provider_variables, read
 from llmbridge.providers.pydantic_ai.table import PROVIDERS
 
-from ..providers.fake_provider import FakeProvider, running
+from ..support.fake_provider import FakeProvider, running
 
 Command = Callable[..., Any]
 

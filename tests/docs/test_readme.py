@@ -28,7 +28,7 @@ from llmbridge.storage import StoragePlugin
 from llmbridge.storage.hookspecs import GROUP
 from llmbridge.testing import StorageContract
 
-from ..providers.fake_provider import FakeProvider, running
+from ..support.fake_provider import FakeProvider, running
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

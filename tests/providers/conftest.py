@@ -11,7 +11,7 @@ from llmbridge.plugins import create_provider
 from llmbridge.providers import BaseLLMProvider
 from llmbridge.providers.pydantic_ai.plugin import llmbridge_provider
 
-from .fake_provider import FakeProvider, running
+from ..support.fake_provider import FakeProvider, running
 
 KEY = "sk-canary-4711-do-not-show"
 

@@ -16,9 +16,9 @@ from llmbridge.plugins import create_provider
 from llmbridge.providers import BaseLLMProvider, Completion, Delta
 from llmbridge.schemas import LLMRequest, Message, TokenUsage
 
+from ..support.fake_provider import FakeProvider, Reply
+from ..support.wires import GoogleWire, Request, completion
 from .conftest import KEY, OWN, PROVIDERS, Provider
-from .fake_provider import FakeProvider, Reply
-from .wires import GoogleWire, Request, completion
 
 HI = Message(role="user", content="hi there")
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="

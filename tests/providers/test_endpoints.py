@@ -18,8 +18,8 @@ from llmbridge.providers.pydantic_ai.endpoint import find_endpoint
 from llmbridge.providers.pydantic_ai.table import PROVIDERS as TABLE
 from llmbridge.schemas import LLMRequest, Message
 
+from ..support.fake_provider import FakeProvider, Reply
 from .conftest import KEY, OWN, PROVIDERS, Provider
-from .fake_provider import FakeProvider, Reply
 
 HI = LLMRequest(messages=[Message(role="user", content="hi")])
 

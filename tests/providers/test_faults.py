@@ -25,8 +25,8 @@ from llmbridge.providers import BaseLLMProvider, Delta
 from llmbridge.schemas import LLMRequest, Message
 
 from ..support.clock import pass_time_until_done
+from ..support.fake_provider import FakeProvider
 from .conftest import OWN, PROVIDERS, Provider
-from .fake_provider import FakeProvider
 
 HI = LLMRequest(messages=[Message(role="user", content="tell me of the lake")])
 

@@ -10,7 +10,7 @@ import pytest
 from llmbridge.providers import BaseLLMProvider, Completion
 from llmbridge.schemas import LLMRequest, Message, TokenUsage
 
-from .fake_provider import FakeProvider, Reply, completion
+from ..support.fake_provider import FakeProvider, Reply, completion
 
 HI = LLMRequest(messages=[Message(role="user", content="hi")])
 TOOL = {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}

@@ -26,8 +26,8 @@ from llmbridge.providers import BaseLLMProvider
 from llmbridge.providers.pydantic_ai.plugin import OpenAIProvider
 from llmbridge.schemas import LLMRequest, Message
 
+from ..support.fake_provider import FakeProvider, Reply, running
 from .conftest import KEY
-from .fake_provider import FakeProvider, Reply, running
 
 PROMPT = "the launch code is CANARY-0815 and nobody may read it"
 REQUEST = LLMRequest(

@@ -11,7 +11,7 @@ from llmbridge.providers import BaseLLMProvider
 from llmbridge.providers.pydantic_ai.plugin import OpenAIProvider
 from llmbridge.schemas import LLMRequest, Message
 
-from .fake_provider import FakeProvider
+from ..support.fake_provider import FakeProvider
 
 HI = Message(role="user", content="hi")
 SCHEMA = {

@@ -12,8 +12,8 @@ from llmbridge.errors import LLMBridgeError
 from llmbridge.providers import BaseLLMProvider
 from llmbridge.schemas import LLMRequest, Message
 
+from ..support.fake_provider import FakeProvider, Reply
 from .conftest import KEY, PROVIDERS, Provider
-from .fake_provider import FakeProvider, Reply
 
 PROMPT = "the canary of the lake"
 REQUEST = LLMRequest(

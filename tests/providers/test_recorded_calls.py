@@ -13,8 +13,8 @@ import pytest
 from llmbridge import LLMBridge, LLMRequest, Message
 from llmbridge.errors import InvalidRequestError, ProviderTimeoutError, ProviderUnavailableError, RateLimitError
 
+from ..support.fake_provider import FakeProvider, Reply
 from .conftest import KEY
-from .fake_provider import FakeProvider, Reply
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import pytest
 from llmbridge import LLMBridge, LLMRequest, Message, ModelPrice
 from llmbridge.errors import ContentFilterError, InvalidResponseError, LLMBridgeError, ProviderUnavailableError
 
+from ..support.fake_provider import FakeProvider, Reply
+from ..support.wires import completion, sse
 from .conftest import KEY, OWN, Provider
-from .fake_provider import FakeProvider, Reply
-from .wires import completion, sse
 
 PROMPT = "the canary of the lake"
 

@@ -20,7 +20,7 @@ from llmbridge.errors import StorageUnavailableError
 from llmbridge.providers.base import BaseLLMProvider, Completion, Delta
 from llmbridge.schemas import TokenUsage
 
-from .fake_provider import FakeProvider, Reply, completion
+from ..support.fake_provider import FakeProvider, Reply, completion
 
 KEY = "sk-canary-4711-do-not-show"
 CANARY = "canary"
