@@ -11,7 +11,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.postgres.server import running
+from tests.support.postgres_server import running
 
 from llmbridge._shared.ids import new_id
 from llmbridge.db import LLMDatabase

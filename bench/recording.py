@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 import asyncpg
-from tests.postgres.server import OwnServer, running
+from tests.support.postgres_server import OwnServer, running
 
 from llmbridge.db import LLMDatabase
 from llmbridge.storage import CallQuery

@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from statistics import median
 
-from tests.postgres.server import OwnServer, Server, running
+from tests.support.postgres_server import OwnServer, Server, running
 
 ROUNDS, SECONDS = 5, 5.0
 WORKER = Path(__file__).with_name("worker.py")

@@ -25,12 +25,13 @@ from statistics import median
 from typing import Any
 from unittest.mock import patch
 
-from tests.postgres.server import OwnServer, Server, running
+from tests.support.postgres_server import OwnServer, Server, running
 
 from llmbridge._shared.money import from_units
 from llmbridge._usage.periods import split, zone
 from llmbridge.schemas import CallRecord
-from llmbridge.storage import CallQuery, StorageBackend, UsageQuery, answers
+from llmbridge.storage import CallQuery, StorageBackend, UsageQuery
+from llmbridge.storage.toolkit import rollups
 from llmbridge.storage.toolkit.time_cells import Coverage, micros
 from llmbridge.testing.records import make_id
 from llmbridge_postgres import PostgreSQLBackend
@@ -42,9 +43,9 @@ BATCH, FEW = 1000, 64
 USERS, MODELS, DAYS = 1_000, 20, 365
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NOW = START + timedelta(days=DAYS, hours=-8, minutes=-17, microseconds=-12_345)
-#: The user whose totals are asked for: the tenth of a thousand.
+#: User whose totals are queried: the tenth of a thousand.
 USER = "user-10"
-#: What finds the calls of a time or of a user.
+#: Indexes that find the calls of a time range or of a user.
 INDEXES = ("llmbridge_calls_by_time", "llmbridge_calls_by_user")
 REPEATS, WRITE_SECONDS = 25, 60.0
 NEVER = 2**62
@@ -53,12 +54,12 @@ Ask = Callable[[StorageBackend], Awaitable[Any]]
 
 
 def zipf(n: int) -> list[float]:
-    """Cumulated weights of ranks 1 to n."""
+    """Return the cumulative weights of ranks 1 to n."""
     return list(accumulate(1 / rank for rank in range(1, n + 1)))
 
 
 def generate(n: int, start: datetime = START, days: float = DAYS) -> Iterator[list[CallRecord]]:
-    """Batches of calls, oldest first."""
+    """Yield batches of calls, oldest first."""
     dice = random.Random(SEED)
     users, models = zipf(USERS), zipf(MODELS)
     step = timedelta(days=days) / n
@@ -70,7 +71,7 @@ def generate(n: int, start: datetime = START, days: float = DAYS) -> Iterator[li
 
 
 def make(dice: random.Random, number: int, called_at: datetime, user: int, model: int) -> CallRecord:
-    """A call: of a hundred, 95 succeed, 3 are refused and 2 time out."""
+    """Return a call: of a hundred, 95 succeed, 3 are rate limited and 2 time out."""
     luck = dice.random()
     succeeded = luck < 0.95
     prompt, completion = (int(dice.lognormvariate(6, 1)), int(dice.lognormvariate(5, 1))) if succeeded else (None, None)
@@ -99,39 +100,47 @@ def make(dice: random.Random, number: int, called_at: datetime, user: int, model
     )
 
 
-def series(tz: str) -> UsageQuery:
-    until = datetime(2024, 12, 1, tzinfo=zone(tz)).astimezone(UTC)
-    edges = split(until - timedelta(days=90), until, "day", zone(tz)).edges
+def series(tz: str, unit: str = "day", days: int = 90, until: datetime = NOW) -> UsageQuery:
+    """Return the question of `usage --since`: a range that ends now and cuts a period at both ends."""
+    edges = split(until - timedelta(days=days), until, unit, zone(tz)).edges
     return UsageQuery({"origin": ("shop",)}, ("period", "model_name"), edges)
 
 
 MINE = {"origin": ("shop",), "id_at_origin": (USER,)}
 TOTALS = UsageQuery(MINE, ("provider", "model_name"), (NOW - timedelta(days=30), NOW))
 SERIES = series("UTC")
+WHOLE_DAYS = series("UTC", until=NOW.replace(hour=0, minute=0, second=0, microsecond=0))
+HOURS = series("UTC", "hour", 7)
+MODELS_TOTALS = UsageQuery({"origin": ("shop",)}, ("model_name",), (NOW - timedelta(days=90), NOW))
+USERS_TOTALS = UsageQuery({"origin": ("shop",)}, ("id_at_origin",), (NOW - timedelta(days=30), NOW))
 RECENT = CallQuery(MINE, limit=50)
 
-#: Each question with how many times longer it may take at a million calls, and at ten.
+#: Queries, each with the allowed ratio of its time at one million and at ten million calls to that at SMALL.
 QUESTIONS: dict[str, tuple[Ask, float | None, float | None]] = {
     "one user's totals over 30 days": (lambda backend: backend.summarize_usage(TOTALS), 4, 5),
     "daily series per model over 90 days": (lambda backend: backend.summarize_usage(SERIES), 2, 3),
     "the same in Asia/Kathmandu": (lambda backend: backend.summarize_usage(series("Asia/Kathmandu")), 4, None),
+    "the same of whole days": (lambda backend: backend.summarize_usage(WHOLE_DAYS), 2, 3),
+    "hourly series per model over 7 days": (lambda backend: backend.summarize_usage(HOURS), 4, None),
+    "totals per model over 90 days": (lambda backend: backend.summarize_usage(MODELS_TOTALS), 2, 3),
+    "totals per user over 30 days": (lambda backend: backend.summarize_usage(USERS_TOTALS), None, None),
     "50 most recent calls of a user": (lambda backend: backend.list_calls(RECENT), 2, None),
 }
 
 
 @contextmanager
 def scanning() -> Iterator[None]:
-    """No total is looked at."""
+    """Answer queries by a scan of the calls, without rollups."""
 
     def gap(edges: Sequence[datetime], grains: Sequence[int]) -> Coverage:
         return Coverage((), ((micros(edges[0]), micros(edges[-1])),))
 
-    with patch.object(answers, "cover", gap):
+    with patch.object(rollups, "cover", gap):
         yield
 
 
 async def seconds(ask: Ask, backends: Sequence[StorageBackend], repeats: int = REPEATS) -> list[float]:
-    """How long each backend takes to answer, warm, asked in turn: medians."""
+    """Return the median time of a warm query on each backend; the backends take turns."""
     taken: list[list[float]] = [[] for _ in backends]
     for turn in range(repeats + 2):
         for backend, times in zip(backends, taken, strict=True):
@@ -143,7 +152,7 @@ async def seconds(ask: Ask, backends: Sequence[StorageBackend], repeats: int = R
 
 
 async def load(backend: StorageBackend, n: int) -> float:
-    """Record so many calls; the seconds that took, making them left out."""
+    """Record `n` calls and return the seconds it took, without the time to generate them."""
     taken = 0.0
     for batch in generate(n):
         started = time.perf_counter()
@@ -153,7 +162,7 @@ async def load(backend: StorageBackend, n: int) -> float:
 
 
 async def rate(backend: StorageBackend, size: int, length: float) -> float:
-    """Calls per second of one writer that records batches of today's calls one after the other."""
+    """Return the calls per second of one writer that records batches of new calls one after the other."""
     pool = [call for batch in generate(200_000, NOW, 1) for call in batch]
     number, recorded, taken = 0, 0, 0.0
     while taken < length:
@@ -168,7 +177,7 @@ async def rate(backend: StorageBackend, size: int, length: float) -> float:
 
 
 class SQLiteStores:
-    """Files in one folder."""
+    """SQLite files in one folder."""
 
     name = "SQLite"
     faster = 50, 200
@@ -183,10 +192,10 @@ class SQLiteStores:
         return (self._folder / f"{name}.db").stat().st_size
 
     async def without_totals(self, name: str) -> None:
-        """Nothing is kept for totals that never fold."""
+        """Do nothing: without folding, SQLite keeps nothing for totals."""
 
     async def without_indexes(self, name: str) -> None:
-        """Leave nothing that finds calls but a scan of all."""
+        """Drop the indexes, so that only a full scan finds calls."""
         with closing(sqlite3.connect(self._folder / f"{name}.db")) as connection:
             for index in INDEXES:
                 connection.execute(f"DROP INDEX {index}")
@@ -232,7 +241,7 @@ async def opened(stores: Stores, name: str, **options: Any) -> AsyncIterator[Sto
 
 
 async def compare(stores: Stores, sizes: Sequence[int], length: float) -> None:
-    """Measure one kind of store and report."""
+    """Measure one kind of database and print the figures."""
     for size in sizes:
         async with opened(stores, f"calls_{size}") as backend:
             taken = await load(backend, size)

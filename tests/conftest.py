@@ -6,6 +6,9 @@ import ipaddress
 import os
 import signal
 import socket
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,12 +61,21 @@ def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
+@pytest.fixture(scope="session")
+def new_homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Names of new folders in one that is made once: pytest's own factory looks at all earlier ones to number each."""
+    parent = tmp_path_factory.mktemp("homes")
+    return (parent / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def own_environment(monkeypatch: pytest.MonkeyPatch, new_homes: Iterator[Path]) -> None:
     """No key, database or plugin setting of the machine reaches a test, and home is a new folder."""
     for name in list(os.environ):
         if name.endswith("_API_KEY") or (name.startswith("LLMBRIDGE_") and not name.startswith("LLMBRIDGE_TEST_")):
             monkeypatch.delenv(name)
     for name in ("DATABASE_URL", "OPENAI_BASE_URL", "OLLAMA_BASE_URL", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    home = next(new_homes)
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))

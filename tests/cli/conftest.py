@@ -1,4 +1,4 @@
-"""The command line, run in this process, and books to run it on."""
+"""The command line, run in this process, and a database to run it on."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Command:
 
 
 @pytest.fixture
-def books(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def db_url(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Six calls in a file that the environment names: one a minute from 23:30 UTC, of which two cannot be priced."""
     url = f"sqlite:///{own_directory / 'calls.db'}"
 

@@ -8,7 +8,7 @@ from typing import Any
 Command = Callable[..., Any]
 
 
-def test_calls_are_listed_newest_first(cli: Command, books: str) -> None:
+def test_calls_are_listed_newest_first(cli: Command, db_url: str) -> None:
     header, *rows = cli("calls").out.splitlines()
     assert header.split() == ["time", "(UTC)", "origin/user", "model", "tokens", "cost", "$", "ms", "status"]
     assert [row.split() for row in rows] == [
@@ -21,13 +21,13 @@ def test_calls_are_listed_newest_first(cli: Command, books: str) -> None:
     ]
 
 
-def test_times_are_shown_in_the_zone_asked_for(cli: Command, books: str) -> None:
+def test_times_are_shown_in_the_zone_asked_for(cli: Command, db_url: str) -> None:
     header, row = cli("calls", "--limit", "1", "--tz", "Asia/Kathmandu").out.splitlines()
     assert header.startswith("time (Asia/Kathmandu)")
     assert row.startswith("2026-03-02 06:05:00 ")
 
 
-def test_json_has_whole_records(cli: Command, books: str) -> None:
+def test_json_has_whole_records(cli: Command, db_url: str) -> None:
     call = cli("calls", "--user", "bob", "--status", "success", "--json").document["calls"][0]
     assert (call["estimated_cost"], call["cost_source"]) == ("0.5", "caller")
     assert call["called_at"] == "2026-03-01T23:50:00Z"
@@ -35,7 +35,7 @@ def test_json_has_whole_records(cli: Command, books: str) -> None:
     assert len(call["id"]) == 36
 
 
-def test_a_cursor_goes_on_where_the_page_before_ended(cli: Command, books: str) -> None:
+def test_a_cursor_goes_on_where_the_page_before_ended(cli: Command, db_url: str) -> None:
     seen, cursor = [], None
     for _ in range(3):
         page = cli("calls", "--limit", "2", "--json", *(["--cursor", cursor] if cursor else [])).document
@@ -46,7 +46,7 @@ def test_a_cursor_goes_on_where_the_page_before_ended(cli: Command, books: str) 
     assert cursor is None
 
 
-def test_the_table_says_how_to_go_on(cli: Command, books: str) -> None:
+def test_the_table_says_how_to_go_on(cli: Command, db_url: str) -> None:
     first = cli("calls", "--limit", "5")
     *_, option, cursor = first.err.split()
     assert option == "--cursor"
@@ -55,7 +55,7 @@ def test_the_table_says_how_to_go_on(cli: Command, books: str) -> None:
     assert "--cursor" not in rest.err
 
 
-def test_filters_choose_the_calls(cli: Command, books: str) -> None:
+def test_filters_choose_the_calls(cli: Command, db_url: str) -> None:
     def found(*options: str) -> int:
         return len(cli("calls", "--json", *options).document["calls"])
 
@@ -66,7 +66,7 @@ def test_filters_choose_the_calls(cli: Command, books: str) -> None:
     assert found("--since", "7d") == 0
 
 
-def test_a_range_that_holds_no_time_is_a_mistake(cli: Command, books: str) -> None:
+def test_a_range_that_holds_no_time_is_a_mistake(cli: Command, db_url: str) -> None:
     result = cli("calls", "--since", "2026-03-02", "--until", "2026-03-01")
     assert (result.code, result.out) == (2, "")
     assert "must be before until" in result.err

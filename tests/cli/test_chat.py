@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -11,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from llmbridge.cli.database import keys_from_env_file
 
 Command = Callable[..., Any]
 ECHO = ("--model", "echo:demo")
@@ -40,7 +37,7 @@ def test_a_dash_reads_stdin(cli: Command, monkeypatch: pytest.MonkeyPatch) -> No
     assert cli("chat", "-", *ECHO, "--no-db").out == "echo: from a pipe\n"
 
 
-def test_without_books_nothing_is_opened(cli: Command, tmp_path: Path) -> None:
+def test_without_a_database_nothing_is_opened(cli: Command, tmp_path: Path) -> None:
     result = cli("chat", "Hi", *ECHO, "--no-db")
     assert result.err == "echo:demo, 1 token in, 2 out, cost nothing (synthetic); not recorded: no database\n"
     assert list(tmp_path.iterdir()) == []
@@ -52,33 +49,12 @@ def test_without_a_model_it_says_how_to_name_one(cli: Command) -> None:
     assert "--model openai:gpt-4o-mini" in result.err
 
 
-def test_a_key_missing_is_the_vendor_s_refusal(cli: Command) -> None:
+def test_a_key_missing_is_the_provider_s_refusal(cli: Command) -> None:
     result = cli("chat", "Hi", "--model", "openai:gpt-4o", "--no-db", "--json")
     assert (result.code, result.document["error"]["type"]) == (1, "AuthenticationError")
 
 
-def test_a_vendor_s_settings_are_taken_from_the_env_file(own_directory: Path) -> None:
-    (own_directory / ".env").write_text(
-        "OPENAI_API_KEY=from-file\nOPENAI_BASE_URL=http://localhost:1/v1\nHTTP_PROXY=http://localhost:2\nPATH=/nowhere\n"
-    )
-    before = dict(os.environ)
-    with keys_from_env_file():
-        new = {name: value for name, value in os.environ.items() if before.get(name) != value}
-    assert new == {"OPENAI_API_KEY": "from-file", "OPENAI_BASE_URL": "http://localhost:1/v1"}
-    assert dict(os.environ) == before
-
-
-def test_a_key_of_the_environment_is_never_sent_to_an_address_of_the_env_file(
-    own_directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "mine")
-    (own_directory / ".env").write_text("OPENAI_API_KEY=theirs\nOPENAI_BASE_URL=http://localhost:1/v1\n")
-    with keys_from_env_file():
-        assert os.environ["OPENAI_API_KEY"] == "mine"
-        assert "OPENAI_BASE_URL" not in os.environ
-
-
-def test_an_answer_that_is_not_on_the_books_is_printed_and_1(cli: Command, own_directory: Path) -> None:
+def test_an_answer_that_may_not_be_recorded_is_printed_and_1(cli: Command, own_directory: Path) -> None:
     cli("init-db", "--db", "new.db")
     with closing(sqlite3.connect(own_directory / "new.db")) as connection:
         connection.execute(
@@ -86,7 +62,7 @@ def test_an_answer_that_is_not_on_the_books_is_printed_and_1(cli: Command, own_d
         )
     result = cli("chat", "Hi", *ECHO, "--db", "new.db")
     assert (result.code, result.out) == (1, "echo: Hi\n")
-    assert result.err.splitlines()[-1].endswith("; the call is not known to be on the books: the database failed")
+    assert result.err.splitlines()[-1].endswith("; the call may not be recorded: the database failed")
     told = cli("chat", "Hi", *ECHO, "--db", "new.db", "--json")
     assert (told.code, told.document["content"], told.document["record_status"]) == (1, "echo: Hi", "lost")
 
@@ -112,13 +88,15 @@ def test_a_tag_given_twice_is_a_mistake(cli: Command) -> None:
 @pytest.mark.parametrize(
     "address", ["localhost:8000/v1", "http://", "ftp://localhost/v1", "http://localhost:99999/v1", "http://[::1/v1"]
 )
-def test_a_malformed_address_of_a_vendor_is_a_mistake(
+def test_a_malformed_address_of_a_provider_is_a_mistake(
     cli: Command, own_directory: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", address)
     result = cli("chat", "Hi", "--model", "openai:gpt-4o", "--db", "new.db")
     assert result.code == 2
-    assert result.err == ("error: OPENAI_BASE_URL is no address of a server; write one like http://localhost:8000/v1\n")
+    assert result.err == (
+        "error: OPENAI_BASE_URL is not the address of a server; write one like http://localhost:8000/v1\n"
+    )
     assert list(own_directory.iterdir()) == []
 
 

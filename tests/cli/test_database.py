@@ -50,7 +50,7 @@ def test_the_default_says_what_to_install(cli: Command, monkeypatch: pytest.Monk
     assert "the database from the default: " in result.err
 
 
-def test_json_has_the_database_on_stderr_only(cli: Command, books: str) -> None:
+def test_json_has_the_database_on_stderr_only(cli: Command, db_url: str) -> None:
     result = cli("usage", "--json")
     assert "rows" in result.document
     assert "database: sqlite:///" in result.err
@@ -127,10 +127,10 @@ def test_what_is_said_of_a_missing_file_makes_it(cli: Command, own_directory: Pa
     assert cli("usage", "--db", str(folder / "calls.db")).code == 0
 
 
-def test_books_are_named_by_their_place_without_the_secrets_of_the_url() -> None:
+def test_databases_are_named_by_their_place_without_the_secrets_of_the_url() -> None:
     choice = Choice("postgresql://shop:hunter2@db/orders?schema=Other%20books&sslmode=require&sslpassword=x", "--db")
     assert choice.shown() == "postgresql://shop:***@db/orders?schema=Other%20books"
-    assert f"llmbridge init-db --db '{choice.shown()}' makes them" in str(choice.without_books())
+    assert f"llmbridge init-db --db '{choice.shown()}' creates them" in str(choice.without_schema())
     assert Choice("postgresql://db/orders", "--db").shown() == "postgresql://db/orders"
     socket = Choice("postgresql:///?host=/run/pg&port=5433&dbname=a%26b&password=hunter2&user=ann", "--db")
     assert socket.shown() == "postgresql://?host=/run/pg&port=5433&dbname=a%26b&user=ann"
@@ -144,7 +144,7 @@ def test_writing_makes_the_file(cli: Command, own_directory: Path, args: list[st
     assert (own_directory / "new" / "calls.db").is_file()
 
 
-def test_the_plugin_may_stand_at_both_places(cli: Command, books: str) -> None:
+def test_the_plugin_may_stand_at_both_places(cli: Command, db_url: str) -> None:
     for args in (["--plugin", "nobody", "usage"], ["usage", "--plugin", "nobody"]):
         result = cli(*args)
         assert result.code == 2

@@ -16,11 +16,11 @@ Command = Callable[..., Any]
 
 
 @pytest.fixture
-def own_models(books: str) -> None:
-    """A model with a price of its own, one that is retired, one whose name two vendors have."""
+def own_models(db_url: str) -> None:
+    """A model with a price of its own, one that is retired, one whose name two providers have."""
 
     async def fill() -> None:
-        async with LLMDatabase(books) as db:
+        async with LLMDatabase(db_url) as db:
             for provider, name in (("acme", "one"), ("acme", "old"), ("acme", "twin"), ("other", "twin")):
                 await db.upsert_model(LLMModel(provider=provider, model_name=name, max_context=8192))
             await db.retire_models([("acme", "old")])
@@ -30,7 +30,7 @@ def own_models(books: str) -> None:
     asyncio.run(fill())
 
 
-def test_the_list_has_sizes_capabilities_and_rates(cli: Command, books: str) -> None:
+def test_the_list_has_sizes_capabilities_and_rates(cli: Command, db_url: str) -> None:
     header, *rows = cli("models", "list", "--provider", "openai").out.splitlines()
     assert header.split() == ["model", "context", "output", "$/M", "in", "$/M", "out", "can"]
     [mini] = [row.split() for row in rows if row.startswith("openai:gpt-4o-mini ")]
@@ -60,20 +60,20 @@ def test_show_has_the_rates_in_force_and_their_source(cli: Command, own_models: 
     assert (document["active"], document["source"]) == (True, "user")
 
 
-def test_show_names_the_price_list_and_the_catalog(cli: Command, books: str) -> None:
+def test_show_names_the_price_list_and_the_catalog(cli: Command, db_url: str) -> None:
     shown = cli("models", "show", "openai:gpt-4o-mini").out
     assert "list price of genai-prices" in shown
     assert "catalog" in shown
 
 
-def test_a_name_that_one_vendor_has_needs_no_vendor(cli: Command, own_models: None) -> None:
+def test_a_name_that_one_provider_has_needs_no_provider(cli: Command, own_models: None) -> None:
     assert cli("models", "show", "one", "--json").document["provider"] == "acme"
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("twin", "several vendors: acme:twin, other:twin"),
+        ("twin", "several providers: acme:twin, other:twin"),
         ("openai:gpt-4o-mimi", "did you mean openai:gpt-4o-mini"),
         ("zzz", "models list --all"),
     ],
@@ -87,14 +87,14 @@ def test_an_unknown_model_is_a_mistake(cli: Command, own_models: None, name: str
 @pytest.mark.parametrize(
     ("provider", "said"),
     [
-        ("opnai", "the books know no model of 'opnai'; did you mean openai?"),
-        ("zzz", "the books know no model of 'zzz'; there are models of acme, "),
+        ("opnai", "the database has no model of 'opnai'; did you mean openai?"),
+        ("zzz", "the database has no model of 'zzz'; there are models of acme, "),
         ("gone", "all models of 'gone' are retired: add --all"),
     ],
 )
-def test_a_list_of_nothing_says_why(cli: Command, own_models: None, books: str, provider: str, said: str) -> None:
+def test_a_list_of_nothing_says_why(cli: Command, own_models: None, db_url: str, provider: str, said: str) -> None:
     async def retire() -> None:
-        async with LLMDatabase(books) as db:
+        async with LLMDatabase(db_url) as db:
             await db.upsert_model(LLMModel(provider="gone", model_name="m"))
             await db.retire_models([("gone", "m")])
 
@@ -104,7 +104,7 @@ def test_a_list_of_nothing_says_why(cli: Command, own_models: None, books: str, 
     assert said in result.err
 
 
-def test_an_id_is_text_for_programs_that_read_numbers_as_floats(cli: Command, books: str) -> None:
+def test_an_id_is_text_for_programs_that_read_numbers_as_floats(cli: Command, db_url: str) -> None:
     ids = [model["id"] for model in cli("models", "list", "--json").document["models"]]
     assert all(isinstance(one, str) for one in ids)
     assert any(int(one) > 2**53 for one in ids)

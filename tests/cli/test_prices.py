@@ -45,9 +45,9 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     editions.refresh(at_once=True)
 
 
-def cost_of_a_million(books: str, at: datetime) -> Decimal | None:
+def cost_of_a_million(db_url: str, at: datetime) -> Decimal | None:
     async def record() -> Decimal | None:
-        async with LLMDatabase(books) as db:
+        async with LLMDatabase(db_url) as db:
             call = {"origin": "o", "provider": "acme", "model_name": "large-1", "called_at": at}
             call_id = await db.record_api_call(**call, prompt_tokens=10**6, completion_tokens=0)
             assert call_id is not None
@@ -58,18 +58,18 @@ def cost_of_a_million(books: str, at: datetime) -> Decimal | None:
     return asyncio.run(record())
 
 
-def test_a_price_is_in_force_from_its_time_until_the_next(cli: Command, books: str) -> None:
+def test_a_price_is_in_force_from_its_time_until_the_next(cli: Command, db_url: str) -> None:
     assert (
         cli("models", "set-price", "acme:large-1", "--input", "0.5", "--output", "2", "--from", "2026-01-01").code == 0
     )
     changed = cli("models", "set-price", "acme:large-1", "--input", "0", "--output", "0", "--from", "2026-02-01T12:00Z")
     assert "acme:large-1 from 2026-02-01T12:00:00Z: input 0, output 0 dollars per million tokens" in changed.out
-    costs = [cost_of_a_million(books, datetime(2026, 2, 1, hour, tzinfo=UTC)) for hour in (11, 12)]
+    costs = [cost_of_a_million(db_url, datetime(2026, 2, 1, hour, tzinfo=UTC)) for hour in (11, 12)]
     assert costs == [Decimal("0.5"), 0]
-    assert cost_of_a_million(books, datetime(2025, 12, 31, tzinfo=UTC)) is None
+    assert cost_of_a_million(db_url, datetime(2025, 12, 31, tzinfo=UTC)) is None
 
 
-def test_without_a_time_it_is_in_force_from_now_on(cli: Command, books: str) -> None:
+def test_without_a_time_it_is_in_force_from_now_on(cli: Command, db_url: str) -> None:
     before = datetime.now(UTC)
     rates = ("--input", "1", "--output", "2", "--cache-read", "0.1", "--cache-write", "1.25", "--cache-write-1h", "2")
     document = cli("models", "set-price", "acme:m", *rates, "--json").document
@@ -85,7 +85,7 @@ def test_without_a_time_it_is_in_force_from_now_on(cli: Command, books: str) -> 
     }
 
 
-def test_the_vendor_of_a_price_is_spelt_as_calls_name_it(cli: Command, books: str) -> None:
+def test_the_provider_of_a_price_is_spelt_as_calls_name_it(cli: Command, db_url: str) -> None:
     rates = ("--input", "9", "--output", "9")
     assert cli("models", "set-price", "OpenAI:gpt-4o", *rates).out.startswith("openai:gpt-4o from ")
     assert "no plugin, model or call" not in cli("models", "set-price", "openai:gpt-4o", *rates).err
@@ -93,11 +93,11 @@ def test_the_vendor_of_a_price_is_spelt_as_calls_name_it(cli: Command, books: st
 
     unknown = cli("models", "set-price", "opnai:gpt-4o", *rates)
     assert (unknown.code, unknown.out.startswith("opnai:gpt-4o from ")) == (0, True)
-    assert "has the vendor 'opnai' yet; did you mean openai?" in unknown.err
-    assert "has the vendor 'acme' yet\n" in cli("models", "set-price", "acme:m", *rates).err
+    assert "has the provider 'opnai' yet; did you mean openai?" in unknown.err
+    assert "has the provider 'acme' yet\n" in cli("models", "set-price", "acme:m", *rates).err
 
 
-def test_a_price_is_withdrawn_from_its_time_on(cli: Command, books: str) -> None:
+def test_a_price_is_withdrawn_from_its_time_on(cli: Command, db_url: str) -> None:
     def rates() -> Any:
         return cli("models", "show", "openai:gpt-4o", "--json").document["rates"]
 
@@ -110,7 +110,7 @@ def test_a_price_is_withdrawn_from_its_time_on(cli: Command, books: str) -> None
     assert cli("models", "prices").out.splitlines()[2].split()[2:] == ["-"] * 5
 
 
-def test_own_prices_are_listed_with_what_is_not_known(cli: Command, books: str) -> None:
+def test_own_prices_are_listed_with_what_is_not_known(cli: Command, db_url: str) -> None:
     cli("models", "set-price", "other:m", "--input", "3", "--output", "4")
     cli("models", "set-price", "acme:m", "--input", "0.5", "--output", "2", "--cache-read", "0", "--from", "2026-01-01")
     _, row, _ = cli("models", "prices").out.splitlines()
@@ -122,31 +122,31 @@ def test_own_prices_are_listed_with_what_is_not_known(cli: Command, books: str) 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["large-1", "--input", "1"], "VENDOR:NAME, such as openai:large-1"),
-        (["acme:", "--input", "1"], "VENDOR:NAME"),
+        (["large-1", "--input", "1"], "PROVIDER:NAME, such as openai:large-1"),
+        (["acme:", "--input", "1"], "PROVIDER:NAME"),
         (["acme:m"], "give --input and --output"),
         (["acme:m", "--cache-read", "1"], "give --input and --output"),
-        (["acme:m", "--withdraw", "--output", "0"], "--withdraw goes without rates"),
+        (["acme:m", "--withdraw", "--output", "0"], "--withdraw takes no rates"),
         (["acme:m", "--input", "cheap"], "--input: not an amount of dollars"),
         (["acme:m", "--input", "-1"], "--input is negative"),
-        (["acme:m", "--input", "1", "--from", "yesterday"], "is no time"),
+        (["acme:m", "--input", "1", "--from", "yesterday"], "is not a time"),
         (["acme:m", "--input", "1", "--from", "all"], "--from needs a time"),
     ],
 )
-def test_a_price_that_cannot_be_set_is_a_mistake(cli: Command, books: str, args: list[str], said: str) -> None:
+def test_a_price_that_cannot_be_set_is_a_mistake(cli: Command, db_url: str, args: list[str], said: str) -> None:
     result = cli("models", "set-price", *args)
     assert result.code == 2
     assert said in result.err
     assert cli("models", "prices", "--json").document == {"prices": []}
 
 
-def test_update_fetches_newer_prices_and_names_them(cli: Command, books: str, published: Path) -> None:
+def test_update_fetches_newer_prices_and_names_them(cli: Command, db_url: str, published: Path) -> None:
     model = {"id": "large-1", "match": {"equals": "large-1"}, "prices": {"input_mtok": 0.3, "output_mtok": 1}}
     published.write_text(json.dumps([{"id": "acme", "name": "Acme", "api_pattern": "", "models": [model]}]))
     document = cli("models", "update", "--json").document
-    assert (document["vendors"], document["models"], document["path"]) == (1, 1, str(editions.path()))
-    assert cli("models", "update").out == f"{document['version']}: 1 models of 1 vendors\n"
-    assert cost_of_a_million(books, datetime(2026, 1, 1, tzinfo=UTC)) == Decimal("0.3")
+    assert (document["providers"], document["models"], document["path"]) == (1, 1, str(editions.path()))
+    assert cli("models", "update").out == f"{document['version']}: 1 models of 1 providers\n"
+    assert cost_of_a_million(db_url, datetime(2026, 1, 1, tzinfo=UTC)) == Decimal("0.3")
 
 
 def test_an_update_that_fails_changes_nothing(cli: Command, published: Path) -> None:

@@ -36,7 +36,7 @@ def test_status_migrates_nothing(cli: Command, tmp_path: Path) -> None:
         assert status.code == 0
         assert (status.document["current"], status.document["writable"]) == (None, True)
         assert status.document["pending"]
-    assert "none: the store is empty" in cli("storage", "status", "--db", "sqlite:///new.db").out
+    assert "none: the database is empty" in cli("storage", "status", "--db", "sqlite:///new.db").out
 
 
 def test_migrate_says_what_it_applied(cli: Command) -> None:
@@ -65,7 +65,7 @@ def test_plugins_shows_why_one_cannot_be_used(cli: Command, monkeypatch: pytest.
     assert "switched off" in result.out
 
 
-def test_a_healthy_store_is_0(cli: Command, books: str) -> None:
+def test_a_healthy_store_is_0(cli: Command, db_url: str) -> None:
     assert (cli("health").code, cli("health").out) == (0, "healthy\n")
     assert cli("health", "--json").document["status"] == "healthy"
 
@@ -101,12 +101,12 @@ def test_asking_for_the_health_of_a_store_migrates_nothing(cli: Command, tmp_pat
     assert cli("health", "--db", "new.db").code == 0
 
 
-def test_a_reader_makes_no_books(cli: Command, tmp_path: Path) -> None:
+def test_a_reader_creates_no_tables(cli: Command, tmp_path: Path) -> None:
     (tmp_path / "new.db").touch()
     for _ in range(2):
         refused = cli("usage", "--db", "new.db")
         assert (refused.code, refused.out) == (2, "")
-        assert "there are no books in " in refused.err
+        assert " has no tables of llmbridge yet" in refused.err
         assert "llmbridge init-db --db " in refused.err
     assert cli("init-db", "--db", "new.db").code == 0
     assert cli("usage", "--db", "new.db").code == 0
@@ -130,23 +130,23 @@ def test_a_name_cannot_steer_the_terminal(cli: Command) -> None:
     assert "p:[red]m" in out
 
 
-def test_books_are_copied_to_a_database_that_is_made(cli: Command, books: str) -> None:
-    copied = cli("storage", "copy", books, "sqlite:///copy.db")
+def test_databases_are_copied_to_a_database_that_is_made(cli: Command, db_url: str) -> None:
+    copied = cli("storage", "copy", db_url, "sqlite:///copy.db")
     assert copied.out.splitlines()[0] == "calls:  6 copied, 0 there already, 0 too old"
-    again = cli("storage", "copy", books, "sqlite:///copy.db", "--json").document
+    again = cli("storage", "copy", db_url, "sqlite:///copy.db", "--json").document
     assert (again["calls"], again["duplicates"]) == (0, 6)
-    of_each = [cli("usage", "--since", "all", "--json", "--db", url).document for url in (books, "sqlite:///copy.db")]
+    of_each = [cli("usage", "--since", "all", "--json", "--db", url).document for url in (db_url, "sqlite:///copy.db")]
     assert of_each[0]["rows"] == of_each[1]["rows"]
-    of_each = [cli("calls", "--json", "--db", url).document for url in (books, "sqlite:///copy.db")]
+    of_each = [cli("calls", "--json", "--db", url).document for url in (db_url, "sqlite:///copy.db")]
     assert of_each[0] == of_each[1]
 
 
-def test_what_has_no_books_is_not_copied_and_gets_none(cli: Command, tmp_path: Path) -> None:
+def test_what_has_no_tables_is_not_copied_and_gets_none(cli: Command, tmp_path: Path) -> None:
     (tmp_path / "new.db").touch()
     for _ in range(2):
         refused = cli("storage", "copy", "new.db", "copy.db")
         assert (refused.code, refused.out) == (2, "")
-        assert "there are no books in sqlite:///new.db yet" in refused.err
+        assert "sqlite:///new.db has no tables of llmbridge yet" in refused.err
     assert cli("storage", "status", "--db", "new.db", "--json").document["current"] is None
     assert not (tmp_path / "copy.db").exists()
 
@@ -175,12 +175,12 @@ def test_purged_days_are_copied_with_their_totals(cli: Command, own_directory: P
     assert len(cli("calls", "--json", "--db", "copy.db").document["calls"]) == 5
 
 
-def test_a_copy_from_nowhere_or_to_itself_is_a_mistake(cli: Command, books: str) -> None:
+def test_a_copy_from_nowhere_or_to_itself_is_a_mistake(cli: Command, db_url: str) -> None:
     for source, target, said in (
         ("nowhere.db", "copy.db", "there is no database at"),
-        (books, books, "the same database"),
-        (books, "", "name two databases"),
-        (books, "bogus://x", "the database from TO"),
+        (db_url, db_url, "the same database"),
+        (db_url, "", "name two databases"),
+        (db_url, "bogus://x", "the database from TO"),
     ):
         result = cli("storage", "copy", source, target)
         assert result.code == 2
@@ -188,21 +188,21 @@ def test_a_copy_from_nowhere_or_to_itself_is_a_mistake(cli: Command, books: str)
     assert not Path("copy.db").exists()
 
 
-def test_what_waits_is_shown_and_tried_again(cli: Command, books: str) -> None:
+def test_what_waits_is_shown_and_tried_again(cli: Command, db_url: str) -> None:
     nothing = cli("storage", "spool", "--json").document
     assert (nothing["waiting"], nothing["set_aside"], nothing["reasons"]) == (0, 0, {})
-    backend = create_backend(books)
+    backend = create_backend(db_url)
     assert backend is not None
     spool = Spool(backend.target or "")
     spool.put([make_call(number) for number in range(1200)])
-    spool.set_aside({1: "too large\x1b[2J", 2: "of no vendor", 3: "of no vendor"})
+    spool.set_aside({1: "too large\x1b[2J", 2: "of no provider", 3: "of no provider"})
     shown = cli("storage", "spool")
     assert [line.split() for line in shown.out.splitlines()] == [
         ["path:", str(spool.path)],
         ["waiting:", "1,197"],
         ["set", "aside:", "3"],
         ["calls", "set", "aside", "because"],
-        ["2", "of", "no", "vendor"],
+        ["2", "of", "no", "provider"],
         ["1", "too", "large\N{REPLACEMENT CHARACTER}[2J"],
     ]
     assert spool.counts() == SpoolCounts(waiting=1197, set_aside=3)

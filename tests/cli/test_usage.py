@@ -20,7 +20,7 @@ def cells(out: str) -> list[list[str]]:
     return [line.replace("≥ ", "≥").split() for line in out.splitlines()]
 
 
-def test_the_default_groups_by_provider_and_model(cli: Command, books: str) -> None:
+def test_the_default_groups_by_provider_and_model(cli: Command, db_url: str) -> None:
     header, *rows = cells(cli(*ALL).out)
     assert " ".join(header) == "provider model calls requests tokens cost $ unpriced unmeasured success mean ms"
     assert rows == [
@@ -30,7 +30,7 @@ def test_the_default_groups_by_provider_and_model(cli: Command, books: str) -> N
     ]
 
 
-def test_the_default_is_the_last_30_days(cli: Command, books: str) -> None:
+def test_the_default_is_the_last_30_days(cli: Command, db_url: str) -> None:
     assert cells(cli("usage").out)[1:] == [["total", "0", "0", "0", "0", "0", "0", "-", "-"]]
     assert cli("usage", "--since", "all", "--json").document["total"]["calls"] == 6
 
@@ -40,24 +40,24 @@ def test_the_default_is_the_last_30_days(cli: Command, books: str) -> None:
     [
         (["user"], [{"id_at_origin": None}, {"id_at_origin": "ann"}, {"id_at_origin": "bob"}]),
         (["tag:team"], [{"tag:team": None}, {"tag:team": "ads"}, {"tag:team": "search"}]),
-        (["vendor,status"], [{"provider": "openai", "status": s} for s in ("rate_limited", "success", "timeout")]),
+        (["provider,status"], [{"provider": "openai", "status": s} for s in ("rate_limited", "success", "timeout")]),
         (["origin", "day"], [{"origin": "back-office", "day": "2026-03-02"}, {"origin": "shop", "day": "2026-03-01"}]),
         (["week"], [{"week": "2026-02-23"}, {"week": "2026-03-02"}]),
         (["month"], [{"month": "2026-03-01"}]),
         (["none"], [{}]),
     ],
 )
-def test_calls_are_grouped_by_what_is_asked(cli: Command, books: str, by: list[str], keys: list[Any]) -> None:
+def test_calls_are_grouped_by_what_is_asked(cli: Command, db_url: str, by: list[str], keys: list[Any]) -> None:
     options = [word for name in by for word in ("--by", name)]
     rows = cli(*ALL, "--json", *options).document["rows"]
     assert [row["key"] for row in rows if row["key"] != {"origin": "shop", "day": "2026-03-02"}] == keys
 
 
-def test_none_in_a_key_is_shown_as_a_dash(cli: Command, books: str) -> None:
+def test_none_in_a_key_is_shown_as_a_dash(cli: Command, db_url: str) -> None:
     assert [row[0] for row in cells(cli(*ALL, "--by", "user").out)] == ["user", "-", "ann", "bob", "total"]
 
 
-def test_days_are_those_of_the_zone_asked_for(cli: Command, books: str) -> None:
+def test_days_are_those_of_the_zone_asked_for(cli: Command, db_url: str) -> None:
     found = cli(*ALL, "--by", "day", "--tz", "Europe/Madrid", "--json").document
     assert [(row["key"]["day"], row["calls"]) for row in found["rows"]] == [("2026-03-02", 6)]
     assert found["since"] == "2026-02-28T23:00:00Z"
@@ -90,18 +90,18 @@ def test_days_are_those_of_the_zone_asked_for(cli: Command, books: str) -> None:
         (["--since", "520w"], 6),
     ],
 )
-def test_filters_choose_the_calls(cli: Command, books: str, options: list[str], calls: int) -> None:
+def test_filters_choose_the_calls(cli: Command, db_url: str, options: list[str], calls: int) -> None:
     assert cli(*ALL, *options, "--json").document["total"]["calls"] == calls
 
 
 @pytest.fixture
-def purged(books: str) -> datetime:
+def purged(db_url: str) -> datetime:
     """A call in each quarter of three days around 30 days ago, all purged; the first of the days."""
     first = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=31)
     known = {"origin": "shop", "id_at_origin": "ann", "provider": "openai", "model_name": "gpt-4o"}
 
     async def fill() -> None:
-        async with LLMDatabase(books) as db:
+        async with LLMDatabase(db_url) as db:
             times = [first + timedelta(minutes=15 * number) for number in range(3 * 96)]
             await asyncio.gather(*(db.record_api_call(**known, called_at=at) for at in times))
             await db.purge(first + timedelta(days=4))
@@ -142,7 +142,7 @@ def test_days_of_users_in_another_zone_are_not_in_the_totals(cli: Command, purge
     assert f"ask from {purged.date() + timedelta(days=3)}T00:00:00+00:00 on" in refused.err
 
 
-def test_json_has_exact_money_as_text_and_percentiles(cli: Command, books: str) -> None:
+def test_json_has_exact_money_as_text_and_percentiles(cli: Command, db_url: str) -> None:
     total = cli(*ALL, "--by", "user", "--json").document["total"]
     assert total["cost"] == "1234567.500004500001"
     assert total["by_status"] == {"success": 4, "timeout": 1, "rate_limited": 1}
@@ -151,13 +151,13 @@ def test_json_has_exact_money_as_text_and_percentiles(cli: Command, books: str) 
     assert total["first_token_p50_ms"] is None
 
 
-def test_a_sum_without_unpriced_calls_is_not_marked(cli: Command, books: str) -> None:
+def test_a_sum_without_unpriced_calls_is_not_marked(cli: Command, db_url: str) -> None:
     assert cells(cli(*ALL, "--user", "ann").out)[-1][4] == "1234567.000004500001"
 
 
-def test_a_name_with_a_colon_is_a_name_unless_a_vendor_stands_before_it(cli: Command, books: str) -> None:
+def test_a_name_with_a_colon_is_a_name_unless_a_provider_stands_before_it(cli: Command, db_url: str) -> None:
     async def fill() -> None:
-        async with LLMDatabase(books) as db:
+        async with LLMDatabase(db_url) as db:
             for provider, name in (("ollama", "llama3.2:latest"), ("acme", "one"), ("acme", "llama3.2:latest")):
                 await db.record_api_call(origin="shop", provider=provider, model_name=name)
 
@@ -175,15 +175,15 @@ def test_a_name_with_a_colon_is_a_name_unless_a_vendor_stands_before_it(cli: Com
     for several in (["ollama:llama3.2:latest", "acme:one"], ["acme:one", "gpt-4o"]):
         result = cli(*ALL, *(word for name in several for word in ("--model", name)))
         assert result.code == 2
-        assert "only of one vendor" in result.err
+        assert "only of one provider" in result.err
 
 
-def test_a_vendor_that_nobody_has_is_told(cli: Command, books: str) -> None:
+def test_a_provider_that_nobody_has_is_told(cli: Command, db_url: str) -> None:
     for command in (ALL, ["calls"], ["models", "reprice", "--from", "all"]):
         told = cli(*command, "--provider", "OpenAI")
         assert told.code == 0
-        assert "no plugin, model or call has the vendor 'OpenAI' yet; did you mean openai?" in told.err
-    assert "has the vendor" not in cli(*ALL, "--provider", "openai", "--provider", "echo", "--provider", "").err
+        assert "no plugin, model or call has the provider 'OpenAI' yet; did you mean openai?" in told.err
+    assert "has the provider" not in cli(*ALL, "--provider", "openai", "--provider", "echo", "--provider", "").err
 
 
 @pytest.mark.parametrize(
@@ -200,9 +200,9 @@ def test_a_wrong_question_is_told_in_the_words_of_the_options(cli: Command, opti
     assert cli("usage", *options).err == f"error: {said}\n"
 
 
-def test_times_are_shown_when_asked_for(cli: Command, books: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_are_shown_when_asked_for(cli: Command, db_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fill() -> None:
-        async with LLMDatabase(books) as db:
+        async with LLMDatabase(db_url) as db:
             for ms in range(1, 41):
                 times = {"response_time_ms": ms, "time_to_first_token_ms": 50 - ms}
                 await db.record_api_call(origin="timed", provider="anthropic", model_name="claude", **times)

@@ -28,7 +28,7 @@ from llmbridge.storage import StoragePlugin
 from llmbridge.storage.hookspecs import GROUP
 from llmbridge.testing import StorageContract
 
-from ..providers.fake_vendor import FakeVendor, running
+from ..support.fake_provider import FakeProvider, running
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -76,8 +76,8 @@ def new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-async def vendor(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeVendor]:
-    """A stand-in that the environment points `openai:` and the snippet's own vendor to."""
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeProvider]:
+    """A stand-in that the environment points `openai:` and the snippet's own provider to."""
     with running() as server:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-reader")
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
@@ -92,25 +92,25 @@ def test_every_snippet_is_run_here() -> None:
     assert sorted(snippet(part) for part in parts) == sorted(PYTHON)
 
 
-async def test_the_first_snippet_calls_a_vendor_and_reads_the_books(
-    vendor: FakeVendor, capsys: pytest.CaptureFixture[str]
+async def test_the_first_snippet_calls_a_provider_and_reads_the_books(
+    server: FakeProvider, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await run(snippet("get_usage_stats"))
-    assert [request.headers["authorization"] for request in vendor.requests] == ["Bearer sk-reader"]
+    assert [request.headers["authorization"] for request in server.requests] == ["Bearer sk-reader"]
     assert capsys.readouterr().out == "echo: Hi\n0.000006000000 dollars, committed\n1 calls, 19 tokens, $0.000006\n"
 
 
-def test_the_first_program_of_the_site_is_a_file_that_runs(vendor: FakeVendor, new_folder: Path) -> None:
+def test_the_first_program_of_the_site_is_a_file_that_runs(server: FakeProvider, new_folder: Path) -> None:
     (new_folder / "first.py").write_text(snippet("asyncio.run(main())"), encoding="utf-8")
     done = subprocess.run([sys.executable, "first.py"], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("echo: Hi 0.000006000000 committed\n", "")
 
 
 async def test_an_endpoint_of_one_s_own_is_called_by_its_name(
-    vendor: FakeVendor, capsys: pytest.CaptureFixture[str]
+    server: FakeProvider, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await run(snippet("register_provider"))
-    [request] = vendor.requests
+    [request] = server.requests
     assert (request.headers["authorization"], request.body["model"]) == ("Bearer acme-reader", "large-1")
     assert capsys.readouterr().out == "echo: Hi\n"
 
@@ -142,20 +142,22 @@ async def test_an_answer_is_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "Hi None\n"
 
 
-async def test_a_tool_is_called_and_its_result_answered(vendor: FakeVendor, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_tool_is_called_and_its_result_answered(
+    server: FakeProvider, capsys: pytest.CaptureFixture[str]
+) -> None:
     await run(snippet("tools=[weather]"))
     called, answer = capsys.readouterr().out.splitlines()
     assert called == 'weather {"city": "Lima"}'
     assert answer == "echo: How is the weather in Lima?"
-    assert [message["role"] for message in vendor.requests[-1].body["messages"]] == ["user", "assistant", "tool"]
+    assert [message["role"] for message in server.requests[-1].body["messages"]] == ["user", "assistant", "tool"]
 
 
 async def test_an_image_is_sent_with_its_question(
-    vendor: FakeVendor, new_folder: Path, capsys: pytest.CaptureFixture[str]
+    server: FakeProvider, new_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (new_folder / "chart.png").write_bytes(base64.b64decode(PNG))
     await run(snippet("analyze_image"))
-    [message] = vendor.requests[0].body["messages"]
+    [message] = server.requests[0].body["messages"]
     assert [part["image_url"]["url"] for part in message["content"] if part["type"] == "image_url"] == [
         f"data:image/png;base64,{PNG}"
     ]
@@ -245,7 +247,7 @@ async def test_a_backend_is_proven_by_a_subclass() -> None:
     assert issubclass(names["TestMyStore"], StorageContract)
 
 
-def test_the_command_line_prints_what_is_shown(vendor: FakeVendor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_prints_what_is_shown(server: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMBRIDGE_DATABASE_URL", "sqlite:///calls.db")
     monkeypatch.setenv("COLUMNS", "120")
     [session] = blocks("console", *PAGES)
@@ -264,9 +266,13 @@ def test_every_command_is_told_of_and_no_other() -> None:
     assert told == set(get_command(app).commands)
 
 
-def test_the_command_of_the_tests_is_the_one_that_runs_on_every_change() -> None:
+def test_what_runs_on_every_change_is_the_command_of_the_tests_and_what_the_readme_adds() -> None:
     [command] = [text for text in SHELL if "nox" in text]
-    assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    run = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert command in run
+    added = re.findall(r"^.*nox.*$", run.replace(command, ""), re.MULTILINE)
+    assert added
+    assert [line for line in added if f"`{line}`" not in README.read_text(encoding="utf-8")] == []
 
 
 def test_the_commands_of_the_set_up_come_first() -> None:

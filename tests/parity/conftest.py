@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ..postgres.server import Server, running
+from ..support.postgres_server import Server, running
 from .stores import Arena, MemoryStore, PostgreSQLStore, SQLiteStore
 
 

@@ -19,6 +19,7 @@ from llmbridge_sqlite import SQLiteBackend
 
 from .calls_machine import CallsParity
 from .contest import play
+from .rounds import LEAST_SEED
 from .stores import Arena, MemoryStore, SQLiteStore
 from .upkeep_machine import UpkeepParity
 
@@ -67,6 +68,10 @@ class LosesWhatItFolds(SQLiteBackend):
         await self.execute("UPDATE llmbridge_state SET folded = (SELECT coalesce(MAX(number), 0) FROM llmbridge_calls)")
 
 
+#: Sequences after which a defect counts as not found. With the seed of the default run far fewer find it, but the
+#: release of hypothesis decides which sequences it plays.
+MOST = 400
+
 BROKEN: tuple[tuple[type[SQLiteBackend], type[CallsParity]], ...] = (
     (FloatMoney, CallsParity),
     (InclusiveUntil, CallsParity),
@@ -78,19 +83,17 @@ BROKEN: tuple[tuple[type[SQLiteBackend], type[CallsParity]], ...] = (
 
 
 @pytest.mark.parametrize(("broken", "machine"), BROKEN)
-def test_a_broken_store_is_found_within_one_round(
-    broken: type[SQLiteBackend], machine: type[CallsParity], tmp_path: Path
-) -> None:
+def test_a_broken_store_is_found(broken: type[SQLiteBackend], machine: type[CallsParity], tmp_path: Path) -> None:
     with (
         Arena.of(MemoryStore(), SQLiteStore(tmp_path, broken)) as arena,
         pytest.raises(AssertionError, match=f"{broken.__name__} and MemoryBackend disagree"),
     ):
-        play(machine, arena, 200, 1, derandomize=True, database=None, phases=[Phase.generate])
+        play(machine, arena, MOST, LEAST_SEED, database=None, phases=[Phase.generate])
 
 
-def test_a_store_that_takes_what_it_cannot_keep_is_found_within_one_round() -> None:
+def test_a_store_that_takes_what_it_cannot_keep_is_found() -> None:
     with (
         Arena.of(MemoryStore(), MemoryStore(Indulgent)) as arena,
         pytest.raises(AssertionError, match="Indulgent took"),
     ):
-        play(CallsParity, arena, 200, 1, derandomize=True, database=None, phases=[Phase.generate])
+        play(CallsParity, arena, MOST, LEAST_SEED, database=None, phases=[Phase.generate])

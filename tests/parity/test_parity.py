@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 
 import pytest
 
-from .books_machine import BooksParity
-from .calls_machine import CallsParity
 from .contest import Contest, play
-from .models_machine import ModelsParity
+from .rounds import PLAYED
 from .stores import Arena
-from .upkeep_machine import UpkeepParity
-
-#: The default run has two rounds, and so 200 sequences of operations on calls.
-ROUNDS = range(int(os.environ.get("LLMBRIDGE_TEST_PARITY_ROUNDS", "2")))
-
-#: The default run plays the same sequences every time; another seed plays others.
-SEED = int(os.environ.get("LLMBRIDGE_TEST_PARITY_SEED", "0"))
 
 
 @pytest.fixture(autouse=True)
@@ -34,11 +24,8 @@ def short_shrinking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS", 60)
 
 
-@pytest.mark.parametrize(
-    ("machine", "sequences"), [(CallsParity, 100), (UpkeepParity, 50), (ModelsParity, 50), (BooksParity, 50)]
-)
-@pytest.mark.parametrize("number", ROUNDS)
+@pytest.mark.parametrize(("machine", "sequences", "seed"), PLAYED)
 def test_backends_agree_on_every_sequence_of_operations(
-    arena: Arena, machine: type[Contest], sequences: int, number: int
+    arena: Arena, machine: type[Contest], sequences: int, seed: int
 ) -> None:
-    play(machine, arena, sequences, SEED + number)
+    play(machine, arena, sequences, seed)

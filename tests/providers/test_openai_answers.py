@@ -10,7 +10,7 @@ import pytest
 from llmbridge.providers import BaseLLMProvider, Completion
 from llmbridge.schemas import LLMRequest, Message, TokenUsage
 
-from .fake_vendor import FakeVendor, Reply, completion
+from ..support.fake_provider import FakeProvider, Reply, completion
 
 HI = LLMRequest(messages=[Message(role="user", content="hi")])
 TOOL = {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}
@@ -54,51 +54,51 @@ async def test_a_cut_answer_says_so(openai: BaseLLMProvider) -> None:
     ],
 )
 async def test_what_was_not_measured_is_none(
-    openai: BaseLLMProvider, vendor: FakeVendor, reported: Any, expected: TokenUsage | None
+    openai: BaseLLMProvider, server: FakeProvider, reported: Any, expected: TokenUsage | None
 ) -> None:
     good = completion({"model": "gpt-4o", "messages": []}, text="fine")
-    vendor.reply = Reply(body={**good, "usage": reported})
+    server.reply = Reply(body={**good, "usage": reported})
     answer = await openai.complete(HI, "gpt-4o", timeout=20.0)
     assert (answer.content, answer.usage) == ("fine", expected)
 
 
-async def test_an_empty_answer_that_was_measured_is_an_answer(openai: BaseLLMProvider, vendor: FakeVendor) -> None:
-    vendor.reply = Reply(body=completion({"model": "gpt-4o", "messages": []}, text="", finish_reason="content_filter"))
+async def test_an_empty_answer_that_was_measured_is_an_answer(openai: BaseLLMProvider, server: FakeProvider) -> None:
+    server.reply = Reply(body=completion({"model": "gpt-4o", "messages": []}, text="", finish_reason="content_filter"))
     answer = await openai.complete(HI, "gpt-4o", timeout=20.0)
     assert (answer.content, answer.finish_reason) == ("", "content_filter")
 
 
-async def test_a_refusal_is_the_answer(openai: BaseLLMProvider, vendor: FakeVendor) -> None:
+async def test_a_refusal_is_the_answer(openai: BaseLLMProvider, server: FakeProvider) -> None:
     good = completion({"model": "gpt-4o", "messages": []})
     good["choices"][0]["message"] = {"role": "assistant", "content": None, "refusal": "I cannot help with that."}
-    vendor.reply = Reply(body=good)
+    server.reply = Reply(body=good)
     answer = await openai.complete(HI, "gpt-4o", timeout=20.0)
     assert (answer.content, answer.finish_reason) == ("I cannot help with that.", "content_filter")
     assert answer.usage is not None
     assert answer.usage.prompt_tokens == 12
 
 
-async def test_the_model_is_the_one_that_the_vendor_reports(openai: BaseLLMProvider, vendor: FakeVendor) -> None:
-    vendor.reply = Reply(body=completion({"model": "gpt-4o-2024-08-06", "messages": []}))
+async def test_the_model_is_the_one_that_the_provider_reports(openai: BaseLLMProvider, server: FakeProvider) -> None:
+    server.reply = Reply(body=completion({"model": "gpt-4o-2024-08-06", "messages": []}))
     assert (await openai.complete(HI, "gpt-4o", timeout=20.0)).model == "gpt-4o-2024-08-06"
 
 
-async def test_a_slow_answer_arrives(openai: BaseLLMProvider, vendor: FakeVendor) -> None:
+async def test_a_slow_answer_arrives(openai: BaseLLMProvider, server: FakeProvider) -> None:
     call = asyncio.create_task(openai.complete(HI, "gpt-4o--slow", timeout=20.0))
-    assert await asyncio.to_thread(vendor.arrived.wait, 20)
+    assert await asyncio.to_thread(server.arrived.wait, 20)
     assert not call.done()
-    vendor.resume.set()
+    server.resume.set()
     assert (await call).content == "echo: hi"
 
 
-async def test_many_calls_at_once_share_one_provider(openai: BaseLLMProvider, vendor: FakeVendor) -> None:
+async def test_many_calls_at_once_share_one_provider(openai: BaseLLMProvider, server: FakeProvider) -> None:
     answers = await asyncio.gather(*(openai.complete(HI, "gpt-4o", timeout=20.0) for _ in range(20)))
     assert {answer.content for answer in answers} == {"echo: hi"}
-    assert len(vendor.requests) == 20
+    assert len(server.requests) == 20
 
 
 async def test_what_a_model_thinks_aloud_is_not_part_of_the_content(
-    openai: BaseLLMProvider, vendor: FakeVendor
+    openai: BaseLLMProvider, server: FakeProvider
 ) -> None:
-    vendor.reply = Reply(body=completion({"model": "r1", "messages": []}, text="<think>hm</think>fine"))
+    server.reply = Reply(body=completion({"model": "r1", "messages": []}, text="<think>hm</think>fine"))
     assert (await openai.complete(HI, "r1", timeout=20.0)).content == "fine"

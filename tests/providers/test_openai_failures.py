@@ -23,11 +23,11 @@ from llmbridge.errors import (
     RateLimitError,
 )
 from llmbridge.providers import BaseLLMProvider
-from llmbridge.providers.pydantic_ai.vendors import OpenAIProvider
+from llmbridge.providers.pydantic_ai.plugin import OpenAIProvider
 from llmbridge.schemas import LLMRequest, Message
 
+from ..support.fake_provider import FakeProvider, Reply, running
 from .conftest import KEY
-from .fake_vendor import FakeVendor, Reply, running
 
 PROMPT = "the launch code is CANARY-0815 and nobody may read it"
 REQUEST = LLMRequest(
@@ -76,11 +76,11 @@ async def failure_of(provider: BaseLLMProvider, model: str = "gpt-4o", timeout: 
 
 
 @pytest.fixture
-async def opened(openai: BaseLLMProvider, vendor: FakeVendor) -> BaseLLMProvider:
+async def opened(openai: BaseLLMProvider, server: FakeProvider) -> BaseLLMProvider:
     """The provider after a first call, so that a short timeout is not spent on a connection."""
     await openai.complete(REQUEST, "gpt-4o", timeout=20.0)
-    vendor.requests.clear()
-    vendor.arrived.clear()
+    server.requests.clear()
+    server.arrived.clear()
     return openai
 
 
@@ -111,11 +111,11 @@ async def opened(openai: BaseLLMProvider, vendor: FakeVendor) -> BaseLLMProvider
     ],
 )
 async def test_other_servers_fail_in_other_ways(
-    openai: BaseLLMProvider, vendor: FakeVendor, reply: Reply, kind: type[LLMBridgeError]
+    openai: BaseLLMProvider, server: FakeProvider, reply: Reply, kind: type[LLMBridgeError]
 ) -> None:
-    vendor.reply = reply
+    server.reply = reply
     assert type(await failure_of(openai)) is kind
-    assert len(vendor.requests) == 1
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -131,17 +131,17 @@ async def test_other_servers_fail_in_other_ways(
     ],
 )
 async def test_the_wait_that_was_asked_for_is_kept(
-    openai: BaseLLMProvider, vendor: FakeVendor, headers: dict[str, str], seconds: float | None
+    openai: BaseLLMProvider, server: FakeProvider, headers: dict[str, str], seconds: float | None
 ) -> None:
-    vendor.reply = Reply(429, {"error": {"message": "slow down"}}, headers)
+    server.reply = Reply(429, {"error": {"message": "slow down"}}, headers)
     error = await failure_of(openai)
     assert isinstance(error, RateLimitError)
     assert error.retry_after == seconds
 
 
-async def test_a_wait_given_as_a_date_counts_from_now(openai: BaseLLMProvider, vendor: FakeVendor) -> None:
+async def test_a_wait_given_as_a_date_counts_from_now(openai: BaseLLMProvider, server: FakeProvider) -> None:
     later = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
-    vendor.reply = Reply(429, {"error": {"message": "slow down"}}, {"Retry-After": later})
+    server.reply = Reply(429, {"error": {"message": "slow down"}}, {"Retry-After": later})
     error = await failure_of(openai)
     assert isinstance(error, RateLimitError)
     assert error.retry_after == pytest.approx(3600, abs=60)
@@ -155,20 +155,20 @@ async def test_nobody_listening_is_unavailable(unused_tcp_port: int) -> None:
     assert f"127.0.0.1:{unused_tcp_port}" in str(error)
 
 
-async def test_a_timeout_leaves_the_connection(opened: BaseLLMProvider, vendor: FakeVendor) -> None:
+async def test_a_timeout_leaves_the_connection(opened: BaseLLMProvider, server: FakeProvider) -> None:
     await failure_of(opened, "gpt-4o--hang", timeout=0.2)
-    assert await asyncio.to_thread(vendor.abandoned.wait, 20)
+    assert await asyncio.to_thread(server.abandoned.wait, 20)
 
 
 async def test_a_cancelled_call_ends_at_once_and_leaves_the_connection(
-    opened: BaseLLMProvider, vendor: FakeVendor
+    opened: BaseLLMProvider, server: FakeProvider
 ) -> None:
     call = asyncio.create_task(opened.complete(REQUEST, "gpt-4o--hang", timeout=600.0))
-    assert await asyncio.to_thread(vendor.arrived.wait, 20)
+    assert await asyncio.to_thread(server.arrived.wait, 20)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert await asyncio.to_thread(vendor.abandoned.wait, 20)
+    assert await asyncio.to_thread(server.abandoned.wait, 20)
     assert (await opened.complete(REQUEST, "gpt-4o", timeout=20.0)).content
 
 
@@ -216,10 +216,10 @@ def everything_said(error: BaseException) -> str:
 
 @pytest.mark.parametrize("telltale", TELLTALES)
 async def test_neither_key_nor_prompt_is_in_an_exception_or_a_log(
-    opened: BaseLLMProvider, vendor: FakeVendor, caplog: pytest.LogCaptureFixture, telltale: str
+    opened: BaseLLMProvider, server: FakeProvider, caplog: pytest.LogCaptureFixture, telltale: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    vendor.reply = TELLTALES[telltale]
+    server.reply = TELLTALES[telltale]
     model = f"gpt-4o--{telltale}" if telltale in FAULTS else "gpt-4o"
     error = await failure_of(opened, model, timeout=0.3 if telltale == "hang" else 20.0)
     said = everything_said(error) + caplog.text + "".join(repr(vars(record)) for record in caplog.records)
@@ -239,8 +239,12 @@ async def test_neither_key_nor_prompt_is_in_an_exception_or_a_log(
         ),
         (400, {"type": "invalid_request_error"}, "openai refused the request for gpt-4o: 400 invalid_request_error;"),
         (400, {"code": "made_up", "param": "made_up"}, "openai refused the request for gpt-4o: 400; check"),
-        (400, {"code": "context_length_exceeded"}, "400 context_length_exceeded; the messages and max_tokens are more"),
-        (400, {"code": "ResponsibleAIPolicyViolation"}, "its safety system objects"),
+        (
+            400,
+            {"code": "context_length_exceeded"},
+            "400 context_length_exceeded; the messages and max_tokens are longer",
+        ),
+        (400, {"code": "ResponsibleAIPolicyViolation"}, "its safety system refused"),
         (401, {"code": "invalid_api_key"}, "401 invalid_api_key; is the API key right?"),
         (404, {"code": "model_not_found"}, "404 model_not_found; it has no such model"),
         (429, {"code": "insufficient_quota"}, "429 insufficient_quota; the account has no credit or quota left"),
@@ -248,9 +252,9 @@ async def test_neither_key_nor_prompt_is_in_an_exception_or_a_log(
     ],
 )
 async def test_says_the_status_the_known_code_and_what_to_do(
-    openai: BaseLLMProvider, vendor: FakeVendor, status: int, error: dict[str, str], said: str
+    openai: BaseLLMProvider, server: FakeProvider, status: int, error: dict[str, str], said: str
 ) -> None:
-    vendor.reply = Reply(status, {"error": {"message": "some words of the vendor", **error}})
+    server.reply = Reply(status, {"error": {"message": "some words of the provider", **error}})
     text = str(await failure_of(openai))
     assert said in text
     assert "some words" not in text
@@ -258,10 +262,10 @@ async def test_says_the_status_the_known_code_and_what_to_do(
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_not_followed_and_its_target_not_named(
-    openai: BaseLLMProvider, vendor: FakeVendor, status: int
+    openai: BaseLLMProvider, server: FakeProvider, status: int
 ) -> None:
     with running() as other:
-        vendor.reply = Reply(status, b"", {"Location": f"{other.url}/chat/completions"})
+        server.reply = Reply(status, b"", {"Location": f"{other.url}/chat/completions"})
         error = await failure_of(openai)
         assert (type(error), error.status_code, other.requests) == (ProviderUnavailableError, status, [])
         assert f"redirects ({status})" in str(error)
@@ -270,7 +274,7 @@ async def test_a_redirect_is_not_followed_and_its_target_not_named(
 
 
 @pytest.mark.parametrize("fault", ["server_error", "auth", "html200", "hang", "reset"])
-async def test_errors_name_the_vendor_as_it_is_registered(opened: BaseLLMProvider, fault: str) -> None:
+async def test_errors_name_the_provider_as_it_is_registered(opened: BaseLLMProvider, fault: str) -> None:
     opened.name = "acme"
     error = await failure_of(opened, f"gpt-4o--{fault}", timeout=0.3 if fault == "hang" else 20.0)
     assert error.provider == "acme"
@@ -278,8 +282,8 @@ async def test_errors_name_the_vendor_as_it_is_registered(opened: BaseLLMProvide
     assert "openai" not in str(error)
 
 
-async def test_a_server_that_wants_a_key_and_got_none_says_what_to_pass(vendor: FakeVendor) -> None:
-    provider = OpenAIProvider(base_url=vendor.url)
+async def test_a_server_that_wants_a_key_and_got_none_says_what_to_pass(server: FakeProvider) -> None:
+    provider = OpenAIProvider(base_url=server.url)
     error = await failure_of(provider, "gpt-4o--auth")
     await provider.close()
     assert "no API key was sent: pass api_key=" in str(error)

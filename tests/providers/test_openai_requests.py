@@ -8,10 +8,10 @@ import pytest
 
 from llmbridge.errors import AuthenticationError, InvalidRequestError
 from llmbridge.providers import BaseLLMProvider
-from llmbridge.providers.pydantic_ai.vendors import OpenAIProvider
+from llmbridge.providers.pydantic_ai.plugin import OpenAIProvider
 from llmbridge.schemas import LLMRequest, Message
 
-from .fake_vendor import FakeVendor
+from ..support.fake_provider import FakeProvider
 
 HI = Message(role="user", content="hi")
 SCHEMA = {
@@ -25,23 +25,23 @@ WEATHER = {"name": "get_weather", "description": "The weather", "parameters": SC
 
 
 @pytest.fixture
-def sent(openai: BaseLLMProvider, vendor: FakeVendor) -> Any:
+def sent(openai: BaseLLMProvider, server: FakeProvider) -> Any:
     """Send a request and return the body that arrived."""
 
     async def send(*messages: Message, model: str = "gpt-4o-mini", **fields: Any) -> dict[str, Any]:
         await openai.complete(LLMRequest(messages=list(messages) or [HI], **fields), model, timeout=20.0)
-        return vendor.requests[-1].body
+        return server.requests[-1].body
 
     return send
 
 
-async def test_sends_no_more_than_it_was_given(sent: Any, vendor: FakeVendor) -> None:
+async def test_sends_no_more_than_it_was_given(sent: Any, server: FakeProvider) -> None:
     assert await sent(metadata={"team": "search"}, cache={"ttl": 5}) == {
         "model": "gpt-4o-mini",
         "messages": [{"role": "user", "content": "hi"}],
         "stream": False,
     }
-    assert vendor.requests[0].path == "/v1/chat/completions"
+    assert server.requests[0].path == "/v1/chat/completions"
 
 
 async def test_sends_every_parameter_also_when_it_is_zero(sent: Any) -> None:
@@ -61,8 +61,8 @@ async def test_a_reasoning_model_gets_its_own_name_for_max_tokens_and_the_temper
 
 
 async def test_extra_goes_into_the_body_unchanged(sent: Any) -> None:
-    body = await sent(extra={"top_p": 0.5, "vendor_option": {"nested": [1, None]}})
-    assert (body["top_p"], body["vendor_option"]) == (0.5, {"nested": [1, None]})
+    body = await sent(extra={"top_p": 0.5, "provider_option": {"nested": [1, None]}})
+    assert (body["top_p"], body["provider_option"]) == (0.5, {"nested": [1, None]})
 
 
 async def test_keeps_system_messages_apart_and_in_their_places(sent: Any) -> None:
@@ -193,11 +193,11 @@ async def test_asks_for_json(sent: Any, fields: dict[str, Any], expected: dict[s
     ],
 )
 async def test_what_cannot_be_sent_is_refused_before_anything_goes_out(
-    openai: BaseLLMProvider, vendor: FakeVendor, request_: LLMRequest
+    openai: BaseLLMProvider, server: FakeProvider, request_: LLMRequest
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         await openai.complete(request_, "gpt-4o", timeout=20.0)
-    assert (caught.value.provider, caught.value.model, vendor.requests) == ("openai", "gpt-4o", [])
+    assert (caught.value.provider, caught.value.model, server.requests) == ("openai", "gpt-4o", [])
 
 
 async def test_what_is_wrong_with_a_request_is_said_without_quoting_it(openai: BaseLLMProvider) -> None:
@@ -224,49 +224,49 @@ async def test_a_key_that_no_header_can_hold_is_refused_without_being_shown() ->
     assert "sk-" not in str(caught.value)
 
 
-async def test_the_key_comes_from_the_environment(vendor: FakeVendor, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_key_comes_from_the_environment(server: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-from-environment")
-    monkeypatch.setenv("OPENAI_BASE_URL", vendor.url)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     provider = OpenAIProvider()
     await provider.complete(LLMRequest(messages=[HI]), "gpt-4o", timeout=20.0)
     await provider.close()
-    assert vendor.requests[0].headers["authorization"] == "Bearer sk-from-environment"
+    assert server.requests[0].headers["authorization"] == "Bearer sk-from-environment"
 
 
 async def test_what_the_environment_has_for_openai_goes_to_no_other_server(
-    vendor: FakeVendor, monkeypatch: pytest.MonkeyPatch
+    server: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID"):
         monkeypatch.setenv(f"OPENAI_{name}", "canary")
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer canary\nX-Team: canary")
-    provider = OpenAIProvider(base_url=vendor.url)
+    provider = OpenAIProvider(base_url=server.url)
     await provider.complete(LLMRequest(messages=[HI]), "any-model", timeout=20.0)
     await provider.close()
-    assert vendor.requests[0].headers["authorization"] == "Bearer no-key"
-    assert "canary" not in repr(vendor.requests[0])
+    assert server.requests[0].headers["authorization"] == "Bearer no-key"
+    assert "canary" not in repr(server.requests[0])
 
 
 async def test_the_environments_own_server_gets_what_the_environment_has(
-    vendor: FakeVendor, monkeypatch: pytest.MonkeyPatch
+    server: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-from-environment")
     monkeypatch.setenv("OPENAI_ORG_ID", "org-from-environment")
-    monkeypatch.setenv("OPENAI_BASE_URL", vendor.url)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     provider = OpenAIProvider()
     await provider.complete(LLMRequest(messages=[HI]), "gpt-4o", timeout=20.0)
     await provider.close()
-    headers = vendor.requests[0].headers
+    headers = server.requests[0].headers
     assert (headers["authorization"], headers["openai-organization"]) == (
         "Bearer sk-from-environment",
         "org-from-environment",
     )
 
 
-async def test_a_server_of_ones_own_needs_no_key(vendor: FakeVendor) -> None:
-    provider = OpenAIProvider(base_url=vendor.url, organization="org-1")
+async def test_a_server_of_ones_own_needs_no_key(server: FakeProvider) -> None:
+    provider = OpenAIProvider(base_url=server.url, organization="org-1")
     await provider.complete(LLMRequest(messages=[HI]), "any-model", timeout=20.0)
     await provider.close()
-    headers = vendor.requests[0].headers
+    headers = server.requests[0].headers
     assert (headers["authorization"], headers["openai-organization"]) == ("Bearer no-key", "org-1")
 
 

@@ -1,4 +1,4 @@
-"""A vendor that quotes what it was sent is not quoted: not in exceptions, not in logs, for no vendor."""
+"""A provider that quotes what it was sent is not quoted: not in exceptions, not in logs, for no provider."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from llmbridge.errors import LLMBridgeError
 from llmbridge.providers import BaseLLMProvider
 from llmbridge.schemas import LLMRequest, Message
 
-from .conftest import KEY, VENDORS, Vendor
-from .fake_vendor import FakeVendor, Reply
+from ..support.fake_provider import FakeProvider, Reply
+from .conftest import KEY, PROVIDERS, Provider
 
 PROMPT = "the canary of the lake"
 REQUEST = LLMRequest(
@@ -51,21 +51,21 @@ def everything_said(error: BaseException) -> str:
     return "\n".join(said)
 
 
-@pytest.mark.parametrize("which", VENDORS, ids=lambda vendor: vendor.name)
-async def test_what_a_vendor_quotes_is_neither_raised_nor_logged(
-    provider: BaseLLMProvider, vendor: FakeVendor, which: Vendor, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("which", PROVIDERS, ids=lambda one: one.name)
+async def test_what_a_provider_quotes_is_neither_raised_nor_logged(
+    provider: BaseLLMProvider, server: FakeProvider, which: Provider, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     said = repr(provider)
     for reply in REPLIES.values():
-        vendor.reply = reply
+        server.reply = reply
         with pytest.raises(LLMBridgeError) as caught:
             await provider.complete(REQUEST, which.model, timeout=20.0)
         said += everything_said(caught.value)
         with pytest.raises(LLMBridgeError) as caught:
             await anext(aiter(provider.stream(REQUEST, which.model, timeout=20.0)))
         said += everything_said(caught.value)
-    vendor.reply = None
+    server.reply = None
     await provider.complete(REQUEST, which.model, timeout=20.0)
     said += caplog.text + "".join(repr(vars(record)) for record in caplog.records)
     assert KEY not in said

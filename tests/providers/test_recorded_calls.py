@@ -1,4 +1,4 @@
-"""A vendor over a real socket, a database in a file: every ending is a row, and the row is right."""
+"""A provider over a real socket, a database in a file: every ending is a row, and the row is right."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 from llmbridge import LLMBridge, LLMRequest, Message
 from llmbridge.errors import InvalidRequestError, ProviderTimeoutError, ProviderUnavailableError, RateLimitError
 
+from ..support.fake_provider import FakeProvider, Reply
 from .conftest import KEY
-from .fake_vendor import FakeVendor, Reply
 
 
 @pytest.fixture
-async def bridge(vendor: FakeVendor, tmp_path: Path) -> AsyncIterator[LLMBridge]:
+async def bridge(server: FakeProvider, tmp_path: Path) -> AsyncIterator[LLMBridge]:
     async with LLMBridge(f"sqlite:///{tmp_path}/calls.db", origin="app", max_retries=0) as opened:
-        opened.register_provider("openai", api_key=KEY, base_url=vendor.url)
+        opened.register_provider("openai", api_key=KEY, base_url=server.url)
         yield opened
 
 
@@ -29,7 +29,7 @@ def ask(model: str, **changes: object) -> LLMRequest:
 
 
 async def test_five_calls_of_five_endings_are_five_rows_with_the_right_status_and_cost(
-    bridge: LLMBridge, vendor: FakeVendor, tmp_path: Path
+    bridge: LLMBridge, server: FakeProvider, tmp_path: Path
 ) -> None:
     response = await bridge.chat(ask("openai:gpt-4o-mini"), id_at_origin="user-1")
     with pytest.raises(RateLimitError) as limited:
@@ -39,7 +39,7 @@ async def test_five_calls_of_five_endings_are_five_rows_with_the_right_status_an
     with pytest.raises(ProviderTimeoutError):
         await bridge.chat(ask("openai:gpt-4o-mini--hang", timeout=0.3), id_at_origin="user-1")
     asking = asyncio.create_task(bridge.chat(ask("openai:gpt-4o-mini--hang")))
-    while len(vendor.requests) < 5:
+    while len(server.requests) < 5:
         await asyncio.sleep(0.01)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -66,11 +66,11 @@ async def test_five_calls_of_five_endings_are_five_rows_with_the_right_status_an
     assert b"canary" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
 
-async def test_no_row_and_no_error_has_what_a_vendor_quotes(
-    bridge: LLMBridge, vendor: FakeVendor, tmp_path: Path
+async def test_no_row_and_no_error_has_what_a_provider_quotes(
+    bridge: LLMBridge, server: FakeProvider, tmp_path: Path
 ) -> None:
     error = {"message": "cannot read 'canary'", "code": "canary", "type": "the_canary_prompt", "param": "canary"}
-    vendor.reply = Reply(400, {"error": error})
+    server.reply = Reply(400, {"error": error})
     with pytest.raises(InvalidRequestError) as caught:
         await bridge.chat(ask("openai:gpt-4o-mini"))
     await bridge.close()
@@ -78,25 +78,27 @@ async def test_no_row_and_no_error_has_what_a_vendor_quotes(
     assert b"canary" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
 
-async def test_errors_of_an_endpoint_name_it_as_it_is_registered(bridge: LLMBridge, vendor: FakeVendor) -> None:
-    bridge.register_provider("acme", kind="openai", api_key=KEY, base_url=vendor.url)
+async def test_errors_of_an_endpoint_name_it_as_it_is_registered(bridge: LLMBridge, server: FakeProvider) -> None:
+    bridge.register_provider("acme", kind="openai", api_key=KEY, base_url=server.url)
     with pytest.raises(ProviderUnavailableError, match="acme failed on its side") as caught:
         await bridge.chat(ask("acme:gpt-4o-mini--server_error"))
     assert caught.value.provider == "acme"
 
 
-async def test_the_vendor_is_asked_once_per_call(bridge: LLMBridge, vendor: FakeVendor) -> None:
+async def test_the_provider_is_asked_once_per_call(bridge: LLMBridge, server: FakeProvider) -> None:
     with pytest.raises(ProviderUnavailableError):
         await bridge.chat(ask("openai:gpt-4o-mini--server_error"))
-    assert len(vendor.requests) == 1
+    assert len(server.requests) == 1
 
 
-async def test_a_bare_name_finds_its_vendor(bridge: LLMBridge) -> None:
+async def test_a_bare_name_finds_its_provider(bridge: LLMBridge) -> None:
     response = await bridge.chat(ask("gpt-4o-mini"))
     assert (response.provider, response.content) == ("openai", "echo: the canary prompt")
 
 
-async def test_an_endpoint_of_its_own_is_priced_by_the_list_of_its_kind(bridge: LLMBridge, vendor: FakeVendor) -> None:
-    bridge.register_provider("acme", kind="openai", api_key=KEY, base_url=vendor.url)
+async def test_an_endpoint_of_its_own_is_priced_by_the_list_of_its_kind(
+    bridge: LLMBridge, server: FakeProvider
+) -> None:
+    bridge.register_provider("acme", kind="openai", api_key=KEY, base_url=server.url)
     response = await bridge.chat(ask("acme:gpt-4o-mini"))
     assert (response.provider, response.cost) == ("acme", Decimal("0.000006"))

@@ -1,4 +1,4 @@
-"""For every vendor and every fault: what the caller gets, and which row stands on the books."""
+"""For every provider and every fault: what the caller gets, and which row stands on the books."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pytest
 from llmbridge import LLMBridge, LLMRequest, Message, ModelPrice
 from llmbridge.errors import ContentFilterError, InvalidResponseError, LLMBridgeError, ProviderUnavailableError
 
-from .conftest import KEY, OWN, Vendor
-from .fake_vendor import FakeVendor, Reply
-from .wires import completion, sse
+from ..support.fake_provider import FakeProvider, Reply
+from ..support.wires import completion, sse
+from .conftest import KEY, OWN, Provider
 
 PROMPT = "the canary of the lake"
 
@@ -62,9 +62,9 @@ WRITTEN = {"openai": (25, 0), "anthropic": (15, 10), "google": (0, 0), "ollama":
 
 
 @pytest.fixture
-async def bridge(vendor: FakeVendor, which: Vendor, tmp_path: Path) -> AsyncIterator[LLMBridge]:
+async def bridge(server: FakeProvider, which: Provider, tmp_path: Path) -> AsyncIterator[LLMBridge]:
     async with LLMBridge(f"sqlite:///{tmp_path}/calls.db", origin="app", max_retries=0) as opened:
-        opened.register_provider(which.name, api_key=KEY, base_url=vendor.origin + which.suffix)
+        opened.register_provider(which.name, api_key=KEY, base_url=server.origin + which.suffix)
         if which.name == "ollama":  # what runs at home is on no list
             assert opened.db is not None
             rates = map(Decimal, RATES["ollama"][:4])
@@ -72,7 +72,7 @@ async def bridge(vendor: FakeVendor, which: Vendor, tmp_path: Path) -> AsyncIter
         yield opened
 
 
-def by_hand(which: Vendor, fault: str) -> Decimal:
+def by_hand(which: Provider, fault: str) -> Decimal:
     """The cost of an answer, in dollars."""
     plain, output, read, written, for_an_hour = map(Decimal, RATES[which.name])
     if fault != "rich_usage":
@@ -91,12 +91,12 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("which", OWN, ids=lambda vendor: vendor.name)
+@pytest.mark.parametrize("which", OWN, ids=lambda one: one.name)
 async def test_every_ending_is_the_right_exception_and_the_right_row(
-    bridge: LLMBridge, vendor: FakeVendor, which: Vendor, tmp_path: Path
+    bridge: LLMBridge, server: FakeProvider, which: Provider, tmp_path: Path
 ) -> None:
     for fault, (raised, _, reason) in ENDINGS.items():
-        vendor.fault = fault
+        server.fault = fault
         request = LLMRequest(
             model=f"{which.name}:{which.model}",
             messages=[Message(role="user", content=PROMPT)],
@@ -133,16 +133,16 @@ async def test_every_ending_is_the_right_exception_and_the_right_row(
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize("which", [vendor for vendor in OWN if vendor.name == "google"], ids=["google"])
-async def test_a_prompt_that_is_blocked_costs_what_the_vendor_counted_of_it(
-    bridge: LLMBridge, vendor: FakeVendor, which: Vendor, tmp_path: Path, streamed: bool
+@pytest.mark.parametrize("which", [one for one in OWN if one.name == "google"], ids=["google"])
+async def test_a_prompt_that_is_blocked_costs_what_the_provider_counted_of_it(
+    bridge: LLMBridge, server: FakeProvider, which: Provider, tmp_path: Path, streamed: bool
 ) -> None:
     body = {
         "promptFeedback": {"blockReason": "SAFETY"},
         "usageMetadata": {"promptTokenCount": 12, "totalTokenCount": 12},
     }
-    vendor.events = sse(body)
-    vendor.reply = None if streamed else Reply(body=body)
+    server.events = sse(body)
+    server.reply = None if streamed else Reply(body=body)
     request = LLMRequest(model=f"{which.name}:{which.model}", messages=[Message(role="user", content=PROMPT)])
     asked = anext(bridge.stream(request)) if streamed else bridge.chat(request)
     with pytest.raises(ContentFilterError):
@@ -153,11 +153,11 @@ async def test_a_prompt_that_is_blocked_costs_what_the_vendor_counted_of_it(
     assert (row["usage_source"], Decimal(row["estimated_cost"])) == ("provider", 12 * Decimal("0.3") / 1_000_000)
 
 
-@pytest.mark.parametrize("which", [vendor for vendor in OWN if vendor.name == "openai"], ids=["openai"])
-async def test_an_answer_of_no_use_costs_what_the_vendor_counted_of_it(
-    bridge: LLMBridge, vendor: FakeVendor, which: Vendor, tmp_path: Path
+@pytest.mark.parametrize("which", [one for one in OWN if one.name == "openai"], ids=["openai"])
+async def test_an_answer_of_no_use_costs_what_the_provider_counted_of_it(
+    bridge: LLMBridge, server: FakeProvider, which: Provider, tmp_path: Path
 ) -> None:
-    vendor.fault = "no_choices"
+    server.fault = "no_choices"
     request = LLMRequest(model=f"{which.name}:{which.model}", messages=[Message(role="user", content=PROMPT)])
     with pytest.raises(InvalidResponseError) as caught:
         await bridge.chat(request)
@@ -168,11 +168,11 @@ async def test_an_answer_of_no_use_costs_what_the_vendor_counted_of_it(
     assert Decimal(row["estimated_cost"]) == by_hand(which, "")
 
 
-@pytest.mark.parametrize("which", [vendor for vendor in OWN if vendor.name == "anthropic"], ids=["anthropic"])
+@pytest.mark.parametrize("which", [one for one in OWN if one.name == "anthropic"], ids=["anthropic"])
 async def test_a_whole_answer_that_breaks_off_leaves_what_was_counted(
-    bridge: LLMBridge, vendor: FakeVendor, which: Vendor, tmp_path: Path
+    bridge: LLMBridge, server: FakeProvider, which: Provider, tmp_path: Path
 ) -> None:
-    vendor.fault = "stream_cut"
+    server.fault = "stream_cut"
     long = {"thinking": {"type": "enabled", "budget_tokens": 30_000}}  # which the library streams
     request = LLMRequest(
         model=f"{which.name}:{which.model}", messages=[Message(role="user", content=PROMPT)], extra=long
@@ -193,15 +193,15 @@ async def test_a_whole_answer_that_breaks_off_leaves_what_was_counted(
     ids=["credits", "own key"],
 )
 async def test_what_a_gateway_says_it_charged_is_what_the_call_cost(
-    vendor: FakeVendor, tmp_path: Path, told: dict[str, Any], cost: str
+    server: FakeProvider, tmp_path: Path, told: dict[str, Any], cost: str
 ) -> None:
     body = {"model": "openai/gpt-4o", "messages": [{"role": "user", "content": PROMPT}]}
     made = completion(body)
     [choice] = made["choices"]
     more = {"provider": "Acme", "choices": [{**choice, "native_finish_reason": "stop"}]}
-    vendor.reply = Reply(body={**made, **more, "usage": {**made["usage"], **told}})
+    server.reply = Reply(body={**made, **more, "usage": {**made["usage"], **told}})
     async with (
-        httpx2.AsyncClient(transport=_Elsewhere(vendor.origin)) as client,
+        httpx2.AsyncClient(transport=_Elsewhere(server.origin)) as client,
         LLMBridge(f"sqlite:///{tmp_path}/calls.db") as opened,
     ):
         opened.register_provider("openrouter", api_key=KEY, http_client=client)
@@ -212,7 +212,7 @@ async def test_what_a_gateway_says_it_charged_is_what_the_call_cost(
 
 
 class _Elsewhere(httpx2.AsyncHTTPTransport):
-    """Takes what is meant for a vendor that has one address to the stand-in."""
+    """Takes what is meant for a provider that has one address to the stand-in."""
 
     def __init__(self, origin: str) -> None:
         super().__init__()
@@ -236,19 +236,19 @@ STREAM_ENDINGS: dict[str, tuple[str | None, str]] = {
 }
 
 
-@pytest.mark.parametrize("which", OWN, ids=lambda vendor: vendor.name)
-async def test_every_ending_of_a_stream_is_one_row_with_what_the_vendor_had_counted(
-    bridge: LLMBridge, vendor: FakeVendor, which: Vendor, tmp_path: Path
+@pytest.mark.parametrize("which", OWN, ids=lambda one: one.name)
+async def test_every_ending_of_a_stream_is_one_row_with_what_the_provider_had_counted(
+    bridge: LLMBridge, server: FakeProvider, which: Provider, tmp_path: Path
 ) -> None:
     async def consume(request: LLMRequest) -> None:
         async for chunk in bridge.stream(request):
-            vendor.resume.set()
+            server.resume.set()
             if chunk.response is not None:
-                assert chunk.response.cost == by_hand(which, vendor.fault)
+                assert chunk.response.cost == by_hand(which, server.fault)
 
     for fault, (raised, _) in STREAM_ENDINGS.items():
-        vendor.fault = fault
-        vendor.resume.clear()
+        server.fault = fault
+        server.resume.clear()
         request = LLMRequest(
             model=f"{which.name}:{which.model}",
             messages=[Message(role="user", content=PROMPT)],

@@ -20,13 +20,13 @@ from llmbridge.errors import StorageUnavailableError
 from llmbridge.providers.base import BaseLLMProvider, Completion, Delta
 from llmbridge.schemas import TokenUsage
 
-from .fake_vendor import FakeVendor, Reply, completion
+from ..support.fake_provider import FakeProvider, Reply, completion
 
 KEY = "sk-canary-4711-do-not-show"
 CANARY = "canary"
 ANSWER = "the canary answer"
 
-#: What a vendor makes of a request: answers, and refusals that repeat all that was sent.
+#: What a provider makes of a request: answers, and refusals that repeat all that was sent.
 REPLIES: dict[str, Callable[[], Reply]] = {
     "answer": lambda: Reply(200, completion({"model": "m", "messages": []}, text=ANSWER)),
     "no JSON": lambda: Reply(200, f"<html>{ANSWER} {KEY}".encode()),
@@ -110,10 +110,10 @@ def told(tmp_path: Path) -> Iterator[Told]:
 
 
 @pytest.fixture
-async def bridge(told: Told, vendor: FakeVendor) -> AsyncIterator[LLMBridge]:
+async def bridge(told: Told, server: FakeProvider) -> AsyncIterator[LLMBridge]:
     url, spool = f"sqlite:///{told.folder}/calls.db", told.folder / "spool"
     async with LLMBridge(url, origin="app", spool_dir=spool, record_timeout=30) as opened:
-        opened.register_provider("acme", kind="openai", api_key=KEY, base_url=vendor.url, priced_as="openai")
+        opened.register_provider("acme", kind="openai", api_key=KEY, base_url=server.url, priced_as="openai")
         yield opened
 
 
@@ -125,11 +125,11 @@ def silent(told: Told) -> None:
 
 
 @pytest.mark.parametrize("reply", list(REPLIES))
-async def test_however_a_vendor_ends_a_call_nothing_is_told(
-    bridge: LLMBridge, vendor: FakeVendor, told: Told, reply: str, monkeypatch: pytest.MonkeyPatch
+async def test_however_a_provider_ends_a_call_nothing_is_told(
+    bridge: LLMBridge, server: FakeProvider, told: Told, reply: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llmbridge._calls.retry._FIRST_PAUSE", 0.001)
-    vendor.reply = REPLIES[reply]()
+    server.reply = REPLIES[reply]()
     await told.watch(bridge.chat(ask()))
     await told.watch(bridge.chat(ask(["acme:gpt-4o", "acme:gpt-4o-mini"])))
     await told.watch(bridge.chat(ask(response_format=Person)))
@@ -146,11 +146,11 @@ async def read(bridge: LLMBridge, pieces: int | None = None, **changes: Any) -> 
                 return
 
 
-async def test_a_timeout_and_a_cancellation_tell_nothing(bridge: LLMBridge, vendor: FakeVendor, told: Told) -> None:
+async def test_a_timeout_and_a_cancellation_tell_nothing(bridge: LLMBridge, server: FakeProvider, told: Told) -> None:
     await told.watch(bridge.chat(ask("acme:gpt-4o-mini--hang", timeout=0.05)))
-    vendor.arrived.clear()
+    server.arrived.clear()
     asking = asyncio.create_task(bridge.chat(ask("acme:gpt-4o-mini--hang")))
-    await asyncio.to_thread(vendor.arrived.wait)
+    await asyncio.to_thread(server.arrived.wait)
     asking.cancel()
     await told.watch(asking)
     await bridge.close()
@@ -158,7 +158,7 @@ async def test_a_timeout_and_a_cancellation_tell_nothing(bridge: LLMBridge, vend
 
 
 class Streaming(BaseLLMProvider):
-    """A vendor that streams, and breaks off as it is told."""
+    """A provider that streams, and breaks off as it is told."""
 
     def __init__(self, breaks: Exception | None) -> None:
         super().__init__(KEY)
@@ -195,13 +195,13 @@ async def test_the_books_keep_nothing_of_an_exception_that_is_not_ours(bridge: L
 
 
 async def test_a_call_that_waits_in_the_spool_tells_nothing(
-    told: Told, vendor: FakeVendor, monkeypatch: pytest.MonkeyPatch
+    told: Told, server: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = told.folder / "spool"
     elsewhere = told.folder / "away"
-    vendor.reply = REPLIES["answer"]()
+    server.reply = REPLIES["answer"]()
     async with LLMBridge(f"sqlite:///{elsewhere}/calls.db", spool_dir=spool, record_timeout=0.3) as bridge:
-        bridge.register_provider("acme", kind="openai", api_key=KEY, base_url=vendor.url)
+        bridge.register_provider("acme", kind="openai", api_key=KEY, base_url=server.url)
         assert bridge.db is not None
         assert bridge.db.backend is not None
 

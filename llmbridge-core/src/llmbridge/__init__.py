@@ -1,4 +1,4 @@
-"""Calls any LLM and keeps the books: every call, with its exact cost, in the database that you already run."""
+"""Library that calls any LLM and records every call with its exact cost in the database that you already run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .service import LLMBridge as LLMBridge
     from .storage.types import ModelPrice as ModelPrice
 
-_HOMES = {
+_MODULES = {
     "BaseLLMProvider": "providers.base",
     "CallRecord": "schemas",
     "CloseReport": "_recording.metrics",
@@ -88,9 +88,9 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("llmbridge-core")
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'llmbridge' has no attribute {name!r}")
-    found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    found = getattr(import_module(f".{_MODULES[name]}", __name__), name)
     globals()[name] = found
     return found
 

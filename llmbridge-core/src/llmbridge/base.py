@@ -1,4 +1,4 @@
-"""The base class of providers, where llmbridge-py had it."""
+"""Import path of llmbridge-py: `BaseLLMProvider`."""
 
 from __future__ import annotations
 

@@ -9,17 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from ._maintenance import copy, erase, purge, reprice
-from ._maintenance.copy import CopyReport
-from ._maintenance.erase import Forgotten
-from ._maintenance.reprice import RepriceReport
-from ._models import catalog, json_files
-from ._models.queries import Models
+from ._models import catalog
 from ._models.registry import LoadReport, ModelRegistry
+from ._pricing.genai_prices import editions
+from ._pricing.genai_prices.editions import PriceData
 from ._pricing.own_prices import OwnPrices
 from ._pricing.price_book import PriceBook
 from ._recording.metrics import CloseReport, Counters
@@ -29,7 +26,7 @@ from ._shared.single_flight import SingleFlight
 from ._store.no_database import NoSession
 from ._store.session import Migrate, StoreSession
 from ._usage import periods, query, statistics
-from ._usage.query import Accepted
+from ._usage.query import Accepted, CallList
 from .errors import PurgedDetailError, StorageUnavailableError, UnsupportedOperationError
 from .plugins import create_backend, provider_names
 from .providers.routing import resolve
@@ -45,6 +42,13 @@ from .storage.types import (
     TotalsReport,
     UsageRow,
 )
+
+if TYPE_CHECKING:
+    from ._maintenance.copy import CopyReport
+    from ._maintenance.erase import Forgotten
+    from ._maintenance.reprice import RepriceReport
+    from ._models.queries import Models
+    from ._recording.spool import SpoolStatus
 
 OnStorageError = Literal["spool", "log", "raise"]
 
@@ -167,7 +171,7 @@ class LLMDatabase:
         """Stop accepting calls, write the pending ones for up to `timeout` seconds (None: `record_timeout`), spool the
         rest, and disconnect, for which the backend gets a second more.
 
-        Concurrent callers share one closing, which a cancelled caller does not end. What comes afterwards raises
+        Concurrent callers share one closing, which a cancelled caller does not end. A later call raises
         StorageClosedError until `initialize()`.
 
         :raises WrongLoopError: another event loop or process opened the database
@@ -246,6 +250,38 @@ class LLMDatabase:
         """Return one page of calls; `page.next` goes into the next query's `after`."""
         return await self._session.call(lambda backend: backend.list_calls(query))
 
+    async def find_calls(
+        self,
+        since: datetime | date | None = None,
+        until: datetime | date | None = None,
+        *,
+        tz: str = "UTC",
+        origin: Accepted = None,
+        id_at_origin: Accepted = None,
+        provider: Accepted = None,
+        model_name: Accepted = None,
+        status: Accepted = None,
+        tags: Mapping[str, Accepted] | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> CallList:
+        """Return one page of calls from `since` (inclusive) to `until` (exclusive), newest first; None is unbounded.
+
+        A date stands for its first instant in the IANA zone `tz`. Filters are those of `usage`. `limit` is from 1 to
+        1,000. `cursor` is `next` of the page before (None: the first page).
+
+        :raises ValueError: an unknown zone or status, a naive time, an empty range, or an invalid limit or cursor
+        """
+        chosen = {
+            "origin": origin,
+            "id_at_origin": id_at_origin,
+            "provider": provider,
+            "model_name": model_name,
+            "status": status,
+        }
+        asked = query.build_call_query(since, until, tz=tz, fields=chosen, tags=tags, limit=limit, after=cursor)
+        return query.call_list(await self.list_calls(asked))
+
     # Usage
 
     async def usage(
@@ -276,7 +312,7 @@ class LLMDatabase:
         :raises ValueError: an unknown field, zone or period, a naive time, an empty range
         :raises PurgedDetailError: the answer needs detail of purged days
         """
-        question = query.ask(
+        labelled = query.build(
             since,
             until,
             group_by=group_by,
@@ -290,7 +326,7 @@ class LLMDatabase:
             },
             tags=tags,
         )
-        return question.label(await self._session.call(lambda backend: backend.summarize_usage(question.query)))
+        return labelled.label(await self._session.call(lambda backend: backend.summarize_usage(labelled.query)))
 
     async def get_usage_stats(
         self, origin: str | None, id_at_origin: str | None = None, days: int = 30
@@ -328,7 +364,9 @@ class LLMDatabase:
 
     @property
     def models(self) -> Models:
-        """Questions about the known models: which can do this, which are cheapest, what would a call cost."""
+        """Queries over the known models: find, compare costs, estimate."""
+        from ._models.queries import Models
+
         return Models(
             self.known_models,
             self.refresh_prices,
@@ -361,6 +399,8 @@ class LLMDatabase:
 
         :raises ValueError: a file or an entry does not parse; the text names it, and nothing was changed
         """
+        from ._models import json_files
+
         models = await asyncio.to_thread(json_files.read, directory)
         if not self.enabled:
             return LoadReport((), 0, 0, 0)
@@ -390,6 +430,23 @@ class LLMDatabase:
     async def list_prices(self, provider: str | None = None, model_name: str | None = None) -> list[ModelPrice]:
         """Return own prices in order of provider, name and the time from which they apply; None does not filter."""
         return await self._prices.list(provider, model_name)
+
+    @staticmethod
+    async def price_data() -> PriceData:
+        """Return what is known of the price data that this process uses, and of the file of fetched data."""
+        return await asyncio.to_thread(editions.status)
+
+    @staticmethod
+    async def update_prices(url: str | None = None, timeout: float = 30.0) -> PriceData:
+        """Fetch newer price data and use it: this process at once, others of this user within five minutes. Nothing
+        else fetches any. Recorded costs stay until `reprice`.
+
+        :param url: where to fetch it from (None: `LLMBRIDGE_PRICES_URL`, else where genai-prices publishes it)
+        :param timeout: seconds to wait for each response of the server
+        :raises PriceDataError: it cannot be fetched, read or stored; the data in use stays
+        """
+        await asyncio.to_thread(editions.update, url, timeout)
+        return await asyncio.to_thread(editions.status)
 
     async def get_model(self, provider: str, model_name: str, active_only: bool = True) -> LLMModel | None:
         """Return the model of that provider and name; None if there is none."""
@@ -441,6 +498,8 @@ class LLMDatabase:
             it, and the pages before it are done
         :raises UnsupportedOperationError: the backend cannot reprice
         """
+        from ._maintenance import reprice
+
         fields = {"origin": origin, "id_at_origin": id_at_origin, "provider": provider, "model_name": model_name}
         start, end = _instant(since), _instant(until)
         periods.check_range(start, end)
@@ -472,6 +531,8 @@ class LLMDatabase:
             which the database would take none
         :raises UnsupportedOperationError: the backend cannot purge
         """
+        from ._maintenance import purge
+
         end = purge.check_end(periods.to_utc(before, _UTC), force=force)
         return await purge.purge(self._session, end, dry_run=dry_run, on_day=on_day)
 
@@ -500,6 +561,8 @@ class LLMDatabase:
         :raises StorageUnavailableError: spooled calls cannot be changed now
         :raises UnsupportedOperationError: the backend cannot erase users
         """
+        from ._maintenance import erase
+
         user = check_name("id_at_origin", id_at_origin)
         return await erase.forget(self._session, self._spool, user, origin, dry_run=dry_run)
 
@@ -519,8 +582,10 @@ class LLMDatabase:
             is purged here, which the text names. Nothing was written, unless that day was purged during the run
         :raises UnsupportedOperationError: there are purged days, and the target cannot take their totals
         """
+        from ._maintenance import copy
+
         if not (self.enabled and target.enabled):
-            return CopyReport()
+            return copy.CopyReport()
         report = await copy.copy(self._session, target._session, on_page)
         await target._prices.reload()
         return report
@@ -528,6 +593,22 @@ class LLMDatabase:
     async def check_totals(self, *, repair: bool = False) -> TotalsReport:
         """Recount every stored total from the stored calls; with `repair` correct what is wrong."""
         return await self._session.call(lambda backend: backend.check_totals(repair))
+
+    async def spool_status(self, reasons: int = 10) -> SpoolStatus | None:
+        """Return the state of the spool of this database on this machine, with at most `reasons` reasons why calls were
+        set aside. None: there is no spool, since the database is in memory or its backend has no `target`.
+
+        :raises StorageUnavailableError: the spool cannot be read
+        """
+        return None if self._spool is None else await asyncio.to_thread(self._spool.status, reasons)
+
+    async def retry_spool(self) -> int:
+        """Let the spooled calls that were set aside wait for the database again, and return how many there were. They
+        are recorded when the database is opened, or by another process that uses it.
+
+        :raises StorageUnavailableError: the spool cannot be changed
+        """
+        return 0 if self._spool is None else await asyncio.to_thread(self._spool.retry)
 
     # The database itself
 

@@ -1,4 +1,4 @@
-"""Backends by their short names: `create_backend`, `DatabaseBackend`, `SQLiteBackend`, `PostgreSQLBackend`."""
+"""Import path of llmbridge-py: `create_backend`, `DatabaseBackend`, `SQLiteBackend`, `PostgreSQLBackend`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from .storage.base import StorageBackend as DatabaseBackend
 
 __all__ = ["DatabaseBackend", "create_backend"]
 
-_HOMES = {
+_MODULES = {
     "PostgreSQLBackend": ("llmbridge_postgres", "llmbridge-postgres"),
     "SQLiteBackend": ("llmbridge_sqlite", "llmbridge-sqlite"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, distribution = _HOMES[name]
+    module, distribution = _MODULES[name]
     try:
         return getattr(import_module(module), name)
     except ModuleNotFoundError as error:

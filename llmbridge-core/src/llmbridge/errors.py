@@ -1,4 +1,39 @@
-"""The whole exception tree: what went wrong, with which object, what to do next."""
+"""Exceptions of llmbridge.
+
+    LLMBridgeError
+    ├── ProviderError
+    │   ├── AuthenticationError
+    │   ├── RateLimitError
+    │   ├── ProviderTimeoutError
+    │   ├── ContextLengthError
+    │   ├── ContentFilterError
+    │   ├── InvalidRequestError (ValueError)
+    │   ├── ProviderUnavailableError
+    │   └── InvalidResponseError
+    ├── ModelNotFoundError (LookupError, ValueError)
+    ├── ProviderNotFoundError (LookupError, ValueError)
+    ├── PriceDataError
+    ├── PluginError
+    │   ├── PluginLoadError (ImportError)
+    │   ├── InvalidPluginError
+    │   ├── IncompatiblePluginError
+    │   └── AmbiguousPluginError
+    └── StorageError
+        ├── InvalidStorageURLError (ValueError)
+        ├── UnknownStorageError (LookupError)
+        ├── SchemaOutdatedError
+        ├── SchemaTooNewError
+        ├── MigrationError
+        ├── RecordRejectedError (ValueError)
+        ├── StorageUnavailableError
+        ├── StorageRefusedError
+        ├── PurgedDetailError (ValueError)
+        ├── WrongLoopError (RuntimeError)
+        ├── StorageClosedError (RuntimeError)
+        └── UnsupportedOperationError (NotImplementedError)
+
+In parentheses: further base classes.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +45,26 @@ if TYPE_CHECKING:
     from .schemas import TokenUsage
 
 
+def redact(text: str) -> str:
+    """Return `text` without anything that looks like a key or a password."""
+    from ._shared import redaction
+
+    return redaction.redact(text)
+
+
 class LLMBridgeError(Exception):
-    """Base of every error that llmbridge raises on purpose."""
+    """Base class of all exceptions of llmbridge."""
 
 
 class ProviderError(LLMBridgeError):
-    """A vendor refused or failed a call.
+    """The provider refused the call, or failed.
 
-    `provider` and `model` name whom we called, `status_code` is the HTTP status (None: there was no answer),
-    `retry_after` the wait in seconds that the vendor asked for (None: it did not say). `usage` is what the vendor
-    counted of an answer that is of no use (None: nothing).
+    `provider` and `model` are those that were called. `status_code` is the HTTP status (None: there was no response),
+    `retry_after` the wait in seconds that the provider asked for (None: it did not ask). `usage` are the tokens that
+    the provider reported for an unusable response (None: it reported none).
     """
 
-    #: What the failed attempt is recorded as.
+    #: Status of the failed attempt in its record.
     status = "error"
 
     def __init__(
@@ -44,63 +86,63 @@ class ProviderError(LLMBridgeError):
 
 
 class AuthenticationError(ProviderError):
-    """The vendor does not accept the key, the key is missing, or it may not use this model."""
+    """The provider does not accept the API key, the key is missing, or it may not use this model."""
 
 
 class RateLimitError(ProviderError):
-    """The vendor asks to slow down."""
+    """The provider refused the call because of a rate limit or quota."""
 
     status = "rate_limited"
 
 
 class ProviderTimeoutError(ProviderError):
-    """The vendor did not answer within the timeout. It may still have worked, and charged."""
+    """The provider did not answer within the timeout. It may still process the request and charge for it."""
 
     status = "timeout"
 
 
 class ContextLengthError(ProviderError):
-    """The messages are longer than the model's context."""
+    """The messages are longer than the model's context window."""
 
 
 class ContentFilterError(ProviderError):
-    """The vendor's safety system refused the request or the answer."""
+    """The provider's content filter refused the request or the response."""
 
 
 class InvalidRequestError(ProviderError, ValueError):
-    """The request cannot be served as it is: the vendor said so, or it does not offer what was asked."""
+    """The request is invalid, or uses something that the provider does not support. Change the request."""
 
 
 class ProviderUnavailableError(ProviderError):
-    """The vendor cannot be reached or failed on its side."""
+    """The provider cannot be reached, or failed with an error of its own (HTTP 5xx)."""
 
 
 class InvalidResponseError(ProviderError):
-    """The vendor answered something that is no answer."""
+    """The provider sent a response that cannot be used."""
 
 
 class ModelNotFoundError(LLMBridgeError, LookupError, ValueError):
-    """No vendor can be told from this model name, or the vendor does not have the model."""
+    """The model name does not tell its provider, or the provider does not have the model."""
 
 
 class ProviderNotFoundError(LLMBridgeError, LookupError, ValueError):
-    """The vendor named in a model string is neither registered nor installed."""
+    """The provider named in a model string is neither registered nor installed."""
 
 
 class PriceDataError(LLMBridgeError):
-    """Newer prices cannot be fetched, read or stored; those in force stay."""
+    """Newer price data cannot be fetched, read or stored; the current prices stay."""
 
 
 class PluginError(LLMBridgeError):
-    """A plugin cannot be used. Each kind below names the distribution and its entry point."""
+    """A plugin cannot be used. The text names the distribution and its entry point."""
 
 
 class PluginLoadError(PluginError, ImportError):
-    """Importing the plugin failed; the cause is chained. Only its own scheme is affected."""
+    """Importing the plugin failed; the cause is chained. Other plugins still work."""
 
 
 class InvalidPluginError(PluginError):
-    """The plugin does not keep the plugin contract: wrong hook, wrong descriptor, wrong scheme."""
+    """The plugin violates the plugin contract: its hook, descriptor or scheme is wrong."""
 
 
 class IncompatiblePluginError(PluginError):
@@ -108,37 +150,37 @@ class IncompatiblePluginError(PluginError):
 
 
 class AmbiguousPluginError(PluginError):
-    """Two distributions claim the same name; `plugin="distribution-name"` decides."""
+    """Several distributions provide the same name; choose one with `plugin="distribution-name"`."""
 
 
 class StorageError(LLMBridgeError):
-    """A storage backend, or the way to it, failed."""
+    """Storing or reading failed. Base class of all errors of storage."""
 
 
 class InvalidStorageURLError(StorageError, ValueError):
-    """The text is no URL of a store, or its options are wrong."""
+    """The storage URL or its options are invalid."""
 
 
 class UnknownStorageError(StorageError, LookupError):
-    """No installed plugin claims the scheme."""
+    """No installed plugin provides the URL's scheme."""
 
 
 class SchemaOutdatedError(StorageError):
-    """The store needs migrations that were not asked for (`migrate="check"`)."""
+    """The database needs migrations, and `migrate="check"` does not apply them."""
 
 
 class SchemaTooNewError(StorageError):
-    """The store was migrated by a newer release, which says that this one may no longer write it."""
+    """A newer release migrated the database, and this release may not write to it."""
 
 
 class MigrationError(StorageError):
-    """A migration failed and left nothing behind, or an applied one is not the one that we ship."""
+    """A migration failed and was rolled back, or an applied migration differs from the shipped one."""
 
 
 class RecordRejectedError(StorageError, ValueError):
-    """This value can never be stored; retrying the same value is useless.
+    """The value can never be stored; retrying does not help.
 
-    A backend that knows which records of a batch it means names their ids; otherwise `ids` is empty.
+    `ids` are the rejected records of a batch, if the backend knows them; else it is empty.
     """
 
     def __init__(self, message: str, *, ids: tuple[UUID, ...] = ()) -> None:
@@ -147,17 +189,22 @@ class RecordRejectedError(StorageError, ValueError):
 
 
 class StorageUnavailableError(StorageError):
-    """Could succeed later: connection lost, locked, timed out, disk full or read-only."""
+    """The database is not available now, and the same operation may succeed later: connection lost, locked, timed out,
+    disk full or read-only."""
 
 
 class StorageRefusedError(StorageError):
-    """Will not mend by itself: not our store, corrupt, wrong password, no rights, too old, no such database."""
+    """The database cannot be used until somebody changes something: not a database of llmbridge, corrupt, wrong
+    password, no permission, server too old, no such database."""
 
 
 class PurgedDetailError(StorageError, ValueError):
-    """The question needs detail of days that were purged; `earliest` (UTC) is the first time from which it can
-    be answered exactly: where the last quarter of an hour ends that its edges cut, or the last UTC day for a question
-    by or about users. For one about tags or types of errors it is the start of the first day that was not purged."""
+    """The query needs detail of days that were purged.
+
+    `earliest` (UTC) is the first time from which the query can be answered exactly. It is the end of the last quarter
+    of an hour that an edge of the query cuts; for a query by user, the end of the last UTC day that an edge cuts; for a
+    query by tag or error type, the start of the first day that is not purged.
+    """
 
     def __init__(self, message: str, *, earliest: datetime) -> None:
         super().__init__(message)
@@ -165,11 +212,11 @@ class PurgedDetailError(StorageError, ValueError):
 
 
 class WrongLoopError(StorageError, RuntimeError):
-    """Used from another event loop than the one that opened it, or from a forked child."""
+    """The object was used from another event loop than the one that opened it, or from a forked child process."""
 
 
 class StorageClosedError(StorageError, RuntimeError):
-    """Used before `connect()` or after `disconnect()`."""
+    """The database was used before it was opened, or after it was closed."""
 
 
 class UnsupportedOperationError(StorageError, NotImplementedError):

@@ -1,24 +1,34 @@
-"""Types that public methods take and return, importable from one place."""
+"""Types that public methods take and return, and helpers for programs that read times and show money."""
 
 from __future__ import annotations
 
 from ._maintenance.copy import CopyReport
 from ._maintenance.erase import Forgotten
 from ._maintenance.reprice import ModelReprice, RepriceReport
+from ._models.catalog import Origin
 from ._models.queries import CostEstimate, ModelCost, Models, PricedModel
 from ._models.registry import LoadReport
+from ._pricing.genai_prices.editions import PriceData
 from ._pricing.price_book import Price, PriceBook
 from ._pricing.rate_cards import RateCard, Rates
 from ._recording.metrics import CloseReport, Counters
+from ._recording.spool import SpoolStatus
+from ._records.validation import check_rate
+from ._shared.money import text as money_text
 from ._store.session import Migrate
-from ._usage.query import Accepted
+from ._usage.periods import UNITS as PERIODS
+from ._usage.periods import to_utc
+from ._usage.periods import zone as time_zone
+from ._usage.query import Accepted, CallList
 from .db import OnStorageError
 from .plugins import PluginInfo
 from .schemas import DailyAnalytics, RecordStatus, UsageStats
 from .storage.types import CallPage, CallQuery, MigrationReport, SchemaStatus, TotalsReport, UsageRow
 
 __all__ = [
+    "PERIODS",
     "Accepted",
+    "CallList",
     "CallPage",
     "CallQuery",
     "CloseReport",
@@ -34,16 +44,23 @@ __all__ = [
     "ModelReprice",
     "Models",
     "OnStorageError",
+    "Origin",
     "PluginInfo",
     "Price",
     "PriceBook",
+    "PriceData",
     "PricedModel",
     "RateCard",
     "Rates",
     "RecordStatus",
     "RepriceReport",
     "SchemaStatus",
+    "SpoolStatus",
     "TotalsReport",
     "UsageRow",
     "UsageStats",
+    "check_rate",
+    "money_text",
+    "time_zone",
+    "to_utc",
 ]

@@ -1,4 +1,4 @@
-"""What callers send and get: requests, responses, records of calls, models, usage."""
+"""Data types of the public API: requests, responses, call records, models and usage."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ RecordStatus = Literal["committed", "spooled", "lost"]
 
 
 class BaseModel(PydanticModel):
-    """What all have in common: they are made ready at first use, so that importing them is cheap."""
+    """Common base class. Validators are built at first use, so that the import is cheap."""
 
     model_config = ConfigDict(defer_build=True, hide_input_in_errors=True)
 
 
 class Message(BaseModel):
-    """One message of a conversation, in OpenAI's form: `content` is text, a list of content parts, or None."""
+    """One message of a conversation, in OpenAI's format: `content` is text, a list of content parts, or None."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: Any = None
@@ -38,11 +38,11 @@ class Message(BaseModel):
 class LLMRequest(BaseModel):
     """A request to a model.
 
-    `model` is `vendor:name`, or a bare name whose vendor is well known (`gpt-4o`); of several the next is asked where
-    one fails. What is None is not sent. `timeout` is in seconds, for one attempt, and replaces the bridge's.
-    `response_format` is a format in OpenAI's form, or a pydantic model whose JSON schema the answer shall follow.
-    `extra` reaches the vendor's request body unchanged. `metadata` goes onto the record of the call and never to the
-    vendor.
+    `model` is `provider:name`, or a bare name whose provider is known (`gpt-4o`). If it is a list, the next model is
+    called when one fails. Fields that are None are not sent. `timeout` is in seconds, for one attempt, and replaces
+    that of the bridge. `response_format` is a format as in OpenAI's API, or a pydantic model whose JSON schema the
+    answer must follow. `extra` is added to the body of the provider's request unchanged. `metadata` is stored in the
+    record of the call and never sent to the provider.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -64,7 +64,7 @@ class LLMRequest(BaseModel):
 
     @property
     def wants_json(self) -> bool:
-        """Whether the answer is to be JSON: `response_format` decides, and without one `json_response`."""
+        """Whether the answer must be JSON: as `response_format` says, or `json_response` if there is none."""
         if self.response_format is None:
             return bool(self.json_response)
         if isinstance(self.response_format, dict):
@@ -73,12 +73,12 @@ class LLMRequest(BaseModel):
 
 
 class TokenUsage(BaseModel):
-    """The tokens of one call, counted alike for every vendor. None means not measured, never 0.
+    """Tokens of one call, counted in the same way for every provider. None means not measured, never 0.
 
-    `prompt_tokens` is all input, cached included; `completion_tokens` all output, reasoning included. The others are
-    subsets: of the input what was read from a cache and what was written to one, of the latter what is kept for an
-    hour, of the output the reasoning. `source` says who counted: the vendor, the vendor in part (a cut stream), an
-    estimate, or nobody real (`synthetic`).
+    `prompt_tokens` is all input, with cached tokens; `completion_tokens` all output, with reasoning. The others are
+    subsets: `cache_read_tokens` and `cache_write_tokens` of the input, `cache_write_1h_tokens` (kept for an hour) of
+    `cache_write_tokens`, `reasoning_tokens` of the output. `source` says who counted: the provider, the provider until
+    the response broke off (`partial`), an estimate, or none because no provider was called (`synthetic`).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -93,20 +93,20 @@ class TokenUsage(BaseModel):
 
     @property
     def total_tokens(self) -> int | None:
-        """Input and output together; None when either was not measured."""
+        """Input and output together; None if either was not measured."""
         if self.prompt_tokens is None or self.completion_tokens is None:
             return None
         return self.prompt_tokens + self.completion_tokens
 
 
 class LLMResponse(BaseModel):
-    """A model's answer and its entry in the books.
+    """Answer of a model, with its cost and the state of its record.
 
-    `usage` has `prompt_tokens`, `completion_tokens`, `total_tokens` (None: not measured), and `cost` only when
-    the call was priced. `cost` is in dollars; None comes with its `cost_reason`. `call_id` is the id of the
-    record and `record_status` what became of it; both are None without a database. `parsed` is the answer as
-    data where JSON was asked for, and an instance of the model where `response_format` was one. An answer that is
-    not what was asked for leaves it None, and `parse_error` then says why, by the names of fields and no values.
+    `usage` has `prompt_tokens`, `completion_tokens`, `total_tokens` (None: not measured), and `cost` only if the call
+    was priced. `cost` is in dollars; if it is None, `cost_reason` says why. `call_id` is the id of the record and
+    `record_status` says where it is; both are None without a database. `parsed` is the answer as data if JSON was
+    requested: an instance of the model if `response_format` is a pydantic model. If the answer does not match, `parsed`
+    is None and `parse_error` says why; it names fields and contains no values.
     """
 
     content: str
@@ -124,8 +124,8 @@ class LLMResponse(BaseModel):
 
 
 class LLMChunk(BaseModel):
-    """A piece of an answer as it comes: the `content` that is new. The last one has the whole `response`, with usage
-    and cost, and no content."""
+    """Part of a streamed answer: the new text in `content`. The last chunk has no content, but the whole `response`
+    with usage and cost."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -134,11 +134,11 @@ class LLMChunk(BaseModel):
 
 
 class LLMModel(BaseModel):
-    """What is known of a model. It describes and never prices: rates here change no cost by themselves.
+    """Description of a model. Its rates are for information: they do not change the cost of calls by themselves.
 
     `max_context` and `max_output_tokens` are in tokens, rates in dollars per million tokens; None is unknown.
-    `inactive_from` is when the model was retired (None: in use). `source` is `user` or `catalog VERSION`.
-    `id` is made by core from provider and name, the same in every store.
+    `inactive_from` is when the model was retired (None: it is in use). `source` is `user` or `catalog VERSION`.
+    `id` is computed from provider and name; it is the same in every database.
     """
 
     id: int | None = None
@@ -167,13 +167,12 @@ class LLMModel(BaseModel):
 
 
 class CallRecord(BaseModel):
-    """One attempt at one call, as it stands in the books.
+    """Record of one attempt at a call.
 
-    Tokens are None when not measured. Costs are dollars, exact to 1e-12; `estimated_cost` is None when unknown
-    and `cost_reason` then says why. The two rates are the dollars per million tokens that were used.
-    Times are milliseconds. `called_at` is the start of the attempt (UTC). `attempt` counts from 1; the attempts
-    of one request share `group_id`. After a reprice `previous_cost` and `previous_cost_reason` are what stood
-    before.
+    Tokens are None if they were not measured. Costs are dollars, exact to 1e-12; if `estimated_cost` is None,
+    `cost_reason` says why. The two rates are those that the cost was computed with, in dollars per million tokens.
+    Durations are milliseconds. `called_at` is the start of the attempt (UTC). `attempt` counts from 1; all attempts of
+    one call share `group_id`. After a reprice, `previous_cost` and `previous_cost_reason` are the values before it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -220,8 +219,10 @@ class CallRecord(BaseModel):
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Self:
-        """The record of a value for every field, in the order of the fields and in canonical form. For stores that read
-        what was recorded: nothing is checked, which takes longer than the rest, and `values` becomes the record's own.
+        """Return a record without validation, for backends that read stored records.
+
+        `values` has a value in canonical form for every field, in the order of the fields. The record keeps the dict
+        itself. Validation would take longer than everything else.
         """
         record = cls.__new__(cls)
         _put_values(record, values)
@@ -235,16 +236,16 @@ _put_values, _put_names, _put_extra, _put_private = (
     vars(PydanticModel)[slot].__set__
     for slot in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 )
-#: Shared by records that are frozen; pydantic copies it where it makes another record of one.
+#: Shared by all records: they are frozen, and pydantic copies the set when it copies a record.
 _EVERY_FIELD = set(CallRecord.model_fields)
 
 
 class UsageStats(BaseModel):
-    """Usage of an origin or of one of its users since `since` (UTC). Fields can be read as items too.
+    """Usage of an origin, or of one of its users, since `since` (UTC). Fields can be read as items too.
 
-    `total_calls` counts attempts, `total_requests` first attempts. `total_tokens` and `total_cost` (dollars)
-    leave out `unmeasured_calls` and `unpriced_calls`. `avg_cost_per_call` is over the calls that are not
-    unpriced, None when there is none. `success_rate` is 0 to 1. `avg_response_time_ms` is over successful calls.
+    `total_calls` counts attempts, `total_requests` first attempts. `total_tokens` and `total_cost` (dollars) do not
+    include `unmeasured_calls` and `unpriced_calls`. `avg_cost_per_call` is the mean over calls that are not unpriced
+    (None: there are none). `success_rate` is 0 to 1. `avg_response_time_ms` is the mean over successful calls.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -267,15 +268,15 @@ class UsageStats(BaseModel):
         return getattr(self, field)
 
     def keys(self) -> Iterator[str]:
-        """The fields, so that `dict(stats)` and `**stats` work."""
+        """Yield the fields, so that `dict(stats)` and `**stats` work."""
         return iter(type(self).model_fields)
 
 
 class DailyAnalytics(BaseModel):
-    """Usage of one origin, user, vendor and model on one day.
+    """Usage of one origin, user, provider and model on one day.
 
-    Tokens and `total_cost` (dollars, exact) leave out `unmeasured_calls` and `unpriced_calls`. `success_rate` is 0 to
-    1. `avg_response_time_ms` is over successful calls (None: none was timed).
+    Tokens and `total_cost` (dollars, exact) do not include `unmeasured_calls` and `unpriced_calls`. `success_rate` is 0
+    to 1. `avg_response_time_ms` is the mean over successful calls (None: none was timed).
     """
 
     model_config = ConfigDict(frozen=True)

@@ -1,4 +1,4 @@
-"""LLMBridge: route a request to a vendor, time it, put it on the books."""
+"""`LLMBridge`: sends requests to models and records every call with its cost."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import date, datetime
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ._calls import attempt, stream, structured_output
-from ._calls.call import Call, Kept, system_prompt_hash, tool_names
+from ._calls.call import Call, Recorded, system_prompt_hash, tool_names
 from ._calls.in_flight import InFlight
 from ._calls.provider_registry import ProviderRegistry
-from ._calls.retry import Retries
-from ._models.queries import Models
+from ._calls.retry import RetryPolicy
 from ._recording.metrics import CloseReport
 from ._records.validation import check_finite, check_integer, check_metadata, check_name, check_user
 from ._shared.single_flight import SingleFlight
@@ -31,30 +30,33 @@ from .providers.base import BaseLLMProvider
 from .schemas import CallRecord, DailyAnalytics, LLMChunk, LLMModel, LLMRequest, LLMResponse, UsageStats
 from .storage.types import UsageRow
 
-logger = logging.getLogger("llmbridge.service")
+if TYPE_CHECKING:
+    from ._models.queries import Models
+
+logger = logging.getLogger("llmbridge.calls")
 
 
 class LLMBridge:
-    """Calls any model and keeps the books. Make one and share it; it belongs to the event loop that opened it.
+    """Client for all models, which records every call. Create one and share it; it belongs to one event loop.
 
-    :param db_connection_string: URL or path of the store; None with no `db_manager`: no books are kept
+    :param db_connection_string: URL or path of the database; None and no `db_manager`: calls are not recorded
     :param db_manager: a host application's pgdbm manager, whose pool is used and left open
-    :param origin: name of the application, on every record
-    :param enable_db_logging: False keeps no books, whatever the two above say
-    :param enable_monitoring: collect query statistics, where the backend can
-    :param schema: schema of the tables, where the store has schemas (None: the backend's default)
-    :param plugin: distribution that serves the URL's scheme, where several claim it
-    :param migrate: `auto` migrates the store at first use, `check` raises SchemaOutdatedError instead
-    :param max_retries: how many times an attempt that failed for a while is made again, at each model
-    :param timeout: seconds for one attempt at a vendor; `LLMRequest.timeout` replaces it
-    :param total_timeout: seconds for all attempts of a call with the pauses between them; the first one has its whole
+    :param origin: name of the application, in every record
+    :param enable_db_logging: False: calls are not recorded, even if a database is given
+    :param enable_monitoring: collect query statistics, if the backend can
+    :param schema: schema of the tables, if the database has schemas (None: the backend's default)
+    :param plugin: distribution that provides the URL's scheme, if several do
+    :param migrate: `auto` migrates the database at first use, `check` raises SchemaOutdatedError instead
+    :param max_retries: most retries after transient errors, at each model
+    :param timeout: seconds for one attempt; `LLMRequest.timeout` replaces it
+    :param total_timeout: seconds for all attempts of a call, with the waits between them; the first attempt has its own
         timeout in any case
-    :param record_timeout: seconds that a finished call waits for the store
-    :param on_storage_error: what becomes of calls that the store does not take by then: `spool`, `log` or `raise`,
-        as for LLMDatabase; under every setting a call that the vendor answered returns its response
-    :param spool_dir: where calls wait while the store is away; see LLMDatabase
+    :param record_timeout: seconds that a finished call waits until it is committed
+    :param on_storage_error: what to do with calls that are not committed by then: `spool`, `log` or `raise`, as for
+        LLMDatabase; a call that the provider answered always returns its response
+    :param spool_dir: directory of the spool; see LLMDatabase
     :param backend_options: options of the backend
-    :raises InvalidStorageURLError, UnknownStorageError, PluginError: the URL or its plugin is wrong; nothing is
+    :raises InvalidStorageURLError, UnknownStorageError, PluginError: the URL or its plugin is invalid; nothing was
         opened
     """
 
@@ -85,7 +87,7 @@ class LLMBridge:
             if not seconds > 0:
                 raise ValueError(f"{name} is {seconds}; it must be more than 0 seconds")
         self.timeout = timeout
-        self._retries = Retries(max_retries, total_timeout)
+        self._retries = RetryPolicy(max_retries, total_timeout)
         self._database = LLMDatabase(
             db_connection_string if enable_db_logging else None,
             db_manager=db_manager if enable_db_logging else None,
@@ -104,12 +106,14 @@ class LLMBridge:
 
     @property
     def db(self) -> LLMDatabase | None:
-        """The books; None when none are kept."""
+        """The database; None if calls are not recorded."""
         return self._database if self._database.enabled else None
 
     @property
     def models(self) -> Models:
-        """Questions about the models that are known: which can do this, which are cheapest, what would it cost."""
+        """Queries over the known models: find, compare costs, estimate."""
+        from ._models.queries import Models
+
         database, providers = self._database, self._providers
         return Models(
             database.known_models,
@@ -121,7 +125,7 @@ class LLMBridge:
 
     @property
     def enable_db_logging(self) -> bool:
-        """Whether books are kept."""
+        """Whether calls are recorded."""
         return self._database.enabled
 
     async def __aenter__(self) -> Self:
@@ -132,53 +136,52 @@ class LLMBridge:
         await self.close()
 
     async def _ensure_db_initialized(self) -> None:
-        """Open the books now. An unreachable store is a warning, unless `on_storage_error="raise"`."""
+        """Open the database now. Log a warning if it cannot be reached; raise with `on_storage_error="raise"`."""
         await self._closing.wait()
         await self._database.open()
 
     async def close(self, timeout: float | None = None) -> CloseReport:
-        """Begin no more calls, finish those in flight, write what waits, spool the rest, and close the books and the
-        connections to vendors; all of it within `timeout` seconds (None: `record_timeout`), and where the calls in
-        flight take them all, the store gets a second more, and so does each vendor's provider. Says what became of what
-        waited. Who is cancelled meanwhile, or asks again, changes nothing: one closing runs to its end. What comes
-        after raises StorageClosedError."""
+        """Stop accepting calls, finish those in flight, flush the queue, spool the rest, close database and providers.
+
+        All this takes at most `timeout` seconds (None: `record_timeout`). If the calls in flight use them up, the
+        database gets one more second, and so does each provider. Concurrent callers share one shutdown; cancelling a
+        caller does not cancel it. Later calls raise StorageClosedError.
+
+        :return: how many of the waiting calls were committed, spooled or lost
+        """
         return await self._closing.run(
             partial(self._close, self._database.record_timeout if timeout is None else timeout)
         )
 
     async def chat(self, request: LLMRequest, id_at_origin: str | None = None) -> LLMResponse:
-        """Send one request to a model and put the call on the books, however it ends.
+        """Send one request to a model, record the call whatever its outcome, and return the response.
 
-        `id_at_origin` is the application's user, of at most 255 characters (None: nobody in particular).
+        Transient errors (rate limit, timeout, 5xx, no connection) are retried: after `Retry-After` if the provider sent
+        it, else with exponential backoff. After that, and after all other errors except InvalidRequestError, the next
+        model of the request is called. Every attempt is recorded with its number and the same `group_id`.
 
-        What passes (a rate limit, a vendor that fails or cannot be reached, a timeout) is tried again, after the wait
-        that the vendor asked for, else after one that grows. Then, and after every other failure but an
-        InvalidRequestError, the next of several models is asked. Each attempt is on the books with its number and the
-        same `group_id`.
-
+        :param id_at_origin: the application's user, at most 255 characters (None: no user)
         :raises RecordRejectedError: `id_at_origin` or the request's metadata cannot be recorded; nothing was sent
-        :raises ModelNotFoundError, ProviderNotFoundError: a model leads to no vendor; nothing was sent
-        :raises InvalidRequestError: the request cannot be served as it is
-        :raises ProviderError: the vendor refused or failed, in the last attempt
-        :raises ModelNotFoundError: the vendor does not have the model; no ProviderError
+        :raises ModelNotFoundError, ProviderNotFoundError: the provider of a model is unknown; nothing was sent
+        :raises InvalidRequestError: the request is invalid, or the provider does not support it
+        :raises ProviderError: the provider refused the last attempt, or failed
+        :raises ModelNotFoundError: the provider does not have the model; this is not a ProviderError
         """
         call = self._call(request, id_at_origin)
         with self._in_flight.call():
             return await self._retries.run(
-                call.targets, call.timeout, lambda target, limit: attempt.answer(call, target, limit)
+                call.targets, call.timeout, lambda target, limit: attempt.send(call, target, limit)
             )
 
     def stream(self, request: LLMRequest, id_at_origin: str | None = None) -> AsyncGenerator[LLMChunk, None]:
-        """Send one request to a model and yield the answer's text as it comes; the last chunk has the response.
+        """Send one request to a model and yield the answer's text as it arrives; the last chunk has the response.
 
-        Nothing is sent before the first step. The call is on the books once, however it ends: a consumer who stops
-        early, is cancelled or goes away leaves a call that was cancelled, with what the vendor had counted until then
-        (`usage_source` is `partial`). The timeout is for each step of the vendor's, the first included. There are
-        retries and fallbacks as in `chat` until the first text has come, and none afterwards. Whoever stops early ends
-        the call at once by `aclose()`, or by `contextlib.aclosing`.
+        Nothing is sent before the first step. The call is recorded once. If the consumer stops early or is cancelled,
+        it is recorded as cancelled, with the usage that the provider reported until then (`usage_source` is `partial`).
+        To stop early, call `aclose()` or use `contextlib.aclosing`: this ends the call at once. The timeout applies to
+        each step, also the first. Retries and fallbacks are as in `chat`, but happen only before the first text.
 
-        Raises like `chat`: at once what keeps the request from being sent, and while iterating what the vendor's
-        failure is.
+        Raises like `chat`: errors that prevent the request at once, errors of the provider while iterating.
         """
         call = self._call(request, id_at_origin)
         return stream.chunks(call, self._retries, self._in_flight.call)
@@ -192,29 +195,31 @@ class LLMBridge:
         priced_as: str | None = None,
         **options: Any,
     ) -> None:
-        """Serve models called `name:…`, by a provider made by hand or by an installed one.
+        """Register a provider for models called `name:…`: an object, or an installed one with options.
 
-        `kind` is the installed vendor that speaks the endpoint's protocol (None: `name` itself) and `options`
-        are its options, such as `api_key` and `base_url`. Calls are priced by the list of `priced_as` (None: of
-        `kind`).
-
+        :param provider: a provider object; None creates one from `kind` and `options`
+        :param kind: the installed provider that uses the endpoint's protocol (None: `name` itself)
+        :param priced_as: the provider whose price list applies to the calls (None: `kind`)
+        :param options: options of the provider, such as `api_key` and `base_url`
         :raises ProviderNotFoundError: `kind` is not installed
         """
         self._providers.register(name, provider, kind=kind, priced_as=priced_as, options=options)
 
     def get_provider(self, name: str) -> BaseLLMProvider:
-        """The provider of that name, made on first use.
+        """Return the provider of that name; create it at first use.
 
         :raises ProviderNotFoundError: it is neither registered nor installed
         """
         return self._providers.provider(name)
 
     async def discover_models(self, provider: str | None = None) -> dict[str, list[str]]:
-        """Ask the vendors that can be called, or the one named, which models they have, for at most `timeout` seconds;
-        then the same as `get_available_models`. A vendor that lists none keeps the catalog's, and so does, where all
-        are asked, one that fails or has no key.
+        """Ask providers which models they have, then return the same as `get_available_models`.
 
-        :raises ProviderError, ProviderNotFoundError: the vendor named cannot be asked
+        Each provider has `timeout` seconds to answer. A provider that does not list its models keeps those of the
+        catalog, and so does one that fails or has no key if all are asked.
+
+        :param provider: the one to ask (None: all that can be called)
+        :raises ProviderError, ProviderNotFoundError: the given provider cannot be asked
         """
         if provider is not None:
             await self._providers.discover(provider, self.timeout)
@@ -223,15 +228,18 @@ class LLMBridge:
         return self._providers.models()
 
     def get_available_models(self) -> dict[str, list[str]]:
-        """The names of models by vendor that can be called: those that the vendor told `discover_models`, else those of
-        the bundled catalog. A vendor may have others, and they can be called too."""
+        """Return the names of known models by provider: those that `discover_models` found, else those of the catalog.
+
+        A provider may have further models, which can be called too.
+        """
         return self._providers.models()
 
     def get_model_info(self, model: str) -> dict[str, Any]:
-        """The `provider` and `model` that a model string leads to, and the fields of LLMModel where the bundled catalog
-        has it. `supported` is False only where the vendor told `discover_models` of others and not of this one.
+        """Return `provider` and `model` of a model string, and the fields of LLMModel if the bundled catalog has it.
 
-        :raises ModelNotFoundError, ProviderNotFoundError: it leads to no vendor
+        `supported` is False only if `discover_models` found other models of the provider, but not this one.
+
+        :raises ModelNotFoundError, ProviderNotFoundError: the provider of the model is unknown
         """
         return self._providers.model_info(model)
 
@@ -249,7 +257,7 @@ class LLMBridge:
         status: Accepted = None,
         tags: Mapping[str, Accepted] | None = None,
     ) -> list[UsageRow]:
-        """Exact sums over this origin's calls, or over those of the `origin` given; see `LLMDatabase.usage`."""
+        """Return exact sums over this origin's calls, or over those of the given `origin`. See `LLMDatabase.usage`."""
         return await self._database.usage(
             since,
             until,
@@ -264,63 +272,63 @@ class LLMBridge:
         )
 
     async def get_usage_stats(self, id_at_origin: str | None = None, days: int = 30) -> UsageStats | None:
-        """Statistics of one user, or of this origin as a whole, over the last `days` times 24 hours; None when
-        nothing was recorded."""
+        """Return statistics of one user, or of this whole origin, over the last `days` times 24 hours; None if no call
+        was recorded."""
         return await self._database.get_usage_stats(self.origin, id_at_origin, days)
 
     async def get_daily_analytics(
         self, id_at_origin: str | None = None, days: int = 30, *, tz: str = "UTC"
     ) -> list[DailyAnalytics]:
-        """This origin's usage per day, user, vendor and model; see `LLMDatabase.get_daily_analytics`."""
+        """Return this origin's usage by day, user, provider and model. See `LLMDatabase.get_daily_analytics`."""
         return await self._database.get_daily_analytics(self.origin, id_at_origin, days, tz=tz)
 
     async def list_recent_calls(self, id_at_origin: str | None = None, limit: int = 100) -> list[CallRecord]:
-        """This origin's most recent calls, newest first."""
+        """Return this origin's most recent calls, newest first."""
         return await self._database.list_recent_calls(self.origin, id_at_origin, limit)
 
     async def get_models_from_db(self, provider: str | None = None, active_only: bool = True) -> list[LLMModel]:
-        """The models that the store knows."""
+        """Return the models in the database."""
         return await self._database.list_models(provider, active_only)
 
     async def get_model_from_db(self, provider: str, model_name: str) -> LLMModel | None:
-        """One model that the store knows; None when it does not."""
+        """Return one model of the database; None if it does not have it."""
         return await self._database.get_model(provider, model_name)
 
     def metrics(self) -> dict[str, int]:
-        """What became of calls, as a flat dict of counters. See `LLMDatabase.metrics`."""
+        """Return the counters of recorded calls as a flat dict. See `LLMDatabase.metrics`."""
         return self._database.metrics()
 
     async def health_check(self, timeout: float = 2.0) -> dict[str, Any]:
-        """Whether the store answers within `timeout` seconds; never raises. See `LLMDatabase.health_check`."""
+        """Return whether the database answers within `timeout` seconds. Never raise. See `LLMDatabase.health_check`."""
         return await self._database.health_check(timeout)
 
     async def _close(self, seconds: float) -> CloseReport:
         until = time.monotonic() + seconds
         await self._in_flight.wait(seconds)
         report = CloseReport()
-        async with AsyncExitStack() as closing:  # each is closed whatever the others raise
+        async with AsyncExitStack() as closing:  # closes each provider, even if closing another one raises
             for provider in self._providers.providers():
-                closing.push_async_callback(_let_go, provider)
+                closing.push_async_callback(_close_provider, provider)
             report = await self._database.close(max(until - time.monotonic(), min(seconds, MIN_CLOSE_TIMEOUT)))
-        self._providers.forget_replaced()
+        self._providers.drop_replaced()
         return report
 
     def _call(self, request: LLMRequest, user: str | None) -> Call:
-        """The call that a request makes, checked so that no money is spent in vain."""
+        """Return the call for a request. Everything that is recorded is validated before money is spent."""
         if not isinstance(request, LLMRequest):
             raise TypeError(f"a call takes an LLMRequest, not {type(request).__name__}")
         self._database.check_owner()
         if self._closing.is_running:
-            raise StorageClosedError("these books are being closed; open them again with `async with`")
+            raise StorageClosedError("the bridge is being closed; open it again with `async with`")
         targets = tuple(
             map(self._providers.target, request.model if isinstance(request.model, list) else [request.model])
         )
         if not targets:
-            raise ModelNotFoundError("the list of models is empty")
+            raise ModelNotFoundError("the list of models is empty: name at least one model")
         timeout = self.timeout if request.timeout is None else request.timeout
         if not timeout > 0:
             raise InvalidRequestError(f"timeout is {timeout}; it must be more than 0 seconds")
-        known = {
+        common_fields = {
             "origin": self.origin,
             "id_at_origin": check_user(user),
             "temperature": check_finite("temperature", request.temperature),
@@ -333,19 +341,19 @@ class LLMBridge:
         if request.cache is not None:
             _warn_of_cache()
         self._database.start_soon()
-        return Call(request, sent, targets, known, self._keep, timeout)
+        return Call(request, sent, targets, common_fields, self._record, timeout)
 
-    def _keep(self, provider: str, fields: Mapping[str, Any]) -> Kept:
+    def _record(self, provider: str, fields: Mapping[str, Any]) -> Recorded:
         """Record the outcome of an attempt, even if the caller is cancelled meanwhile."""
         return self._in_flight.shielded(self._database.keep(fields, self._providers.priced_as(provider)))
 
 
-async def _let_go(provider: BaseLLMProvider) -> None:
+async def _close_provider(provider: BaseLLMProvider) -> None:
     try:
         async with asyncio.timeout(MIN_CLOSE_TIMEOUT):
             await provider.close()
     except TimeoutError:
-        logger.warning("the provider %s takes too long to close its connections; they are left behind", provider.name)
+        logger.warning("the provider %s did not close its connections in time; they are left open", provider.name)
 
 
 _warned: set[str] = set()
@@ -358,7 +366,7 @@ def _warn_once(text: str, category: type[Warning]) -> None:
 
 
 def _warn_of_cache() -> None:
-    _warn_once("LLMRequest.cache does nothing: llmbridge caches no answers", UserWarning)
+    _warn_once("LLMRequest.cache does nothing: llmbridge does not cache answers", UserWarning)
 
 
 def _warn_of_foreign_distribution() -> None:

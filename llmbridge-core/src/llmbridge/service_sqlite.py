@@ -1,4 +1,4 @@
-"""`LLMBridgeSQLite`, which llmbridge-py had for SQLite. Deprecated: `LLMBridge` takes the URL of any store."""
+"""Import path of llmbridge-py: `LLMBridgeSQLite`. Deprecated: `LLMBridge` takes the URL of any database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .service import LLMBridge
 
 
 class LLMBridgeSQLite(LLMBridge):
-    """`LLMBridge` over the SQLite file `db_path`. Deprecated: write `LLMBridge("sqlite:///llmbridge.db")`."""
+    """`LLMBridge` with the SQLite file `db_path`. Deprecated: write `LLMBridge("sqlite:///llmbridge.db")`."""
 
     def __init__(
         self,

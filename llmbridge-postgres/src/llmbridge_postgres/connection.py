@@ -66,8 +66,8 @@ class Session:
     @asynccontextmanager
     async def turn(self, timeout: float | None = None, *, shuts_out_writers: bool = False) -> AsyncIterator[None]:
         """A transaction that changes rollups: one at a time does, and each sees what those before it did. Calls are
-        recorded meanwhile, and readers go on; with `shuts_out_writers` no writer opens a lot. Waits for at most `timeout`
-        seconds (None: as long as it takes)."""
+        recorded meanwhile, and readers go on; with `shuts_out_writers` no writer opens a lot. Waits for at most
+        `timeout` seconds (None: as long as it takes)."""
         async with self.connection.transaction(isolation="read_committed"):
             if timeout is not None:
                 await self.connection.execute(f"SET LOCAL lock_timeout = {round(timeout * 1000)}")

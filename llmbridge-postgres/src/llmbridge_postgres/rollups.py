@@ -5,14 +5,14 @@ first, which waits for that transaction and keeps others out; then all calls of 
 So a call is either in a closed lot and in the rollups, or in an open one, the tail, and in no rollup; every question
 adds the tail in the same snapshot. A process that dies leaves an open lot, which another one folds.
 
-A fold is one GROUP BY over the calls of its lots for the rows by user and day, and one for the quarters of an hour, from
-which the coarser cells are summed. It reads and writes no row but those that its calls belong to, so its cost grows with
-the calls, whatever their names are. Everything is done by the server.
+A fold is one GROUP BY over the calls of its lots for the rows by user and day, and one for the quarters of an hour,
+from which the coarser cells are summed. It reads and writes no row but those that its calls belong to, so its cost
+grows with the calls, whatever their names are. Everything is done by the server.
 
-Who may change what is told by locks on the one row of `llmbridge_state`, all of them until the end of the transaction:
-a change of rollups takes `FOR NO KEY UPDATE`, so there is one at a time; a writer takes `FOR KEY SHARE` while it opens a
-lot, which goes on beside such a change; a purge takes `FOR UPDATE`, moves the watermark and closes all lots. So the
-watermark cannot move as long as a lot is open, and writers that have one need no lock but that on their lot. A purge
+Three locks on the one row of `llmbridge_state`, each held until the end of its transaction, keep changes apart. A
+change of rollups takes `FOR NO KEY UPDATE`, so there is one at a time. A writer takes `FOR KEY SHARE` while it opens a
+lot, which goes on beside such a change. A purge takes `FOR UPDATE`, moves the watermark and closes all lots. So the
+watermark cannot move as long as a lot is open, and a writer that has one needs no lock but that on its lot. A purge
 waits for one change of rollups at most, since changes queue behind it, and for the few milliseconds in which lots are
 opened.
 """
@@ -142,7 +142,8 @@ def _shortened(histogram: str) -> str:
 
 def _kept_short(histogram: str) -> str:
     """Return SQL for a histogram that has just been made."""
-    return f"CASE WHEN length({histogram}) < {HISTOGRAM_STEP} THEN {histogram} ELSE {_shortened(histogram)} END AS {histogram}"
+    is_short = f"length({histogram}) < {HISTOGRAM_STEP}"
+    return f"CASE WHEN {is_short} THEN {histogram} ELSE {_shortened(histogram)} END AS {histogram}"
 
 
 def _merged(name: str) -> str:

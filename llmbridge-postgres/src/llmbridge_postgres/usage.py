@@ -19,7 +19,10 @@ from .filters import Parameters, conditions, expression
 from .rollups import OPEN, TIMES, USERS
 
 #: The watermark, the tail, and the first and the last cell.
-_STATE = f"SELECT watermark, ARRAY({OPEN} ORDER BY number) AS lots, first, last FROM {{{{tables.llmbridge_state}}}} CROSS JOIN"
+_STATE = (
+    f"SELECT watermark, ARRAY({OPEN} ORDER BY number) AS lots, first, last "
+    "FROM {{tables.llmbridge_state}} CROSS JOIN"
+)
 _STATE_OF_USERS = f"{_STATE} (SELECT min(day), max(day) FROM {USERS}) AS cells (first, last)"
 _STATE_OF_TIMES = f"{_STATE} (SELECT min(start), max(start) FROM {TIMES}) AS cells (first, last)"
 _CALLS = "{{tables.llmbridge_calls}}"

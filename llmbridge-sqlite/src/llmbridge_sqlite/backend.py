@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -26,8 +25,6 @@ from llmbridge.storage import (
     RecordResult,
     SchemaStatus,
     SQLAccess,
-    StorageBackend,
-    StorageClosedError,
     StorageError,
     StorageRefusedError,
     TotalsPage,
@@ -36,13 +33,13 @@ from llmbridge.storage import (
     UpsertResult,
     UsageQuery,
     UsageRow,
-    WrongLoopError,
 )
-from llmbridge.storage.toolkit.shielded import Tasks
+from llmbridge.storage.toolkit.lifecycle import LifecycleBackend
+from llmbridge.storage.toolkit.maintenance import check_by_day, in_slices
 
 from . import calls as call_rows
-from . import models as model_rows
 from . import erase, purge, reprice, rollups, schema, sql_access, totals_check, totals_copy, usage
+from . import models as model_rows
 from .codec import to_micros
 from .connection import Channel, Session, switch_to_wal
 from .path import Location
@@ -58,13 +55,11 @@ FOLD_AFTER = 8_192
 _FOLD_AT_CLOSE = 256
 #: Seconds that closing gives to folding, which can come later.
 _CLOSE_SECONDS = 2.0
-#: The longest pause in seconds between two slices of work.
-_LONGEST_PAUSE = 0.2
 
 _SYNCHRONOUS = {"full": "PRAGMA synchronous = FULL", "normal": "PRAGMA synchronous = NORMAL"}
 
 
-class SQLiteBackend(StorageBackend, SQLAccess):
+class SQLiteBackend(LifecycleBackend, SQLAccess):
     """The books in a SQLite file, or in memory with the path `:memory:`.
 
     `~` in `path` is home. `synchronous="full"` survives a loss of power with every commit; `"normal"` may lose the
@@ -79,38 +74,18 @@ class SQLiteBackend(StorageBackend, SQLAccess):
         if synchronous not in _SYNCHRONOUS:
             raise InvalidStorageURLError(f"synchronous is {synchronous!r}; it must be full or normal")
         self._location = Location.of(path)
-        self._where = str(self._location)
+        self._file = str(self._location)
+        super().__init__(f"the SQLite database {self._file}")
         self._synchronous = synchronous
-        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
-        self._opening: asyncio.Task[None] | None = None
-        self._closing: asyncio.Task[None] | None = None
-        self._writer: Channel | None = None
-        self._reader: Channel | None = None
+        self._writer: Channel
+        self._reader: Channel
         self._has_warned = False
         self._fold_after = fold_after
         self._folding: asyncio.Task[None] | None = None
         self._unfolded = 0
-        self._errands = Tasks()
 
     def __repr__(self) -> str:
-        return f"SQLiteBackend({self._where!r})"
-
-    async def connect(self) -> None:
-        self._check_home()
-        while self._closing is not None:
-            await asyncio.shield(self._closing)
-        if self._opening is None:
-            self._home = (os.getpid(), asyncio.get_running_loop())
-            self._opening = asyncio.create_task(self._open())
-        await asyncio.shield(self._opening)
-
-    async def disconnect(self) -> None:
-        self._check_home()
-        if self._opening is None:
-            return
-        if self._closing is None:
-            self._closing = asyncio.create_task(self._close(self._opening))
-        await asyncio.shield(self._closing)
+        return f"SQLiteBackend({self._file!r})"
 
     async def _open(self) -> None:
         opened: list[Channel] = []
@@ -120,98 +95,70 @@ class SQLiteBackend(StorageBackend, SQLAccess):
                 opened.append(await Channel.open(self._location, "ro", rollups.prepare))
             await self._warn_of_upstream(opened[0])
         except BaseException:
-            self._opening = self._home = None
             for channel in reversed(opened):
                 await channel.close()
             raise
         self._writer, self._reader = opened[0], opened[-1]
 
-    async def _close(self, opening: asyncio.Task[None]) -> None:
+    async def _finish(self) -> None:
+        """Fold for a moment; calls that are left are folded when the database is used again."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                if self._folding is not None:
+                    await self._folding
+                if self._unfolded >= min(self._fold_after, _FOLD_AT_CLOSE):
+                    await self.fold_totals()
+
+    async def _close(self) -> None:
         try:
-            with suppress(Exception):  # whoever awaits the opening is told
-                await opening
-            await self._errands.drain()
-            await self._fold_before_closing()
+            if self._reader is not self._writer:
+                await self._reader.close()
         finally:
-            reader, writer = self._reader, self._writer
-            self._reader = self._writer = None
-            try:
-                if reader is not None and reader is not writer:
-                    await reader.close()
-            finally:
-                # The last to close folds the write-ahead log into the file, which takes a connection that may write.
-                try:
-                    if writer is not None:
-                        await writer.close()
-                finally:
-                    self._opening = self._closing = self._home = None
+            # The last to close folds the write-ahead log into the file, which takes a connection that may write.
+            await self._writer.close()
 
     def _prepare_writer(self, session: Session) -> None:
         rollups.prepare(session)
         session.execute("PRAGMA foreign_keys = ON")
         session.execute(_SYNCHRONOUS[self._synchronous])
-        if schema.status(session, schema.shipped(), self._where).writable and not switch_to_wal(session):
+        if schema.status(session, schema.shipped(), self._file).writable and not switch_to_wal(session):
             raise StorageRefusedError(
-                f"the SQLite database {self._where} cannot have a write-ahead log on its file system; "
+                f"the SQLite database {self._file} cannot have a write-ahead log on its file system; "
                 "put it on a local disk"
             )
 
     async def _warn_of_upstream(self, writer: Channel) -> None:
-        found = await writer.run(partial(inspect, where=self._where))
+        found = await writer.run(partial(inspect, where=self._file))
         if found.upstream and not self._has_warned:
             self._has_warned = True
             logger.warning(
                 "%s has the tables models and api_calls of llmbridge-py 0.2; they stay as they are, and new calls "
                 "go into tables of their own beside them",
-                self._where,
+                self._file,
             )
-
-    def _check_home(self) -> None:
-        if self._home is None:
-            return
-        process, loop = self._home
-        # The process first: in a forked child of a running loop there is no loop to ask for.
-        if process != os.getpid() or loop is not asyncio.get_running_loop():
-            raise WrongLoopError(
-                f"the SQLite database {self._where} was opened by another event loop or process; "
-                "make a backend for each of them"
-            )
-
-    def _open_channel(self, channel: Channel | None) -> Channel:
-        if channel is None:
-            raise StorageClosedError(f"the SQLite database {self._where} is not connected; await connect() first")
-        self._check_home()
-        return channel
 
     async def _write(self, work: Callable[[Session], T]) -> T:
         def checked(session: Session) -> T:
-            schema.check_writable(session, schema.shipped(), self._where)
+            schema.check_writable(session, schema.shipped(), self._file)
             return work(session)
 
-        return await self._open_channel(self._writer).write(checked)
+        self._check_connected()
+        return await self._writer.write(checked)
 
     async def _write_in_slices(self, work: Callable[[Session], tuple[int, bool]]) -> int:
-        """Do `work` in one transaction after the other, as long as it says that there may be more; the sum of what it
-        counts. Others, of other processes too, write in the pauses, each about as long as the slice before it."""
-        counted = 0
-        while True:
-            begun = time.monotonic()
-            count, may_go_on = await self._write(work)
-            counted += count
-            if not may_go_on:
-                return counted
-            await asyncio.sleep(min(time.monotonic() - begun, _LONGEST_PAUSE))
+        return await in_slices(partial(self._write, work))
 
     async def _read(self, work: Callable[[Session], T]) -> T:
-        return await self._open_channel(self._reader).read(work)
+        self._check_connected()
+        return await self._reader.read(work)
 
     async def apply_migrations(self, path: str | os.PathLike[str] | None = None) -> MigrationReport:
         """As the contract says; `path` is accepted and ignored, the migrations are those of this distribution."""
-        channel = self._open_channel(self._writer)
-        return await channel.run(partial(schema.apply, migrations=schema.shipped(), where=self._where))
+        self._check_connected()
+        return await self._writer.run(partial(schema.apply, migrations=schema.shipped(), where=self._file))
 
     async def schema_status(self) -> SchemaStatus:
-        return await self._read(partial(schema.status, migrations=schema.shipped(), where=self._where))
+        return await self._read(partial(schema.status, migrations=schema.shipped(), where=self._file))
 
     async def upsert_models(self, models: Sequence[LLMModel]) -> UpsertResult:
         return await self._write(partial(model_rows.upsert_models, models=models))
@@ -235,7 +182,7 @@ class SQLiteBackend(StorageBackend, SQLAccess):
     async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
         if len(calls) > MAX_BATCH:
             raise ValueError(f"{len(calls)} calls in one batch; at most {MAX_BATCH}")
-        result, self._unfolded = await self._write(partial(_record, calls=calls, where=self._where))
+        result, self._unfolded = await self._write(partial(_record, calls=calls, where=self._file))
         if self._unfolded >= self._fold_after and self._folding is None:
             self._folding = asyncio.create_task(self._fold_beside())
         return result
@@ -245,18 +192,9 @@ class SQLiteBackend(StorageBackend, SQLAccess):
         try:
             await self.fold_totals(self._fold_after)
         except StorageError as error:
-            logger.debug("calls of %s wait to be folded into totals: %s", self._where, error)
+            logger.debug("calls of %s wait to be folded into totals: %s", self._file, error)
         finally:
             self._folding = None
-
-    async def _fold_before_closing(self) -> None:
-        """What is not folded in time is folded when the store is used again."""
-        with suppress(StorageError, TimeoutError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                if self._folding is not None:
-                    await self._folding
-                if self._writer is not None and self._unfolded >= min(self._fold_after, _FOLD_AT_CLOSE):
-                    await self.fold_totals()
 
     async def fold_totals(self, least: int = 1) -> None:
         """Fold the calls that are in no total yet, if there are `least`. It happens by itself and changes no answer."""
@@ -277,7 +215,7 @@ class SQLiteBackend(StorageBackend, SQLAccess):
             await self._write(partial(purge.move_watermark, to=day))
             return await self._write_in_slices(purge.delete)
 
-        return await self._errands.to_its_end(purged())
+        return await self._tasks.to_its_end(purged())
 
     async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
         return await self._write(partial(reprice.reprice, changes=changes))
@@ -290,21 +228,21 @@ class SQLiteBackend(StorageBackend, SQLAccess):
         await self._write(partial(totals_copy.write_totals, rows=rows, watermark=to))
 
     async def erase_user(self, origin: str, id_at_origin: str) -> int:
-        return await self._errands.to_its_end(
+        return await self._tasks.to_its_end(
             self._write_in_slices(partial(erase.erase, origin=origin, user=id_at_origin))
         )
 
     async def check_totals(self, repair: bool = False) -> TotalsReport:
         """As the contract says, a day at a time: the calls of a day that are folded, against its totals."""
         run = self._write if repair else self._read
-        report, day = TotalsReport(), totals_check.FIRST
-        while (found := await self._read(partial(totals_check.next_day, start=day))) is not None:
-            one = await run(partial(totals_check.check_day, day=found, repair=repair))
-            report = TotalsReport(
-                report.checked + one.checked, report.wrong + one.wrong, report.repaired + one.repaired
-            )
-            day = found + DAY
-        return report
+
+        async def next_day(start: int) -> int | None:
+            return await self._read(partial(totals_check.next_day, start=start))
+
+        async def check(day: int) -> TotalsReport:
+            return await run(partial(totals_check.check_day, day=day, repair=repair))
+
+        return await self._tasks.to_its_end(check_by_day(next_day, check, first=totals_check.FIRST, day=DAY))
 
     async def ping(self) -> None:
         await self._read(lambda session: session.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())
@@ -325,8 +263,8 @@ class SQLiteBackend(StorageBackend, SQLAccess):
         return await self._run_statement(query, args, sql_access.new_id)
 
     async def _run_statement(self, query: str, args: tuple[Any, ...], read: Callable[[Any], T]) -> T:
-        channel = self._open_channel(self._writer)
-        return await channel.run(partial(sql_access.run, query=query, args=args, read=read))
+        self._check_connected()
+        return await self._writer.run(partial(sql_access.run, query=query, args=args, read=read))
 
 
 def _record(session: Session, calls: Sequence[CallRecord], where: str) -> tuple[RecordResult, int]:

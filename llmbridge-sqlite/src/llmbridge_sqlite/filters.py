@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from llmbridge.storage import FILTER_FIELDS, GROUP_FIELDS, TAG_PREFIX, Filters
+from llmbridge.storage import FILTER_FIELDS, GROUP_FIELDS, TAG_PREFIX
 from llmbridge.storage.reference import tag_value
 
 #: What a field of a question is in a row of `llmbridge_calls`, an allow-list of identifiers.
@@ -23,13 +23,15 @@ def expression(field: str, parameters: dict[str, Any], parameter: str) -> str:
     return f"llmbridge_tag(metadata, :{parameter})"
 
 
-def conditions(filters: Filters, parameters: dict[str, Any], *, by_index: bool = True) -> list[str]:
+def conditions(
+    filters: Mapping[str, Sequence[str | None]], parameters: dict[str, Any], *, prefix: str = ""
+) -> list[str]:
     """Return one condition per filter; accepted values go into `parameters`, each filter's as one JSON array. One value
-    alone is compared with `=`, by which SQLite can follow the order of an index. Without `by_index` no condition makes
-    SQLite choose an index."""
+    alone is compared with `=`, by which SQLite can follow the order of an index. `prefix` stands before each column: a
+    table and a dot, or a `+`, with which no condition makes SQLite choose an index."""
     made = []
     for number, (field, accepted) in enumerate(filters.items()):
-        column = f"{'' if by_index else '+'}{expression(field, parameters, 'filter_tag')}"
+        column = prefix + expression(field, parameters, "filter_tag")
         if len(accepted) == 1 and accepted[0] is not None:
             parameters[f"accepted_{number}"] = accepted[0]
             made.append(f"{column} = :accepted_{number}")

@@ -146,7 +146,8 @@ def _changed_histogram(column: str, sign: str) -> str:
     """Return SQL for a histogram with that of `excluded`: written behind it, and anew once the text is longer by a
     step."""
     if sign == "-":
-        return f"CASE WHEN excluded.{column} IS NULL THEN {column} ELSE llmbridge_subtract({column}, excluded.{column}) END"
+        taken = f"llmbridge_subtract({column}, excluded.{column})"
+        return f"CASE WHEN excluded.{column} IS NULL THEN {column} ELSE {taken} END"
     steps = f"length({column}) / {HISTOGRAM_STEP}"
     steps_then = f"(length({column}) + length(excluded.{column})) / {HISTOGRAM_STEP}"
     return " ".join(
@@ -159,7 +160,8 @@ def _changed_histogram(column: str, sign: str) -> str:
 
 
 def _select(keys: Sequence[str], calls: str, is_exact: bool, numbers: Sequence[str] = NUMBERS) -> str:
-    """Return what selects the rows that `calls`, which stands behind FROM, make: all columns, or those of some numbers."""
+    """Return what selects the rows that `calls`, which stands behind FROM, make, with the columns of all or some
+    numbers."""
     made = {column: sql for name in numbers for column, sql in _sum_of_calls(name, is_exact).items()}
     columns = [f"{made[column]} AS {column}" for column in COLUMNS if column in made]
     if numbers is NUMBERS:
@@ -188,29 +190,29 @@ def _upsert(table: str, select: str, sign: str = "+", columns: Sequence[str] = (
 
 _ALL = ", ".join((*COLUMNS, *HISTOGRAMS))
 
-# Folding a chunk of the tail: to the rows by user, to a table of its quarters of an hour, and from that to each grain.
+# Folding a chunk of the tail: to the rows by user, and to a table of its cells by time. Those of the finest grain are
+# made of calls, and those of each coarser grain of the one before; then all of them are added to the rows by time.
 _TAIL = "llmbridge_calls NOT INDEXED WHERE number > :folded AND number <= :upto"
 ADD_TO_USERS = Statement.of(lambda exact: _upsert(USERS, _select(_USER_KEYS, _TAIL, exact)))
-MAKE_QUARTERS = f"CREATE TEMP TABLE IF NOT EXISTS llmbridge_quarters ({', '.join(TIME_KEY)}, {_ALL})"
+MAKE_CELLS = f"CREATE TEMP TABLE IF NOT EXISTS llmbridge_cells ({', '.join(TIME_KEY)}, {_ALL})"
 FILL_QUARTERS = Statement.of(
-    lambda exact: f"INSERT INTO temp.llmbridge_quarters {_select(_time_keys(QUARTER), _TAIL, exact)}"
+    lambda exact: f"INSERT INTO temp.llmbridge_cells {_select(_time_keys(QUARTER), _TAIL, exact)}"
 )
-ADD_QUARTERS_TO_TIMES = _upsert(
-    TIMES,
-    " ".join(
-        (
-            f"SELECT :grain, {_start('start', ':grain')}, origin, provider, model_name, status,",
-            ", ".join(
-                (
-                    *(_sum_of_rows(column) for column in COLUMNS),
-                    *(_new_histogram(f"group_concat({column})") for column in HISTOGRAMS),
-                )
-            ),
-            "FROM temp.llmbridge_quarters GROUP BY 1, 2, 3, 4, 5, 6",
-        )
-    ),
+FILL_COARSER = " ".join(
+    (
+        f"INSERT INTO temp.llmbridge_cells SELECT :grain, {_start('start', ':grain')},",
+        "origin, provider, model_name, status,",
+        ", ".join(
+            (
+                *(_sum_of_rows(column) for column in COLUMNS),
+                *(_new_histogram(f"group_concat({column})") for column in HISTOGRAMS),
+            )
+        ),
+        "FROM temp.llmbridge_cells WHERE grain = :finer GROUP BY 1, 2, 3, 4, 5, 6",
+    )
 )
-EMPTY_QUARTERS = "DELETE FROM temp.llmbridge_quarters"
+ADD_TO_TIMES = _upsert(TIMES, "SELECT * FROM temp.llmbridge_cells WHERE true")
+EMPTY_CELLS = "DELETE FROM temp.llmbridge_cells"
 
 # Changing calls that are folded: they are taken from their rows, changed, and added again. By sign.
 _CHOSEN = "llmbridge_calls WHERE number IN (SELECT value FROM json_each(:numbers)) AND number <= :folded"
@@ -238,7 +240,7 @@ COUNT_TIMES = Statement.of(lambda exact: _select(_time_keys(":grain"), _STORED, 
 # Rows as a whole.
 ROW = {table: ", ".join((*key, _ALL)) for table, key in KEYS.items()}
 PUT = {
-    table: f"INSERT OR REPLACE INTO {table} ({row}) VALUES ({', '.join('?' * (row.count(',') + 1))})"
+    table: f"INSERT OR REPLACE INTO {table} ({row}) VALUES ({', '.join('?' * (row.count(',') + 1))})"  # noqa: S608
     for table, row in ROW.items()
 }
 DELETE = {

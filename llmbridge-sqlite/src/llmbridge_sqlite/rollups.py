@@ -14,10 +14,11 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from llmbridge.storage import EARLIEST
-from llmbridge.storage.toolkit.rollups import USER_KEY, Rollup, read_histogram, write_histogram
+from llmbridge.storage.toolkit.rollups import USER_KEY, Rollup, read_histogram, subtract, write_histogram
 from llmbridge.storage.toolkit.time_cells import GRAINS, micros
 
 from . import rollup_statements as statements
@@ -67,25 +68,23 @@ def _shorten(histogram: str | None) -> str | None:
 
 
 def _subtract(histogram: str | None, taken: str | None) -> str | None:
-    left = read_histogram(histogram)
-    for bucket, calls in read_histogram(taken).items():
-        left[bucket] = left.get(bucket, 0) - calls
-    return write_histogram({bucket: left[bucket] for bucket in sorted(left) if left[bucket]})
+    return write_histogram(subtract(read_histogram(histogram), read_histogram(taken)))
 
 
 def fold(connection: sqlite3.Connection, least: int = 1) -> tuple[int, bool]:
-    """Fold calls of the tail, the oldest first, if there are `least`; return how many, and whether there may be more."""
+    """Fold the oldest calls of the tail, if it has at least `least`. Return how many, and whether there may be more."""
     folded, end = state(connection).folded, last(connection)
     if end - folded < max(least, 1):
         return 0, False
     upto = min(end, folded + _FOLD_AT_ONCE)
     chunk = {"folded": folded, "upto": upto}
     statements.ADD_TO_USERS.run(connection, chunk)
-    connection.execute(statements.MAKE_QUARTERS)
+    connection.execute(statements.MAKE_CELLS)
     statements.FILL_QUARTERS.run(connection, chunk)
-    for grain in GRAINS:
-        connection.execute(statements.ADD_QUARTERS_TO_TIMES, {"grain": grain})
-    connection.execute(statements.EMPTY_QUARTERS)
+    for finer, grain in pairwise(reversed(GRAINS)):
+        connection.execute(statements.FILL_COARSER, {"grain": grain, "finer": finer})
+    connection.execute(statements.ADD_TO_TIMES)
+    connection.execute(statements.EMPTY_CELLS)
     connection.execute(_SET_FOLDED, (upto,))
     return upto - folded, upto < end
 

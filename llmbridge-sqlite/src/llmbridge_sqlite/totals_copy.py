@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmbridge.storage import TotalsPage, TotalsRow
-from llmbridge.storage.types import Grain
 from llmbridge.storage.toolkit.rollups import TIME_KEY, USER_KEY, from_totals_row, to_totals_row
 from llmbridge.storage.toolkit.time_cells import GRAINS, SECOND
+from llmbridge.storage.types import Grain
 
 from . import purge, rollups
 from .codec import from_micros

@@ -11,16 +11,17 @@ from typing import Any
 
 from llmbridge.storage import EARLIEST, UsageQuery, UsageRow
 from llmbridge.storage.toolkit.rollups import HISTOGRAMS, NUMBERS, RollupPlan, UsageRows
+from llmbridge.storage.toolkit.time_cells import Part
 
 from .codec import from_micros, to_micros
 from .filters import conditions, define_tag, expression
 from .rollup_statements import COUNTS, DOLLAR, LOW, OF_A_CALL, TIMES, USERS, WIDE
-from .rollups import state
+from .rollups import last, state
 
 _MILLIONTH = 10**6
 _HALVED = NUMBERS[len(COUNTS) :]
 
-#: Sums of rows: in one piece with what is beyond 32 bits, and in parts that do not overflow.
+#: Sums of rows: in one piece, and last whether some are beyond 32 bits; and in parts that do not overflow.
 _SUMS_OF_ROWS = ", ".join(
     (
         *(f"SUM({name})" for name in (*COUNTS, "cost_dollars", "cost_rest", *WIDE)),
@@ -29,67 +30,57 @@ _SUMS_OF_ROWS = ", ".join(
 )
 _PARTS_OF_ROWS = ", ".join(
     (
-        *(f"SUM({name})" for name in COUNTS),
-        "SUM(cost_dollars)",
-        f"SUM(cost_rest / {_MILLIONTH})",
-        f"SUM(cost_rest % {_MILLIONTH})",
+        *(f"SUM({name})" for name in (*COUNTS, "cost_dollars")),
+        f"SUM(cost_rest / {_MILLIONTH}), SUM(cost_rest % {_MILLIONTH})",
         *(f"SUM({name})" for name in WIDE),
         *(f"SUM({name}_high)" for name in WIDE),
     )
 )
 _TEXTS_OF_ROWS = ", ".join(("group_concat(status || ':' || calls)", *(f"group_concat({name})" for name in HISTOGRAMS)))
 
-#: Sums of calls: in one piece, and in halves.
-_SUMS_OF_CALLS = ", ".join("COUNT(*)" if name == "calls" else f"SUM({OF_A_CALL[name]})" for name in NUMBERS)
+#: Sums of calls: in one piece, of which none is beyond what SUM refuses, and in halves.
+_SUMS_OF_CALLS = ", ".join((*(f"SUM({OF_A_CALL[name]})" for name in NUMBERS), "0"))
 _HALVES_OF_CALLS = ", ".join(
     (
-        *("COUNT(*)" if name == "calls" else f"SUM({OF_A_CALL[name]})" for name in COUNTS),
+        *(f"SUM({OF_A_CALL[name]})" for name in COUNTS),
         *(f"SUM({OF_A_CALL[name]} & {LOW})" for name in _HALVED),
         *(f"SUM({OF_A_CALL[name]} >> 32)" for name in _HALVED),
     )
 )
 _TEXTS_OF_CALLS = "status || ':' || COUNT(*), group_concat(response_bucket), group_concat(first_token_bucket)"
+#: How many texts there are.
+_TEXTS = 1 + len(HISTOGRAMS)
 
-#: Ranges of cells. The second form finds each cell that exists, so that behind it origins and users are looked up, too.
-_PARTS = """
-parts (grain, first, last, period, sign) AS (
+#: The cells that a question reads: each one that exists is found from the one before it. Behind the start of a cell the
+#: key goes on with the origin and the user, so these are found without reading those of others.
+_CELLS = """
+WITH RECURSIVE parts (grain, first, last, period, sign) AS (
     SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
         json_extract(value, '$[3]'), json_extract(value, '$[4]')
     FROM json_each(:parts)
+),
+cells (grain, cell, last, period, sign) AS (
+    SELECT
+        grain,
+        (SELECT MIN({start}) FROM {table} AS kept WHERE {same_grain} {start} >= first AND {start} < last),
+        last,
+        period,
+        sign
+    FROM parts AS wanted
+    UNION ALL
+    SELECT
+        grain,
+        (SELECT MIN({start}) FROM {table} AS kept WHERE {same_grain} {start} > cell AND {start} < last),
+        last,
+        period,
+        sign
+    FROM cells AS wanted
+    WHERE cell IS NOT NULL
 )
 """
-_RANGES_OF_DAYS = (
-    f"WITH {_PARTS} SELECT {{columns}} FROM parts CROSS JOIN {USERS} AS kept WHERE day >= first AND day < last"
-)
-_RANGES_OF_TIMES = (
-    f"WITH {_PARTS} SELECT {{columns}} FROM parts CROSS JOIN {TIMES} AS kept "
-    "WHERE kept.grain = parts.grain AND start >= first AND start < last"
-)
-_DAYS = f"""
-WITH RECURSIVE {_PARTS},
-cells (cell, last, period, sign) AS (
-    SELECT (SELECT MIN(day) FROM {USERS} WHERE day >= parts.first AND day < parts.last), last, period, sign FROM parts
-    UNION ALL
-    SELECT (SELECT MIN(day) FROM {USERS} WHERE day > cells.cell AND day < cells.last), last, period, sign
-    FROM cells WHERE cell IS NOT NULL
-)
-SELECT {{columns}} FROM cells CROSS JOIN {USERS} AS kept WHERE day = cell
-"""  # noqa: S608  names of ours
-_TIMES = f"""
-WITH RECURSIVE {_PARTS},
-cells (grain, cell, last, period, sign) AS (
-    SELECT grain, (SELECT MIN(start) FROM {TIMES} AS kept
-        WHERE kept.grain = parts.grain AND start >= parts.first AND start < parts.last), last, period, sign FROM parts
-    UNION ALL
-    SELECT grain, (SELECT MIN(start) FROM {TIMES} AS kept
-        WHERE kept.grain = cells.grain AND start > cells.cell AND start < cells.last), last, period, sign
-    FROM cells WHERE cell IS NOT NULL
-)
-SELECT {{columns}} FROM cells CROSS JOIN {TIMES} AS kept WHERE kept.grain = cells.grain AND start = cell
-"""  # noqa: S608  names of ours
-
-#: A part as `_PARTS` takes it.
-_Range = tuple[int, int, int, int, int]
+_ROWS = "SELECT {columns} FROM cells AS wanted CROSS JOIN {table} AS kept WHERE {same_grain} {start} = cell"
+_OF_USERS = {"table": USERS, "start": "kept.day", "same_grain": ""}
+_OF_TIMES = {"table": TIMES, "start": "kept.start", "same_grain": "kept.grain = wanted.grain AND"}
 
 
 def summarize(connection: sqlite3.Connection, query: UsageQuery) -> list[UsageRow]:
@@ -99,83 +90,78 @@ def summarize(connection: sqlite3.Connection, query: UsageQuery) -> list[UsageRo
     if now.watermark is not None:
         _refuse_if_cut(connection, plan, now.watermark)
     if plan.parts:
-        parts = [(part.grain, part.start, part.end, part.period, part.sign) for part in plan.parts]
-        _add_rollups(connection, plan, parts, rows)
+        _add_rollups(connection, plan, rows)
     scan = _Scan(connection, plan, rows)
     for gap in plan.coverage.gaps:
         scan.gap(*gap, now.first)
-    if plan.parts:
+    if plan.parts and last(connection) > now.folded:
         scan.tail(now.folded)
     return rows.rows()
 
 
 def _refuse_if_cut(connection: sqlite3.Connection, plan: RollupPlan, watermark: int) -> None:
     purged_before = from_micros(watermark)
-    cut: list[_Range] = [(plan.grains[-1], *starts, 0, 1) for starts in plan.purged(purged_before)]
+    cut = [Part(plan.grains[-1], first, end, 0, 1) for first, end in plan.purged(purged_before)]
     if cut:
-        statement, parameters = _of_rollups(plan, cut)
-        last = f"MAX({'day' if plan.by_user else 'start'})"
-        [(start,)] = connection.execute(statement.format(columns=last), parameters)
+        statement, parameters = _rows_of(plan, cut, "MAX(cell)")
+        [(start,)] = connection.execute(statement, parameters)
         plan.refuse_if_cut(start, purged_before)
 
 
-def _of_rollups(plan: RollupPlan, parts: Sequence[_Range]) -> tuple[str, dict[str, Any]]:
-    """Return what reads the rows of the parts that pass the filters, but for its columns."""
-    parameters: dict[str, Any] = {"parts": json.dumps(parts)}
-    wanted = [""]
-    for name, accepted in plan.filters.items():
-        wanted.append(f"kept.{name} IN (SELECT value FROM json_each(:{name}))")
-        parameters[name] = json.dumps(accepted)
-    if plan.by_user:
-        statement = _DAYS if "id_at_origin" in plan.filters else _RANGES_OF_DAYS
-    else:
-        statement = _TIMES if "origin" in plan.filters else _RANGES_OF_TIMES
-    return statement + " AND ".join(wanted), parameters
+def _rows_of(plan: RollupPlan, parts: Sequence[Part], columns: str) -> tuple[str, dict[str, Any]]:
+    """Return what selects columns of the rows of the parts that pass the filters, and its parameters."""
+    table = _OF_USERS if plan.by_user else _OF_TIMES
+    wanted = [" ".join((_CELLS.format(**table), _ROWS.format(columns=columns, **table)))]
+    parameters: dict[str, Any] = {
+        "parts": json.dumps([(part.grain, part.start, part.end, part.period, part.sign) for part in parts])
+    }
+    wanted += conditions(plan.filters, parameters, prefix="kept.")
+    return " AND ".join(wanted), parameters
 
 
-def _add_rollups(connection: sqlite3.Connection, plan: RollupPlan, parts: Sequence[_Range], rows: UsageRows) -> None:
-    """Add the sums of the rows of the parts."""
-    statement, parameters = _of_rollups(plan, parts)
+def _add_rollups(connection: sqlite3.Connection, plan: RollupPlan, rows: UsageRows) -> None:
+    """Add the sums of the rows that the question reads."""
     keys = [name if name == "period" else f"kept.{name}" for name in plan.query.group_by]
-    width = len(keys) + 1
-    grouped = " ".join((statement, "GROUP BY", ", ".join(("sign", *keys))))
 
-    def found(sums: str) -> list[tuple[Any, ...]]:
-        columns = ", ".join(("sign", *keys, _TEXTS_OF_ROWS, sums))
-        return connection.execute(grouped.format(columns=columns), parameters).fetchall()
+    def find(sums: str) -> list[tuple[Any, ...]]:
+        columns = ", ".join((*keys, "sign", _TEXTS_OF_ROWS, sums))
+        statement, parameters = _rows_of(plan, plan.parts, columns)
+        return connection.execute(f"{statement} GROUP BY {', '.join((*keys, 'sign'))}", parameters).fetchall()
 
-    read, numbers_of = _exactly(found, _SUMS_OF_ROWS, _PARTS_OF_ROWS, _sums_of_rows, _sums_of_parts)
-    for row in read:
-        sign, statuses, response, first_token = row[0], *row[width : width + 3]
-        rows.add(row[1:width], statuses, numbers_of(row[width + 3 :]), response, first_token, sign)
+    width = len(keys)
+    before = width + 1 + _TEXTS
+    found, numbers = _exactly(find, _SUMS_OF_ROWS, _PARTS_OF_ROWS, _of_sums, _of_parts)
+    for row in found:
+        sign, statuses, response, first_token = row[width:before]
+        rows.add(row[:width], statuses, numbers(row[before:]), response, first_token, sign)
+
+
+#: Makes numbers of the sums of a row.
+_Numbers = Callable[[Sequence[int]], Sequence[int]]
 
 
 def _exactly(
-    found: Callable[[str], list[tuple[Any, ...]]],
-    plain: str,
-    exact: str,
-    of_plain: Callable[[Sequence[int]], Sequence[int]],
-    of_exact: Callable[[Sequence[int]], Sequence[int]],
-) -> tuple[list[tuple[Any, ...]], Callable[[Sequence[int]], Sequence[int]]]:
-    """Return rows with plain sums, which most questions take, or where these are too small with exact ones; and what
-    makes numbers of them."""
+    find: Callable[[str], list[tuple[Any, ...]]], plain: str, exact: str, of_plain: _Numbers, of_exact: _Numbers
+) -> tuple[list[tuple[Any, ...]], _Numbers]:
+    """Return what `find` finds, and what makes numbers of its sums: the plain ones, or if these are too small, which is
+    rare, the exact ones, which cost more."""
     try:
-        rows = found(plain)
+        found = find(plain)
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
             raise
     else:
-        if of_plain is not _sums_of_rows or not any(row[-1] for row in rows):
-            return rows, of_plain
-    return found(exact), of_exact
+        if not any(row[-1] for row in found):
+            return found, of_plain
+    return find(exact), of_exact
 
 
-def _sums_of_rows(sums: Sequence[int]) -> Sequence[int]:
+def _of_sums(sums: Sequence[int]) -> Sequence[int]:
     before = len(COUNTS)
     return (*sums[:before], sums[before] * DOLLAR + sums[before + 1], *sums[before + 2 : -1])
 
 
-def _sums_of_parts(sums: Sequence[int]) -> Sequence[int]:
+def _of_parts(sums: Sequence[int]) -> Sequence[int]:
     before, wide = len(COUNTS), len(WIDE)
     dollars, millionths, rest = sums[before : before + 3]
     lows, highs = sums[before + 3 : before + 3 + wide], sums[before + 3 + wide :]
@@ -183,7 +169,7 @@ def _sums_of_parts(sums: Sequence[int]) -> Sequence[int]:
     return (*sums[:before], cost, *(low + (high << 32) for low, high in zip(lows, highs, strict=True)))
 
 
-def _sums_of_halves(sums: Sequence[int]) -> Sequence[int]:
+def _of_halves(sums: Sequence[int]) -> Sequence[int]:
     lows, highs = sums[len(COUNTS) : len(NUMBERS)], sums[len(NUMBERS) :]
     return (*sums[: len(COUNTS)], *(low + (high << 32) for low, high in zip(lows, highs, strict=True)))
 
@@ -206,7 +192,7 @@ class _Scan:
         self._connection.create_function("llmbridge_edges_passed", 1, partial(bisect_right, edges), deterministic=True)
         return "llmbridge_edges_passed(called_at) - 1"
 
-    def gap(self, first: int, last: int, not_purged: int) -> None:
+    def gap(self, first: int, until: int, not_purged: int) -> None:
         """Sum the calls of a range from the first microsecond on that is not purged.
 
         A range is mostly short, so the index by time finds its calls. SQLite would rather take that by user for its
@@ -219,12 +205,12 @@ class _Scan:
         wanted = [
             f"{column} >= :first",
             f"{column} < :last",
-            *conditions(filters, self._parameters, by_index=is_of_user),
+            *conditions(filters, self._parameters, prefix="" if is_of_user else "+"),
         ]
-        self._add("llmbridge_calls", wanted, max(first, not_purged), last)
+        self._add("llmbridge_calls", wanted, max(first, not_purged), until)
 
     def tail(self, folded: int) -> None:
-        """Sum the calls of the question that are in no rollup, but those of its gaps, for which Python is asked last."""
+        """Sum the calls of the question that are in no rollup, but for those of its gaps. Python is asked last."""
         self._parameters["folded"] = folded
         wanted = [
             "number > :folded",
@@ -246,13 +232,14 @@ class _Scan:
         parameters = {**self._parameters, "first": first, "last": last}
         groups = ", ".join(str(number + 1) for number in range(width))
 
-        def found(sums: str) -> list[tuple[Any, ...]]:
+        def find(sums: str) -> list[tuple[Any, ...]]:
             columns = ", ".join((*self._keys, _TEXTS_OF_CALLS, sums))
             by = f"GROUP BY {groups}, status" if groups else "GROUP BY status"
             statement = " ".join(("SELECT", columns, "FROM", source, "WHERE", " AND ".join(wanted), by))
             return self._connection.execute(statement, parameters).fetchall()
 
-        read, numbers_of = _exactly(found, _SUMS_OF_CALLS, _HALVES_OF_CALLS, tuple, _sums_of_halves)
-        for row in read:
-            statuses, response, first_token = row[width : width + 3]
-            self._rows.add(row[:width], statuses, numbers_of(row[width + 3 :]), response, first_token)
+        before = width + _TEXTS
+        found, numbers = _exactly(find, _SUMS_OF_CALLS, _HALVES_OF_CALLS, lambda sums: sums[:-1], _of_halves)
+        for row in found:
+            statuses, response, first_token = row[width:before]
+            self._rows.add(row[:width], statuses, numbers(row[before:]), response, first_token)

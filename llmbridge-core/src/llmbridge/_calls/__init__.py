@@ -1,1 +1,1 @@
-"""One call to a model: attempts, retries, streaming and the outcome."""
+"""Calls to models: attempts, retries, streaming and outcomes."""

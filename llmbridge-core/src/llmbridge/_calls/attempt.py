@@ -1,4 +1,4 @@
-"""One attempt at a call: sent once, timed, and on the books however it ends."""
+"""One attempt at a call: sent once, timed, and recorded with its outcome."""
 
 from __future__ import annotations
 
@@ -11,84 +11,86 @@ from ..errors import InvalidResponseError, ProviderTimeoutError
 from ..providers.base import Completion
 from ..schemas import CallRecord, LLMResponse, RecordStatus, TokenUsage
 from . import outcome
-from .call import Call, Kept, Target
+from .call import Call, Recorded, Target
 
 
 class Attempt:
-    """One request to one model. Its clock starts when the provider is ready."""
+    """One request to one model. Its time is measured from the moment when the provider is ready."""
 
     def __init__(self, call: Call, target: Target) -> None:
         self.call = call
         self.target = target
-        self._numbered = call.next_attempt()
+        self._ids = call.next_attempt()
         self._called_at = datetime.now(UTC)
         self._started = time.monotonic()
-        self._ended = False
+        self._recorded = False
 
-    async def begin(self) -> None:
-        """Let the provider do what is not the vendor's time, and start the clock."""
+    async def start(self) -> None:
+        """Prepare the provider, which does not count as response time, and start the clock."""
         await self.target.provider.prepare()
         self._called_at = datetime.now(UTC)
         self._started = time.monotonic()
 
     def elapsed_ms(self) -> int:
-        """Milliseconds since the clock started."""
+        """Return the milliseconds since the clock started."""
         return round((time.monotonic() - self._started) * 1000)
 
-    def succeed(self, completion: Completion, **measured: Any) -> Kept:
-        """Put the answer on the books."""
-        return self._keep({**outcome.success(completion), **measured})
+    def succeed(self, completion: Completion, **measured: Any) -> Recorded:
+        """Record the completion."""
+        return self._record({**outcome.success_fields(completion), **measured})
 
     def response(self, completion: Completion, record: CallRecord | None, status: RecordStatus | None) -> LLMResponse:
-        """The answer, with its cost and its place on the books."""
-        return outcome.response(self.call.request, self.target.vendor, completion, record, status)
+        """Return the response, with its cost and the status of its record."""
+        return outcome.response(self.call.request, self.target.provider_name, completion, record, status)
 
     async def fail(
         self, error: BaseException, usage: TokenUsage | None = None, *, begun: bool = False, **measured: Any
     ) -> None:
-        """Put what went wrong on the books, unless the attempt is there already. A caller that is gone does not wait
-        for them. `usage` is what was counted until then, `begun` whether there was an answer to count."""
-        if self._ended:
-            return
-        keeping = self._keep({**outcome.failure(error, usage, begun=begun), **measured})
-        if isinstance(error, Exception):
-            await keeping
+        """Record the failure, unless the attempt is recorded already. A caller that was cancelled does not wait for it.
 
-    def timed_out(self, limit: float) -> ProviderTimeoutError:
-        """What to raise when `limit` seconds are over."""
+        :param usage: the tokens that the provider reported until then
+        :param begun: whether the response had begun, so that it may have to be paid for
+        """
+        if self._recorded:
+            return
+        recording = self._record({**outcome.failure_fields(error, usage, begun=begun), **measured})
+        if isinstance(error, Exception):
+            await recording
+
+    def timeout_error(self, limit: float) -> ProviderTimeoutError:
+        """Return the error for a provider that did not answer within `limit` seconds."""
         return ProviderTimeoutError(
-            f"{self.target.vendor} did not answer within {limit:g} s",
-            provider=self.target.vendor,
+            f"{self.target.provider_name} did not answer within {limit:g} s",
+            provider=self.target.provider_name,
             model=self.target.model,
         )
 
-    def no_answer(self, what: str) -> InvalidResponseError:
-        """What to raise when the provider does not do what its contract says."""
-        return InvalidResponseError(
-            f"the provider of {self.target.vendor} {what}", provider=self.target.vendor, model=self.target.model
-        )
+    def contract_error(self, what: str) -> InvalidResponseError:
+        """Return the error for a provider object that violates the provider contract."""
+        name = self.target.provider_name
+        return InvalidResponseError(f"the provider {name} {what}", provider=name, model=self.target.model)
 
-    def _keep(self, ending: dict[str, Any]) -> Kept:
-        self._ended = True
+    def _record(self, outcome_fields: dict[str, Any]) -> Recorded:
+        self._recorded = True
         target = self.target
         fields = {
-            **self.call.known,
-            **self._numbered,
-            "provider": target.vendor,
+            **self.call.common_fields,
+            **self._ids,
+            "provider": target.provider_name,
             "model_name": target.model,
             "requested_model": target.requested,
             "called_at": self._called_at,
             "response_time_ms": self.elapsed_ms(),
-            **ending,
+            **outcome_fields,
         }
-        return self.call.keep(target.vendor, fields)
+        return self.call.record(target.provider_name, fields)
 
 
-async def answer(call: Call, target: Target, limit: float) -> LLMResponse:
-    """Ask a model once, and wait at most `limit` seconds for the whole answer."""
+async def send(call: Call, target: Target, limit: float) -> LLMResponse:
+    """Send the request to a model once and return its response; wait at most `limit` seconds for it."""
     attempt = Attempt(call, target)
     try:
-        await attempt.begin()
+        await attempt.start()
         completion = await _complete(attempt, limit)
     except BaseException as error:
         await attempt.fail(error)
@@ -102,7 +104,7 @@ async def _complete(attempt: Attempt, limit: float) -> Completion:
         async with asyncio.timeout(limit):
             completion: object = await target.provider.complete(attempt.call.sent, target.model, timeout=limit)
     except TimeoutError as error:
-        raise attempt.timed_out(limit) from error
+        raise attempt.timeout_error(limit) from error
     if not isinstance(completion, Completion):
-        raise attempt.no_answer(f"returned {type(completion).__name__}, not a Completion")
+        raise attempt.contract_error(f"returned {type(completion).__name__}, not a Completion")
     return completion

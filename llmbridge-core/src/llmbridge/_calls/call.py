@@ -1,4 +1,4 @@
-"""One call: the request, the models that may answer it, and what stands on the record of each attempt."""
+"""One call: the request, the models to send it to, and the fields that all its records have."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..errors import InvalidRequestError
 from ..providers.base import BaseLLMProvider
 from ..schemas import CallRecord, LLMRequest, RecordStatus
 
-#: The record of an attempt, and what became of it.
-Kept = Awaitable[tuple[CallRecord | None, RecordStatus | None]]
-#: Puts the fields of an attempt at a vendor on the books, to the end, whoever waits for it.
-Keep = Callable[[str, Mapping[str, Any]], Kept]
+#: The record of an attempt and its status; None as for `LLMDatabase.keep`.
+Recorded = Awaitable[tuple[CallRecord | None, RecordStatus | None]]
+#: Records an attempt, from the provider's name and fields of CallRecord, even if the caller is cancelled.
+Recorder = Callable[[str, Mapping[str, Any]], Recorded]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A model that may answer: its vendor's name and provider, its own name, and what the caller wrote for it."""
+    """A model to send a call to: name and object of its provider, name of the model, and the caller's model string."""
 
-    vendor: str
+    provider_name: str
     provider: BaseLLMProvider
     model: str
     requested: str
@@ -31,30 +31,30 @@ class Target:
 
 @dataclass(slots=True)
 class Call:
-    """A request that was checked, and how many attempts were made at it.
+    """A validated request and the number of attempts so far.
 
-    `sent` is the request as providers get it, `known` what every record of it says alike. `timeout` is in seconds, for
-    one attempt; `group_id` is the id of the first attempt, and stands on all.
+    `sent` is the request as providers get it. `common_fields` are the same in the records of all attempts. `timeout` is
+    in seconds, for one attempt. `group_id` is the id of the first attempt, and in the records of all.
     """
 
     request: LLMRequest
     sent: LLMRequest
     targets: tuple[Target, ...]
-    known: Mapping[str, Any]
-    keep: Keep
+    common_fields: Mapping[str, Any]
+    record: Recorder
     timeout: float
     group_id: UUID = field(default_factory=new_id)
     attempts: int = 0
 
     def next_attempt(self) -> dict[str, Any]:
-        """The id and the number of the next attempt, as they stand on its record."""
+        """Count the next attempt and return the fields of its record that identify it."""
         self.attempts += 1
         call_id = self.group_id if self.attempts == 1 else new_id()
         return {"id": call_id, "group_id": self.group_id, "attempt": self.attempts}
 
 
 def tool_names(request: LLMRequest) -> list[str] | None:
-    """The names of the tools on offer; None when there are none.
+    """Return the names of the request's tools; None if it has none.
 
     :raises InvalidRequestError: a tool has no name
     """
@@ -62,7 +62,7 @@ def tool_names(request: LLMRequest) -> list[str] | None:
 
 
 def system_prompt_hash(request: LLMRequest) -> str | None:
-    """The hash of all system messages; None when there are none."""
+    """Return the hash of all system messages; None if there are none."""
     prompts = [str(message.content) for message in request.messages if message.role == "system"]
     return hash_prompt("\n".join(prompts)) if prompts else None
 
@@ -71,5 +71,5 @@ def _tool_name(tool: dict[str, Any]) -> str:
     function = tool.get("function", tool)
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str):
-        raise InvalidRequestError("a tool has no name")
+        raise InvalidRequestError("a tool has no name: give it one in function.name")
     return name

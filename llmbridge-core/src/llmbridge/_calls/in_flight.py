@@ -1,4 +1,4 @@
-"""Calls in flight, and the recording of their outcomes, for which closing waits."""
+"""Calls in flight and the recording of their outcomes, for which `close()` waits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class InFlight:
-    """What must end before a bridge can close."""
+    """Set of everything that must end before a bridge can close."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Future[Any]] = set()

@@ -1,10 +1,11 @@
-"""How an attempt at a call ended: what goes onto its record, and what the caller gets."""
+"""Outcome of an attempt: the fields of its record, and the response for the caller."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
+from .._records.fields import of_kind
 from .._records.validation import check_amount
 from ..errors import (
     InvalidResponseError,
@@ -18,34 +19,31 @@ from ..providers.base import Completion
 from ..schemas import CallRecord, LLMRequest, LLMResponse, RecordStatus, TokenUsage
 from . import structured_output
 
-#: So that input and output together still fit 64 bits.
-_MOST_TOKENS = 2**62 - 1
-_COUNTS = (
-    "prompt_tokens",
-    "completion_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "cache_write_1h_tokens",
-    "reasoning_tokens",
-)
+#: Most tokens of a count, so that input and output together still fit 64 bits.
+_MAX_TOKENS = 2**62 - 1
+#: The counts that a provider may report; the total is computed.
+_COUNTS = tuple(name for name in of_kind("tokens") if name in TokenUsage.model_fields)
 
 
-def success(completion: Completion) -> dict[str, Any]:
-    """The fields of an answered call. Figures that no vendor can mean count as not reported."""
+def success_fields(completion: Completion) -> dict[str, Any]:
+    """Return the fields of a completion. Impossible counts and costs are treated as not reported."""
     fields: dict[str, Any] = {"finish_reason": completion.finish_reason, "response_id": completion.response_id}
     if completion.usage is not None:
-        fields |= _counted(completion.usage)
+        fields |= _usage_fields(completion.usage)
     cost = _cost(completion.cost)
     if cost is not None:
         fields |= {"estimated_cost": cost, "cost_source": "provider"}
     return fields
 
 
-def failure(error: BaseException, usage: TokenUsage | None = None, *, begun: bool = False) -> dict[str, Any]:
-    """The fields of a call that raised. The text of a foreign exception may quote the prompt: it is left out.
+def failure_fields(error: BaseException, usage: TokenUsage | None = None, *, begun: bool = False) -> dict[str, Any]:
+    """Return the fields of an attempt that raised.
 
-    `usage` is what the vendor had reported of an answer that broke off, and `begun` says that there was one. What the
-    error itself brings of it goes first.
+    The text of an exception that is not llmbridge's own may quote the prompt, so it is omitted.
+
+    :param usage: the tokens that the provider reported before the response broke off; the error's own usage has
+        priority
+    :param begun: whether the response had begun
     """
     fields: dict[str, Any] = {"status": "cancelled"}
     if not isinstance(error, asyncio.CancelledError | GeneratorExit):
@@ -54,11 +52,11 @@ def failure(error: BaseException, usage: TokenUsage | None = None, *, begun: boo
             "error_type": type(error).__name__,
             "error_message": str(error) if isinstance(error, LLMBridgeError) else None,
         }
-    counted = error.usage if isinstance(error, ProviderError) else None
-    if counted is None and usage is not None:
-        counted = usage if usage.source == "synthetic" else usage.model_copy(update={"source": "partial"})
-    if counted is not None:
-        fields |= _counted(counted)
+    reported = error.usage if isinstance(error, ProviderError) else None
+    if reported is None and usage is not None:
+        reported = usage if usage.source == "synthetic" else usage.model_copy(update={"source": "partial"})
+    if reported is not None:
+        fields |= _usage_fields(reported)
         if fields["prompt_tokens"] is not None or fields["completion_tokens"] is not None:
             return fields
     fields["cost_reason"] = "not_billed" if not begun and _is_unbilled(error) else "unmeasured_usage"
@@ -67,12 +65,12 @@ def failure(error: BaseException, usage: TokenUsage | None = None, *, begun: boo
 
 def response(
     request: LLMRequest,
-    vendor: str,
+    provider: str,
     completion: Completion,
     record: CallRecord | None,
     status: RecordStatus | None,
 ) -> LLMResponse:
-    """The answer, with its cost and its place on the books."""
+    """Return the response, with its cost and the status of its record."""
     cost = record.estimated_cost if record is not None else None
     usage: dict[str, Any] | None = None
     if completion.usage is not None:
@@ -87,7 +85,7 @@ def response(
         usage=usage,
         finish_reason=completion.finish_reason,
         tool_calls=completion.tool_calls,
-        provider=vendor,
+        provider=provider,
         cost=cost,
         cost_reason=record.cost_reason if record is not None else None,
         call_id=record.id if record is not None and status is not None else None,
@@ -98,7 +96,7 @@ def response(
 
 
 def _is_unbilled(error: BaseException) -> bool:
-    """Whether the vendor refused the attempt, so that it cost nothing; what broke off half-way may have."""
+    """Return whether the provider refused the attempt, so that it cost nothing. An interrupted one may cost money."""
     if isinstance(error, ProviderTimeoutError | InvalidResponseError):
         return False
     if isinstance(error, ProviderUnavailableError):
@@ -106,12 +104,12 @@ def _is_unbilled(error: BaseException) -> bool:
     return isinstance(error, LLMBridgeError)
 
 
-def _counted(usage: TokenUsage) -> dict[str, Any]:
+def _usage_fields(usage: TokenUsage) -> dict[str, Any]:
     return {**{name: _count(getattr(usage, name)) for name in _COUNTS}, "usage_source": usage.source}
 
 
 def _count(tokens: Any) -> int | None:
-    return tokens if type(tokens) is int and 0 <= tokens <= _MOST_TOKENS else None
+    return tokens if type(tokens) is int and 0 <= tokens <= _MAX_TOKENS else None
 
 
 def _cost(reported: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The vendors that a bridge can call, and their models: registered or installed, found by a model string."""
+"""Registry of the providers that a bridge can call, registered or installed, and of their models."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..providers.base import BaseLLMProvider
 from ..providers.routing import resolve
 from .call import Target
 
-#: Model strings whose vendor is remembered; finding it takes as long as a good part of a call.
-_MOST_TARGETS = 1_000
+#: Most model strings in the cache of targets; resolving one takes as long as a good part of a call.
+_MAX_TARGETS = 1_000
 
 logger = logging.getLogger("llmbridge.calls")
 
 
 class ProviderRegistry:
-    """Providers by the name that stands before the colon of a model string, each made once."""
+    """Providers by name, which is the part of a model string before the colon. Each is created once."""
 
     def __init__(self) -> None:
         self._providers: dict[str, BaseLLMProvider] = {}
@@ -39,12 +39,12 @@ class ProviderRegistry:
         priced_as: str | None,
         options: dict[str, Any],
     ) -> None:
-        """Serve models called `name:…` by a provider that is given, or that is made from options."""
+        """Register a provider for models called `name:…`: the given object, or one that is created from options."""
         check_name("provider", name)
         if ":" in name:
-            raise ValueError(f"{name!r} cannot stand before the colon of a model's name")
+            raise ValueError(f"{name!r} is not a valid name of a provider: it must not contain a colon")
         if provider is not None and (kind is not None or options):
-            raise TypeError("register_provider() takes a provider or the options to make one, not both")
+            raise TypeError("register_provider() takes a provider, or kind and options to create one, not both")
         made = provider if provider is not None else create_provider(kind or name, **options)
         if name in self._providers:
             self._replaced.append(self._providers[name])
@@ -55,81 +55,84 @@ class ProviderRegistry:
         self._targets.clear()
 
     def provider(self, name: str) -> BaseLLMProvider:
-        """The provider of that name, made on first use."""
+        """Return the provider of that name; create it at first use."""
         if name not in self._providers:
             self._providers[name] = create_provider(name)
         return self._providers[name]
 
     def resolve(self, requested: str | None) -> tuple[str, str]:
-        """The vendor that a model string leads to, and the name that it knows the model by."""
-        return resolve(requested, self._vendors())
+        """Return the provider's name of a model string, and the name that the provider knows the model by."""
+        return resolve(requested, self._names())
 
     def target(self, requested: str | None) -> Target:
-        """What a model string leads to, checked so that it can be recorded."""
+        """Return the target of a model string. Its names are checked, so that the call can be recorded."""
         known = self._targets.get(requested or "")
         if known is not None:
             return known
-        vendor, model = self.resolve(requested)
-        provider = self.provider(vendor)
-        target = Target(check_name("provider", vendor), provider, check_name("model", model), requested or "")
-        if len(self._targets) >= _MOST_TARGETS:
+        name, model = self.resolve(requested)
+        provider = self.provider(name)
+        target = Target(check_name("provider", name), provider, check_name("model", model), requested or "")
+        if len(self._targets) >= _MAX_TARGETS:
             self._targets.clear()
         self._targets[target.requested] = target
         return target
 
-    def priced_as(self, vendor: str) -> str | None:
-        """The vendor whose price list applies to the calls of another; None: its own."""
-        return self._priced_as.get(vendor)
+    def priced_as(self, name: str) -> str | None:
+        """Return the provider whose price list applies to the calls of provider `name`; None: its own."""
+        return self._priced_as.get(name)
 
     def models(self) -> dict[str, list[str]]:
-        """The names of models by vendor: as vendors listed them when they were asked, else as the catalog has them. A
-        vendor of whose models nothing is known is left out."""
-        named: dict[str, list[str]] = {vendor: [] for vendor in sorted(self._vendors())}
+        """Return the names of models by provider: those that the provider listed, else those of the catalog.
+
+        A provider without known models is omitted.
+        """
+        bundled: dict[str, list[str]] = {name: [] for name in sorted(self._names())}
         for model in catalog.models():
-            named.get(model.provider, []).append(model.model_name)
-        told = {vendor: list(models) for vendor, models in self._discovered.items()}
-        return {vendor: models for vendor, models in {**named, **told}.items() if models}
+            bundled.get(model.provider, []).append(model.model_name)
+        discovered = {name: list(models) for name, models in self._discovered.items()}
+        return {name: models for name, models in {**bundled, **discovered}.items() if models}
 
     def model_info(self, requested: str) -> dict[str, Any]:
-        """What is known of the model that a model string leads to."""
-        vendor, name = self.resolve(requested)
-        kind = self._priced_as.get(vendor, vendor)
-        known = [entry for entry in catalog.models() if (entry.provider, entry.model_name) == (kind, name)]
-        discovered = self._discovered.get(vendor)
-        supported = discovered is None or name in discovered
-        return {**(known[0].model_dump() if known else {}), "provider": vendor, "model": name, "supported": supported}
+        """Return what is known about the model of a model string. See `LLMBridge.get_model_info`."""
+        name, model = self.resolve(requested)
+        kind = self._priced_as.get(name, name)
+        known = [entry for entry in catalog.models() if (entry.provider, entry.model_name) == (kind, model)]
+        discovered = self._discovered.get(name)
+        supported = discovered is None or model in discovered
+        return {**(known[0].model_dump() if known else {}), "provider": name, "model": model, "supported": supported}
 
-    async def discover(self, vendor: str, timeout: float) -> None:
-        """Ask a vendor which models it has, for at most `timeout` seconds."""
-        provider = self.provider(vendor)
+    async def discover(self, name: str, timeout: float) -> None:
+        """Ask a provider which models it has; wait at most `timeout` seconds.
+
+        :raises ProviderError: it did not answer, or failed
+        """
+        provider = self.provider(name)
         try:
             async with asyncio.timeout(timeout):
                 await provider.prepare()
                 models = await provider.list_models()
         except TimeoutError as error:
-            raise ProviderTimeoutError(
-                f"{vendor} did not list its models within {timeout:g} s", provider=vendor
-            ) from error
+            raise ProviderTimeoutError(f"{name} did not list its models within {timeout:g} s", provider=name) from error
         if models is not None:
-            self._discovered[vendor] = sorted(models)
+            self._discovered[name] = sorted(models)
 
     async def discover_all(self, timeout: float) -> None:
-        """Ask every vendor which models it has; one that fails keeps what is known of it."""
-        asked = sorted(self._vendors())
-        asking = (self.discover(vendor, timeout) for vendor in asked)
-        for vendor, outcome in zip(asked, await asyncio.gather(*asking, return_exceptions=True), strict=True):
+        """Ask every provider which models it has. If one fails, its known models stay."""
+        names = sorted(self._names())
+        requests = (self.discover(name, timeout) for name in names)
+        for name, outcome in zip(names, await asyncio.gather(*requests, return_exceptions=True), strict=True):
             if isinstance(outcome, LLMBridgeError):
-                logger.debug("%s did not list its models: %s", vendor, type(outcome).__name__)
+                logger.debug("%s did not list its models: %s", name, type(outcome).__name__)
             elif outcome is not None:
                 raise outcome
 
     def providers(self) -> list[BaseLLMProvider]:
-        """Every provider that was made, those that were replaced too."""
+        """Return every provider object, including replaced ones."""
         return [*self._providers.values(), *self._replaced]
 
-    def forget_replaced(self) -> None:
-        """Let go of providers that were replaced; they are closed."""
+    def drop_replaced(self) -> None:
+        """Remove replaced providers after they were closed."""
         self._replaced.clear()
 
-    def _vendors(self) -> set[str]:
+    def _names(self) -> set[str]:
         return provider_names() | self._providers.keys()

@@ -1,4 +1,4 @@
-"""When an attempt is made again, and when another model is asked."""
+"""Retry and fallback policy."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 8.0
 
-#: What another model may not meet. An InvalidRequestError is not among them: it says that the request is wrong, which
-#: an answer from elsewhere would hide.
-_ANOTHER_MAY_ANSWER = (
+#: Errors after which the next model is called. InvalidRequestError is not one of them: it says that the request is
+#: wrong, which the answer of another model would hide.
+_FALLBACK_ERRORS = (
     AuthenticationError,
     ContentFilterError,
     ContextLengthError,
@@ -47,66 +47,70 @@ _ANOTHER_MAY_ANSWER = (
 T = TypeVar("T")
 
 
-class Retries:
-    """How often and for how long a call is tried.
+class RetryPolicy:
+    """How often and for how long a call is attempted.
 
-    :param most: how many times a failed attempt is made again, at each model
-    :param within: seconds, from its start, in which a call ends; the first attempt has its whole timeout in any case
+    :param max_retries: most retries of a failed attempt, at each model
+    :param total_timeout: seconds for the whole call; the first attempt has its own timeout in any case
     """
 
-    def __init__(self, most: int, within: float) -> None:
-        self._most = most
-        self._within = within
+    def __init__(self, max_retries: int, total_timeout: float) -> None:
+        self._max_retries = max_retries
+        self._total_timeout = total_timeout
 
-    async def run(self, targets: Sequence[Target], timeout: float, once: Callable[[Target, float], Awaitable[T]]) -> T:
-        """What `once` returns for the first target that answers. It gets the target and the seconds that it may take:
-        `timeout`, or what is left.
+    async def run(
+        self, targets: Sequence[Target], timeout: float, attempt: Callable[[Target, float], Awaitable[T]]
+    ) -> T:
+        """Return the result of `attempt` for the first target that succeeds; raise the last error if none does.
 
-        A target is tried again after an error that passes, and then the next one is asked, if it may do better. The
-        last error is raised.
+        After a transient error the same target is tried again; then the next one, if the error may not occur there.
+
+        :param attempt: gets the target and the seconds that it may take: `timeout`, or what is left of the total
         """
-        deadline = time.monotonic() + max(self._within, timeout)
+        deadline = time.monotonic() + max(self._total_timeout, timeout)
 
         *others, last = targets
         for target in others:
             try:
-                return await self._repeat(target, timeout, deadline, once)
+                return await self._retry(target, timeout, deadline, attempt)
             except LLMBridgeError as error:
-                if not isinstance(error, _ANOTHER_MAY_ANSWER) or time.monotonic() >= deadline:
+                if not isinstance(error, _FALLBACK_ERRORS) or time.monotonic() >= deadline:
                     raise
-        return await self._repeat(last, timeout, deadline, once)
+        return await self._retry(last, timeout, deadline, attempt)
 
-    async def _repeat(
-        self, target: Target, timeout: float, deadline: float, once: Callable[[Target, float], Awaitable[T]]
+    async def _retry(
+        self, target: Target, timeout: float, deadline: float, attempt: Callable[[Target, float], Awaitable[T]]
     ) -> T:
         try:
-            return await once(target, min(timeout, deadline - time.monotonic()))
+            return await attempt(target, min(timeout, deadline - time.monotonic()))
         except LLMBridgeError as error:
-            if self._most == 0 or not passes(error):
+            if self._max_retries == 0 or not is_transient(error):
                 raise
             first = [error]
 
-        # Most calls succeed at once, and tenacity costs as much as the rest of a call: it comes in after a failure.
+        # Most calls succeed at once, and tenacity costs as much as the rest of a call: it is used only after a failure.
         from tenacity import AsyncRetrying, retry_if_exception
 
         def is_over(state: RetryCallState) -> bool:
-            return state.attempt_number > self._most or time.monotonic() + state.upcoming_sleep >= deadline
+            return state.attempt_number > self._max_retries or time.monotonic() + state.upcoming_sleep >= deadline
 
-        async def attempt() -> T:
+        async def next_attempt() -> T:
             if first:
                 raise first.pop()
-            return await once(target, min(timeout, deadline - time.monotonic()))
+            return await attempt(target, min(timeout, deadline - time.monotonic()))
 
         retrying = AsyncRetrying(
-            sleep=asyncio.sleep, stop=is_over, wait=_pause, retry=retry_if_exception(passes), reraise=True
+            sleep=asyncio.sleep, stop=is_over, wait=_pause, retry=retry_if_exception(is_transient), reraise=True
         )
-        return await retrying(attempt)
+        return await retrying(next_attempt)
 
 
-def passes(error: BaseException) -> bool:
-    """Whether the same attempt may succeed a little later, as the vendors' own libraries see it: a rate limit, a
-    conflict, a timeout, a vendor that fails or cannot be reached. An account without credit and a redirect do not
-    pass."""
+def is_transient(error: BaseException) -> bool:
+    """Return whether the same attempt may succeed a little later.
+
+    As in the providers' own libraries these are: rate limit, conflict, timeout, 5xx, no connection. An account without
+    credit and a redirect are not transient.
+    """
     match error:
         case RateLimitError():
             return error.status_code in (None, 429)
@@ -118,7 +122,7 @@ def passes(error: BaseException) -> bool:
 
 
 def _pause(state: RetryCallState) -> float:
-    """Seconds to wait: what the vendor asked for, else half a second and twice as long each time."""
+    """Return the seconds to wait: what the provider asked for, else exponential backoff with jitter."""
     error = state.outcome.exception() if state.outcome is not None else None
     if isinstance(error, ProviderError) and error.retry_after:
         return error.retry_after

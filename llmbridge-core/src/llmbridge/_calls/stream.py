@@ -1,4 +1,4 @@
-"""An answer that comes in pieces: handed on as they come, and on the books once, however it ends."""
+"""Streaming: passes on the chunks of an answer as they arrive, and records the attempt once at its end."""
 
 from __future__ import annotations
 
@@ -11,59 +11,59 @@ from typing import Any
 from ..providers.base import Completion, Delta
 from ..schemas import LLMChunk, TokenUsage
 from .attempt import Attempt
-from .call import Call, Kept, Target
-from .retry import Retries
+from .call import Call, Recorded, Target
+from .retry import RetryPolicy
 
-#: Seconds that a provider may take to end a call which nobody listens to any more.
-_CLOSING = 5.0
+#: Seconds that a provider may take to close a stream.
+_CLOSE_TIMEOUT = 5.0
 
-logger = logging.getLogger("llmbridge.streams")
+logger = logging.getLogger("llmbridge.calls")
 
 
 async def chunks(
-    call: Call, retries: Retries, in_flight: Callable[[], AbstractContextManager[None]]
+    call: Call, retries: RetryPolicy, in_flight: Callable[[], AbstractContextManager[None]]
 ) -> AsyncGenerator[LLMChunk, None]:
-    """The answer's text as it comes, then a last chunk with the whole response.
+    """Yield the answer's text as it arrives, then a last chunk with the whole response.
 
-    Until the first text there may be several attempts, afterwards there is no way back.
+    Retries and fallbacks happen only before the first text.
     """
     with in_flight():
-        answer = await retries.run(call.targets, call.timeout, lambda target, limit: _begin(call, target, limit))
+        stream = await retries.run(call.targets, call.timeout, lambda target, limit: _open(call, target, limit))
         try:
-            while answer.completion is None:
-                yield LLMChunk(content=answer.text)
-                await answer.advance(call.timeout)
-            kept = answer.succeed(answer.completion)
-            if answer.text:
-                yield LLMChunk(content=answer.text)
-            yield LLMChunk(response=answer.response(answer.completion, *await kept))
+            while stream.completion is None:
+                yield LLMChunk(content=stream.text)
+                await stream.advance(call.timeout)
+            recorded = stream.succeed(stream.completion)
+            if stream.text:
+                yield LLMChunk(content=stream.text)
+            yield LLMChunk(response=stream.response(stream.completion, *await recorded))
         except BaseException as error:
-            await answer.fail(error)
+            await stream.fail(error)
             raise
         finally:
-            await answer.close()
+            await stream.close()
 
 
-async def _begin(call: Call, target: Target, limit: float) -> _Answer:
-    """Ask a model once, and wait for at most `limit` seconds for each step until the first text."""
+async def _open(call: Call, target: Target, limit: float) -> _Stream:
+    """Start one attempt and return it at the first text; wait at most `limit` seconds for each step until then."""
     attempt = Attempt(call, target)
     try:
-        await attempt.begin()
-        answer = _Answer(attempt, target.provider.stream(call.sent, target.model, timeout=limit))
+        await attempt.start()
+        stream = _Stream(attempt, target.provider.stream(call.sent, target.model, timeout=limit))
     except BaseException as error:
         await attempt.fail(error)
         raise
     try:
-        await answer.advance(limit)
+        await stream.advance(limit)
     except BaseException as error:
-        await answer.fail(error)
-        await answer.close()
+        await stream.fail(error)
+        await stream.close()
         raise
-    return answer
+    return stream
 
 
-class _Answer:
-    """What has come of one attempt's answer: the newest `text`, and the `completion` when it is whole."""
+class _Stream:
+    """State of one attempt's stream: the newest `text`, and the `completion` at the end."""
 
     def __init__(self, attempt: Attempt, steps: AsyncIterator[Delta]) -> None:
         self.response = attempt.response
@@ -76,7 +76,7 @@ class _Answer:
         self._first_token_ms: int | None = None
 
     async def advance(self, limit: float) -> None:
-        """Wait for the next text, or for the end: at most `limit` seconds for each step of the provider's."""
+        """Wait for the next text, or for the end: at most `limit` seconds for each step of the provider."""
         self.text = ""
         while not self.text and self.completion is None:
             step = await self._next(limit)
@@ -86,24 +86,24 @@ class _Answer:
         if self.text and self._first_token_ms is None:
             self._first_token_ms = self._attempt.elapsed_ms()
 
-    def succeed(self, completion: Completion) -> Kept:
-        """Put the whole answer on the books."""
+    def succeed(self, completion: Completion) -> Recorded:
+        """Record the completion."""
         return self._attempt.succeed(completion, **self._measured)
 
     async def fail(self, error: BaseException) -> None:
-        """Put on the books what had come when it broke off, unless it was whole."""
+        """Record the failure with the usage reported so far, unless the attempt is recorded already."""
         await self._attempt.fail(error, self._usage, begun=self._begun, **self._measured)
 
     async def close(self) -> None:
-        """End the provider's part of the call."""
+        """Close the provider's stream."""
         close = getattr(self._steps, "aclose", None)
         if close is None:
             return
         try:
-            async with asyncio.timeout(_CLOSING):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await close()
         except Exception as error:
-            logger.debug("ending a stream raised %s", type(error).__name__)
+            logger.debug("closing a stream raised %s", type(error).__name__)
 
     @property
     def _measured(self) -> dict[str, Any]:
@@ -114,9 +114,9 @@ class _Answer:
             async with asyncio.timeout(limit):
                 step: object = await anext(self._steps)
         except TimeoutError as error:
-            raise self._attempt.timed_out(limit) from error
+            raise self._attempt.timeout_error(limit) from error
         except StopAsyncIteration:
-            raise self._attempt.no_answer("ended a stream without a completion") from None
+            raise self._attempt.contract_error("ended a stream without a completion") from None
         if not isinstance(step, Delta):
-            raise self._attempt.no_answer(f"yielded {type(step).__name__}, not a Delta")
+            raise self._attempt.contract_error(f"yielded {type(step).__name__}, not a Delta")
         return step

@@ -1,4 +1,4 @@
-"""The form of an answer: how a pydantic model asks for it, and an answer as data."""
+"""Structured output: JSON schema of a response format, and parsing of the answer."""
 
 from __future__ import annotations
 
@@ -13,43 +13,46 @@ from ..schemas import LLMRequest
 
 
 def sendable(request: LLMRequest) -> LLMRequest:
-    """`request` as providers get it: a model that is its `response_format` as JSON schema, in OpenAI's form.
+    """Return `request` as providers get it: with a pydantic model in `response_format` replaced by its JSON schema.
 
-    The schema is marked as strict where it is one: every object lists all it may have, and needs it.
+    The format is that of OpenAI. The schema is marked as strict if it is: every object forbids unknown properties and
+    requires all others.
 
     :raises InvalidRequestError: the model has no JSON schema
     """
-    form = request.response_format
-    if form is None or isinstance(form, dict):
+    model = request.response_format
+    if model is None or isinstance(model, dict):
         return request
-    return request.model_copy(update={"response_format": _asking_for(form)})
+    return request.model_copy(update={"response_format": _json_schema_format(model)})
 
 
 def parse(request: LLMRequest, content: str) -> tuple[Any, str | None]:
-    """The answer as data, or why there is none. Both are None where no JSON was asked for."""
+    """Return the answer as data, or None and the reason. Both are None if no JSON was requested."""
     if not request.wants_json:
         return None, None
-    form = request.response_format
+    model = request.response_format
     try:
-        if form is None or isinstance(form, dict):
+        if model is None or isinstance(model, dict):
             return json.loads(content), None
-        return form.model_validate_json(content), None
+        return model.model_validate_json(content), None
     except ValidationError as error:
-        return None, f"the answer is no {error.title}: {_what_is_wrong(error)}"
+        return None, f"the answer is not a valid {error.title}: {_describe(error)}"
     except (ValueError, RecursionError):
-        return None, "the answer is not JSON"
-    except Exception as error:  # of a validator of the caller's; the answer is paid for
+        return None, "the answer is not valid JSON"
+    except Exception as error:  # raised by the caller's validator; the answer must not be lost, because it is paid for
         return None, f"a validator raised {type(error).__name__}"
 
 
 @lru_cache(maxsize=256)
-def _asking_for(form: type[BaseModel]) -> dict[str, Any]:
+def _json_schema_format(model: type[BaseModel]) -> dict[str, Any]:
     try:
-        schema = form.model_json_schema()
+        schema = model.model_json_schema()
     except PydanticUserError as error:
-        raise InvalidRequestError(f"{form.__name__} has no JSON schema") from error
+        raise InvalidRequestError(
+            f"{model.__name__} has no JSON schema: pass a response_format that has one"
+        ) from error
     strict = {"strict": True} if _is_strict(schema) else {}
-    return {"type": "json_schema", "json_schema": {"name": form.__name__, "schema": schema, **strict}}
+    return {"type": "json_schema", "json_schema": {"name": model.__name__, "schema": schema, **strict}}
 
 
 def _is_strict(schema: Any) -> bool:
@@ -64,6 +67,6 @@ def _is_strict(schema: Any) -> bool:
     return all(map(_is_strict, schema.values()))
 
 
-def _what_is_wrong(error: ValidationError) -> str:
-    """The fields and the kinds of what is wrong with them; the messages may quote the answer."""
+def _describe(error: ValidationError) -> str:
+    """Return the invalid fields and the kinds of their errors. The messages are omitted: they may quote the answer."""
     return ", ".join(f"{'.'.join(map(str, found['loc'])) or 'all'} ({found['type']})" for found in error.errors())

@@ -1,1 +1,1 @@
-"""Long-running operations on stored calls: purge, erase, reprice, copy, check of the totals."""
+"""Maintenance of stored calls: purge, erase, reprice and copy."""

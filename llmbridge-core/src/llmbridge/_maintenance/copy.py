@@ -30,9 +30,12 @@ from ..storage.types import (
 
 @dataclass(frozen=True, slots=True)
 class CopyReport:
-    """What was carried over. `models`, `prices` and `calls` were new to the target, or its model was of the catalog and
-    untouched; `duplicates` are calls that were there already, and `expired` are of days that the target has purged, so
-    it did not take them. `totals` are rows of purged days."""
+    """Result of a copy.
+
+    `models`, `prices` and `calls` were new to the target; a model of the catalog that nobody changed counts as new too.
+    `duplicates` are calls that the target had already. `expired` calls are of days that the target has purged; they
+    were not stored. `totals` are rows of purged days.
+    """
 
     models: int = 0
     prices: int = 0
@@ -45,22 +48,23 @@ class CopyReport:
 async def copy(
     source: StoreSession, target: StoreSession, on_page: Callable[[CopyReport], None] | None = None
 ) -> CopyReport:
-    """Carry all that `source` has to `target`; both are open.
+    """Copy everything from `source` to `target`; both are open.
 
-    Calls first, newest first, in pages of 1,000, each one transaction; totals last, since days may be purged
-    meanwhile. Of a day that the source has purged nobody can tell which calls were whose, so the target must have
-    nothing of it but what is the source's: then its totals are folded from calls, where an earlier copy brought these,
-    and replaced by those of the source.
+    Calls are copied first, newest first, in pages of 1,000, each in one transaction; totals last, because days may be
+    purged meanwhile. The calls of a purged day are gone, so its totals cannot be merged with calls of the target.
+    Therefore the target must have nothing of such a day, or only what an earlier copy brought: then its calls of that
+    day are purged and its totals replaced by those of the source.
 
-    :raises StorageError: the target has purged days of which the source has not, or has something of its own of a day
-        that the source has purged. Nothing was written, unless that purge came meanwhile
+    :param on_page: called with the report so far after each page
+    :raises StorageError: the target has purged days that the source has not, or has data of its own for a day that the
+        source has purged; nothing was written, unless the source was purged during the copy
     """
     mark = await _watermark(source)
     purged = await _watermark(target)
     if purged is not None and (mark is None or purged > mark):
         raise StorageError(
-            f"the target has purged the days before {purged.date()}, of which the source has not; "
-            "copy into a store of its own"
+            f"the target has purged the days before {purged.date()}, and the source has not; "
+            "copy into an empty database"
         )
     brought: Counter[datetime] = Counter()
     if mark is not None:
@@ -87,7 +91,7 @@ async def copy(
 
 
 async def _copy_models(source: StoreSession, target: StoreSession) -> CopyReport:
-    """Carry over the models and own prices whose keys the target lacks."""
+    """Copy the models and own prices whose keys the target does not have."""
     models, prices = await source.call(_models_and_prices)
 
     async def add(backend: StorageBackend) -> CopyReport:
@@ -118,15 +122,15 @@ def _is_new(model: LLMModel, held: LLMModel | None) -> bool:
 
 
 def _is_untouched(model: LLMModel) -> bool:
-    """Whether a model stands as the catalog has it."""
+    """Return whether a model is as the catalog has it: not changed by the user, not retired."""
     return model.source != "user" and model.is_active
 
 
 async def _copy_totals(source: StoreSession, target: StoreSession, brought: Mapping[datetime, int]) -> int:
-    """Carry the totals over, and again if the source purged meanwhile; return how many rows there are."""
+    """Copy the totals, again if the source was purged meanwhile, and return the number of rows."""
     while (mark := await _watermark(source)) is not None:
         await _check_calls(source, target, mark, brought)
-        await _fold(target, mark)
+        await _purge(target, mark)
         latest: datetime | None = mark
         copied = 0
         await _write_totals(target, [], mark)
@@ -141,30 +145,30 @@ async def _copy_totals(source: StoreSession, target: StoreSession, brought: Mapp
     return 0
 
 
-async def _fold(target: StoreSession, before: datetime) -> None:
-    """Let the target purge what it has of purged days, if it has any."""
+async def _purge(target: StoreSession, before: datetime) -> None:
+    """Purge the target's calls before `before`, if it has any."""
     if (await _page(target, CallQuery(until=before, limit=1))).calls:
         await target.call(lambda backend: backend.purge_calls(before))
 
 
 async def _check_totals(source: StoreSession, target: StoreSession) -> None:
-    """Refuse totals of the target that are not those of the source; both come in one order."""
-    async with aclosing(_all_totals(source)) as theirs, aclosing(_all_totals(target)) as ours:
-        row = await anext(theirs, None)
-        async for held in ours:
-            while row is not None and _place(row) < _place(held):
-                row = await anext(theirs, None)
+    """Raise StorageError if the target has totals that the source does not have. Both come in the same order."""
+    async with aclosing(_all_totals(source)) as source_rows, aclosing(_all_totals(target)) as target_rows:
+        row = await anext(source_rows, None)
+        async for held in target_rows:
+            while row is not None and _sort_key(row) < _sort_key(held):
+                row = await anext(source_rows, None)
             if row != held:
-                raise _refusal("totals", held.start)
+                raise _conflict("totals", held.start)
 
 
 async def _check_calls(
     source: StoreSession, target: StoreSession, mark: datetime, brought: Mapping[datetime, int]
 ) -> None:
-    """Refuse calls of the target from before `mark` that are not the source's, which has purged those days.
+    """Raise StorageError if the target has calls of its own from before `mark`, the source's watermark.
 
-    They are if this copy brought them, before the source purged them, and no others are there; or if an earlier copy
-    did, so that they sum to what the source has of them.
+    Calls are not its own if this copy brought them before the source purged them, and there are no others; or if an
+    earlier copy brought them: then their sums equal the source's totals.
     """
     until = mark
     while True:
@@ -173,27 +177,27 @@ async def _check_calls(
             return
         until = midnight(newest[0].called_at)
         (held,) = await _sums(target, UsageQuery(edges=(until, until + GRAINS["day"])))
-        if held.calls != brought.get(until, 0) and not await _has_sums(source, target, until):
-            raise _refusal("calls", until)
+        if held.calls != brought.get(until, 0) and not await _has_equal_sums(source, target, until):
+            raise _conflict("calls", until)
 
 
-async def _has_sums(source: StoreSession, target: StoreSession, day: datetime) -> bool:
-    """Whether all sums that the target has of a day, as fine as those of purged days are kept, are the source's."""
+async def _has_equal_sums(source: StoreSession, target: StoreSession, day: datetime) -> bool:
+    """Return whether the source has all sums that the target has of a day, compared at the grains of purged days."""
     by_user = UsageQuery(group_by=CELL_KEYS["day"], edges=(day, day + GRAINS["day"]))
     quarters = tuple(day + number * GRAINS["quarter"] for number in range(GRAINS["day"] // GRAINS["quarter"] + 1))
     by_time = UsageQuery(group_by=(*CELL_KEYS["quarter"], "period"), edges=quarters)
     for query in (by_user, by_time):
-        theirs = {_label(row): row for row in await _sums(source, query)}
-        if any(theirs.get(_label(row)) != row for row in await _sums(target, query)):
+        source_sums = {_label(row): row for row in await _sums(source, query)}
+        if any(source_sums.get(_label(row)) != row for row in await _sums(target, query)):
             return False
     return True
 
 
-def _refusal(what: str, at: datetime) -> StorageError:
+def _conflict(what: str, at: datetime) -> StorageError:
     return StorageError(
         f"the source has purged {at.date()}, and the target has {what} of that day that are not those of the source; "
-        "copy into a store of its own, or, if an earlier copy brought them, reprice and forget there what was repriced "
-        "and forgotten here since"
+        "copy into an empty database; if an earlier copy brought them, reprice and forget in the target what was "
+        "repriced and forgotten in the source since then"
     )
 
 
@@ -234,7 +238,7 @@ async def _sums(session: StoreSession, query: UsageQuery) -> list[UsageRow]:
     return await session.call(lambda backend: backend.summarize_usage(query))
 
 
-def _place(row: TotalsRow) -> tuple[Any, ...]:
+def _sort_key(row: TotalsRow) -> tuple[Any, ...]:
     return row.grain, row.start, none_first(row.key[name] for name in CELL_KEYS[row.grain])
 
 

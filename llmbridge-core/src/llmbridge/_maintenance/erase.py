@@ -1,4 +1,4 @@
-"""Erasure of a user: takes the user's name off calls, totals and spooled calls."""
+"""Erasure of a user: removes the user's name from calls, totals and spooled calls."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..storage.types import UsageQuery
 if TYPE_CHECKING:
     from .._recording.spool import Spool
 
-#: Seconds that a replay which runs gets to end before a user is erased from the spool.
+#: Seconds to wait for a running replay before a user is erased from the spool.
 REPLAY_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """Result of erasing a user at one `origin`: the number of `calls` that bore the name, purged and spooled ones
-    included, and the number of `rows`, of calls and of totals, that were changed."""
+    """Result of erasing a user at one `origin`: the number of `calls` that had the name, including purged and spooled
+    ones, and the number of `rows` of calls and totals that were changed."""
 
     origin: str
     calls: int
@@ -32,7 +32,7 @@ class Forgotten:
 async def forget(
     session: StoreSession, spool: Spool | None, user: str, origin: str | None, *, dry_run: bool
 ) -> list[Forgotten]:
-    """Erase the name of a user at one origin or at all (None). See `LLMDatabase.forget`."""
+    """Erase the name of a user at one origin, or at all origins (None). See `LLMDatabase.forget`."""
     async with AsyncExitStack() as replay_stopped:
         if spool is not None and not await asyncio.to_thread(spool.is_there):
             spool = None

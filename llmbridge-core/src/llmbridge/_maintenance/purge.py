@@ -1,4 +1,4 @@
-"""Purge: deletes old calls day by day and keeps the sums over them."""
+"""Purge: deletes old calls day by day and keeps their sums."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MIN_DAYS_KEPT = 7
 def check_end(before: datetime, *, force: bool) -> datetime:
     """Return `before` rounded down to a UTC midnight.
 
-    :raises ValueError: fewer than `MIN_DAYS_KEPT` days would be kept, and it is not forced; or calls of today would go,
-        after which the database would take none
+    :raises ValueError: fewer than `MIN_DAYS_KEPT` days would be kept without `force`; or calls of today would be
+        deleted, after which the database would not accept any
     """
     end, today = periods.midnight(before), periods.midnight(datetime.now(UTC))
     kept = (today - end).days
@@ -35,8 +35,11 @@ def check_end(before: datetime, *, force: bool) -> datetime:
 async def purge(
     session: StoreSession, end: datetime, *, dry_run: bool, on_day: Callable[[date, int], None] | None
 ) -> int:
-    """Delete the calls before the UTC midnight `end`, one day at a time, oldest first, and return their number. With
-    `dry_run` only count them."""
+    """Delete the calls before the UTC midnight `end`, one day at a time, oldest first, and return their number.
+
+    :param dry_run: only count them
+    :param on_day: called with each day and the number of calls that were deleted
+    """
     day = await _first_day(session, EARLIEST.date(), end)
     if dry_run:
         return await _count(session, day, end) if day is not None else 0
@@ -51,9 +54,9 @@ async def purge(
 
 
 async def _first_day(session: StoreSession, since: date, end: datetime) -> date | None:
-    """Return the first day that has calls, if it is before `end`; there are none before `since`.
+    """Return the first day with calls, if it is before `end`, else None. There are no calls before `since`.
 
-    Pages of calls begin with the newest. So this leaps ahead by doubled distances until there are calls, then bisects.
+    Pages of calls begin with the newest, so the oldest day is found by a search with doubling steps, then by bisection.
     """
 
     async def any_before(at: datetime) -> bool:
@@ -62,12 +65,12 @@ async def _first_day(session: StoreSession, since: date, end: datetime) -> date 
 
     if not await any_before(end):
         return None
-    low, leap, high = since, timedelta(days=1), end.date()
-    while leap < high - low:
-        if await any_before(_start(low + leap)):
-            high = low + leap
+    low, step, high = since, timedelta(days=1), end.date()
+    while step < high - low:
+        if await any_before(_start(low + step)):
+            high = low + step
             break
-        low, leap = low + leap, 2 * leap
+        low, step = low + step, 2 * step
     while high - low > timedelta(days=1):
         middle = low + (high - low) // 2
         low, high = (low, middle) if await any_before(_start(middle)) else (middle, high)

@@ -1,4 +1,4 @@
-"""Repricing: new costs for recorded calls by the prices of today."""
+"""Reprice: computes the cost of recorded calls again with the current prices."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ..schemas import CallRecord
 from ..storage.reference import NEVER_PRICED
 from ..storage.types import MAX_PAGE, CallPage, CallQuery, CostChange, Filters
 
-#: Sources of a cost that no price list decides.
-_GIVEN = ("caller", "provider")
+#: Sources of a cost that no price list determines.
+_FIXED_SOURCES = ("caller", "provider")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelReprice:
-    """What repricing made of the calls of one model; costs are dollars, exact, over all that were examined."""
+    """Result of a reprice for one model. Costs are dollars, exact, over all calls examined."""
 
     provider: str
     model_name: str
@@ -38,11 +38,11 @@ class ModelReprice:
 
 @dataclass(frozen=True, slots=True)
 class RepriceReport:
-    """What repricing did, or with `dry_run` would do.
+    """Result of a reprice, or with `dry_run` what it would change.
 
-    Of the calls `examined`, `changed` got another cost. `given` had theirs from the caller or the provider, and
-    `without_price` are of models that have no price now: both were left alone. The two costs (dollars, exact) are
-    those of all calls examined. `models` are ordered by provider and name.
+    Of the calls `examined`, `changed` got another cost. Calls whose cost was `given` by the caller or the provider, and
+    calls `without_price` (their model has no price now), were not changed. The two costs (dollars, exact) are those of
+    all calls examined. `models` are ordered by provider and name.
     """
 
     dry_run: bool
@@ -66,9 +66,9 @@ async def reprice(
     dry_run: bool,
     on_page: Callable[[RepriceReport], None] | None,
 ) -> RepriceReport:
-    """Give the calls that `calls` selects their cost by the prices of today, page by page. See `LLMDatabase.reprice`.
+    """Compute the cost of the calls that match the filters again, page by page. See `LLMDatabase.reprice`.
 
-    :raises ValueError: the price data have no list that `priced_as` names
+    :raises ValueError: the price data has no price list that `priced_as` names
     """
     await asyncio.to_thread(editions.refresh, at_once=True)
     for listed in priced_as.values():
@@ -96,7 +96,7 @@ async def _reprice_calls(session: StoreSession, changes: list[CostChange]) -> in
 
 
 class Repricing:
-    """Decides on pages of calls, and counts."""
+    """Computes new costs of calls, and counts the changes."""
 
     def __init__(self, prices: PriceBook, priced_as: Mapping[str, str], at: datetime) -> None:
         self._prices = prices
@@ -107,15 +107,15 @@ class Repricing:
         self._models: dict[tuple[str, str], _Tally] = {}
 
     def changes(self, calls: Iterable[CallRecord]) -> list[CostChange]:
-        """The changes that these calls need.
+        """Return the calls' new costs, without those that stay the same.
 
-        :raises RecordRejectedError: the new cost of one is more than can be recorded
+        :raises RecordRejectedError: a new cost is too large to be recorded
         """
         found = [self._change(call) for call in calls]
         return [change for change in found if change is not None]
 
     def report(self, *, dry_run: bool) -> RepriceReport:
-        """What was decided so far."""
+        """Return the result so far."""
         models = [self._models[key].report(*key) for key in sorted(self._models)]
         return RepriceReport(
             dry_run,
@@ -139,8 +139,8 @@ class Repricing:
         return change
 
     def _decide(self, call: CallRecord) -> CostChange | None:
-        """The call's new cost; None where it keeps the one it has."""
-        if call.cost_source in _GIVEN:
+        """Return the call's new cost; None if it stays the same."""
+        if call.cost_source in _FIXED_SOURCES:
             self._given += 1
             return None
         if call.cost_reason in NEVER_PRICED:

@@ -1,8 +1,8 @@
-"""The bundled catalog of models: what is known of each, with its source, in `catalog.json` beside this module.
+"""Bundled catalog of models, in `catalog.json` beside this module.
 
-Each entry names the vendor's page on which it can be checked (`source`) and the day up to which it is known to be
-true (`date`), and where its rates come from (`rates_source`, `rates_date`). A null is not known; for a capability
-that reads as False.
+Each entry names the provider's page on which it can be checked (`source`), the day on which it was last known to be
+true (`date`), and where its rates come from (`rates_source`, `rates_date`). A null is unknown; for a capability it is
+read as False.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ _PREFIX = "catalog "
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an entry of the catalog can be checked, and the day up to which it is known to be true."""
+    """Where an entry of the catalog can be checked, and the day on which it was last known to be true."""
 
     source: str
     date: date
 
 
 def origin(provider: str, model_name: str) -> Origin | None:
-    """The origin of the catalog's entry for a model; None where it has none."""
+    """Return the origin of the catalog's entry for a model; None if the catalog does not have the model."""
     return _load().origins.get((provider, model_name))
 
 
 def models() -> list[LLMModel]:
-    """The models of the catalog, ordered by provider and name. They are the caller's own copies."""
+    """Return copies of the models of the catalog, ordered by provider and name."""
     return [model.model_copy() for model in _load().models]
 
 
 def model_id(provider: str, model_name: str) -> int:
-    """The id of a model: the first 63 bits of SHA-256 over provider, NUL and name in UTF-8."""
+    """Return the id of a model: the first 63 bits of SHA-256 over provider, NUL and name in UTF-8."""
     digest = hashlib.sha256(f"{provider}\0{model_name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def is_older(source: str) -> bool:
-    """Whether a stored model's `source` names an older catalog than this one. What a user entered is never older."""
+    """Return whether a stored model's `source` is an older catalog than this one. A user's model is never older."""
     version = source.removeprefix(_PREFIX)
     if version == source:
         return False

@@ -1,4 +1,4 @@
-"""Models from a directory of JSON files, one per vendor, in the form of llmbridge-py 0.2."""
+"""Reader of models from a directory of JSON files, one per provider, in the format of llmbridge-py 0.2."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .._shared.money import exact
 from ..errors import RecordRejectedError
 from ..schemas import LLMModel
 
-#: llmbridge-py writes it beside the vendors' files; it has nothing of its own.
+#: llmbridge-py writes this file too; it repeats what is in the others.
 _SUMMARY = "summary.json"
 
-#: What an entry's fields are called here. Others, such as use_cases and notes, have no place in a model.
+#: Fields of an entry -> fields of LLMModel. Other fields, such as use_cases and notes, are ignored.
 _FIELDS = {
     "model_id": "model_name",
     **{
@@ -38,17 +38,17 @@ _FIELDS = {
     },
 }
 _SIZES = ("max_context", "max_output_tokens")
-#: The vendors whose form of tool calls is their own; that of the others is OpenAI's.
+#: Providers with a format of tool calls of their own; the others use OpenAI's.
 _TOOL_CALL_FORMATS = ("anthropic", "google")
 
 
 def read(directory: str | Path) -> dict[str, list[LLMModel]]:
-    """The models of each vendor that has a file `VENDOR.json` in `directory`, in the files' order.
+    """Return the models of each provider that has a file `PROVIDER.json` in `directory`, in the order of the file.
 
-    A file is an object whose `models` is a list of entries with a `model_id` and what else is known; sizes of 0 are
-    not known, as in llmbridge-py. Rates are dollars per million tokens, taken exactly as they are written.
+    A file is an object whose `models` is a list of entries with a `model_id` and other fields of a model. Sizes of 0
+    are unknown, as in llmbridge-py. Rates are dollars per million tokens, taken exactly as they are written.
 
-    :raises ValueError: there is no such directory or file in it, or a file or an entry does not parse; the text names
+    :raises ValueError: the directory or a file in it does not exist, or a file or an entry is invalid; the text names
         it
     """
     folder = Path(directory)
@@ -56,11 +56,11 @@ def read(directory: str | Path) -> dict[str, list[LLMModel]]:
         raise ValueError(f"there is no directory {folder}")
     paths = sorted(path for path in folder.glob("*.json") if path.name != _SUMMARY)
     if not paths:
-        raise ValueError(f"{folder} has no file of a vendor, such as openai.json")
-    return {path.stem: _vendor(path) for path in paths}
+        raise ValueError(f"{folder} has no file of a provider, such as openai.json")
+    return {path.stem: _read_file(path) for path in paths}
 
 
-def _vendor(path: Path) -> list[LLMModel]:
+def _read_file(path: Path) -> list[LLMModel]:
     try:
         document = json.loads(path.read_bytes(), parse_float=exact, parse_constant=_refuse)
     except OSError as error:
@@ -68,12 +68,12 @@ def _vendor(path: Path) -> list[LLMModel]:
     except OverflowError as error:
         raise ValueError(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
     entries = document.get("models") if isinstance(document, dict) else None
     if not isinstance(entries, list) or not entries:
-        raise ValueError(f'{path} has no list of "models" with something in it')
+        raise ValueError(f'{path} must be a JSON object whose "models" is a list that is not empty')
     if document.get("provider", path.stem) != path.stem:
-        raise ValueError(f"{path} is of the provider {document['provider']!r}; the file must be called so too")
+        raise ValueError(f"{path} has the provider {document['provider']!r}: name the file after the provider")
     models: dict[str, LLMModel] = {}
     for number, entry in enumerate(entries):
         try:
@@ -81,16 +81,16 @@ def _vendor(path: Path) -> list[LLMModel]:
         except (ValueError, TypeError) as error:
             named = entry.get("model_id") if isinstance(entry, dict) else None
             which = f"models[{number}]{f' ({named})' if named else ''}"
-            raise ValueError(f"{path}: {which}: {_what_is_wrong(error)}") from error
+            raise ValueError(f"{path}: {which}: {_describe(error)}") from error
         if model.model_name in models:
-            raise ValueError(f"{path}: models[{number}] ({model.model_name}) is there twice")
+            raise ValueError(f"{path}: models[{number}] ({model.model_name}) appears twice")
         models[model.model_name] = model
     return list(models.values())
 
 
 def _model(provider: str, entry: Any) -> LLMModel:
     if not isinstance(entry, Mapping):
-        raise TypeError("it is no object")
+        raise TypeError("it must be a JSON object")
     if not isinstance(entry.get("model_id"), str):
         raise TypeError("it has no model_id")
     fields = {ours: entry[theirs] for theirs, ours in _FIELDS.items() if entry.get(theirs) is not None}
@@ -104,10 +104,10 @@ def _model(provider: str, entry: Any) -> LLMModel:
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a valid number")
 
 
-def _what_is_wrong(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_input=False))
     return str(error) if isinstance(error, RecordRejectedError | TypeError) else repr(error)

@@ -1,4 +1,4 @@
-"""Questions about models: which can do this, which fit, which are cheapest, and what would it cost."""
+"""Queries over models: find by features and rates, search, compare costs, estimate, statistics."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from .._pricing.price_book import Price, PriceBook
 from .._pricing.rate_cards import RateCard, Rates
 from .._shared.money import mean, parse, total
 from ..schemas import LLMModel, Message, TokenUsage
+from . import catalog
+from .catalog import Origin
 
-#: Characters that a token stands for where nobody counts them: a rule of thumb for English text.
+#: Characters per token, for estimates: a rule of thumb for English text.
 CHARACTERS_PER_TOKEN = 4
 
-#: Most tokens of an answer that is only estimated.
-MOST_ESTIMATED = 1000
+#: Most tokens of an estimated answer.
+MAX_ESTIMATED_TOKENS = 1000
 
 _FEATURES = ("vision", "function_calling", "json_mode", "parallel_tool_calls")
 
 
 @dataclass(frozen=True, slots=True)
 class PricedModel:
-    """A model, and its price list now; `card` None: it has none, so its calls are unpriced.
+    """A model and its current rate card. `card` None: it has no price, so its calls are unpriced.
 
     `rates` are dollars per million tokens of each kind for a short prompt.
     """
@@ -34,18 +36,18 @@ class PricedModel:
 
     @property
     def name(self) -> str:
-        """`vendor:name`, as a request has it."""
+        """The model as `provider:name`, for a request."""
         return f"{self.model.provider}:{self.model.model_name}"
 
     @property
     def rates(self) -> Rates:
-        """The rates now; None in them is not known."""
+        """The current rates; a rate of None is unknown."""
         return Rates() if self.card is None else self.card.rates()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCost:
-    """A model, and what it asks for a call, in dollars."""
+    """A model and the cost of a call to it, in dollars."""
 
     model: PricedModel
     cost: Decimal
@@ -53,7 +55,7 @@ class ModelCost:
 
 @dataclass(frozen=True, slots=True)
 class CostEstimate:
-    """What a conversation may cost: `cost` in dollars, or None with its `reason`, for estimated counts of tokens."""
+    """Estimated cost of a conversation: `cost` in dollars, or None with its `reason`, and the estimated tokens."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -63,7 +65,7 @@ class CostEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The least, the greatest and the mean of what is known; None of nothing. The mean is rounded to 1e-12."""
+    """Least, greatest and mean of the known values; None if there are none. The mean is rounded to 1e-12."""
 
     least: Decimal | None = None
     greatest: Decimal | None = None
@@ -72,10 +74,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatistics:
-    """How many models there are. All but `total` and `retired` is about active ones.
+    """Numbers of models. All but `total` and `retired` count active models only.
 
-    `priced` have a rate for input and for output. Rates are dollars per million tokens, `context` is tokens.
-    `vendors` are the same of each vendor, in order of its name.
+    `priced` models have a rate for input and for output. Rates are dollars per million tokens, `context` is in tokens.
+    `providers` has the same numbers for each provider, in order of its name.
     """
 
     total: int
@@ -89,15 +91,14 @@ class ModelStatistics:
     input_rates: Span
     output_rates: Span
     context: Span
-    vendors: Mapping[str, ModelStatistics]
+    providers: Mapping[str, ModelStatistics]
 
 
 class Wanted(TypedDict, total=False):
-    """What a model must have. None, or a filter that is not given, does not filter; what is not known of a model it has
-    not.
+    """Filters for models. None, or a filter that is not given, does not filter; an unknown value does not match.
 
-    Sizes are tokens, rates are dollars per million tokens for a short prompt; bounds are included. Retired models are
-    left out unless `active_only` is False.
+    Sizes are tokens, rates are dollars per million tokens for a short prompt; bounds are inclusive. Retired models are
+    omitted unless `active_only` is False.
     """
 
     provider: str | Collection[str] | None
@@ -116,13 +117,13 @@ class Wanted(TypedDict, total=False):
 
 
 class Models:
-    """The models that the books know, or without books the bundled ones, with the prices in force now.
+    """Models of the database, or bundled ones without a database, with their current prices.
 
-    :param list_models: gives all models, retired ones included
-    :param refresh_prices: has the price book take up what other processes changed
-    :param prices: gives the price book
-    :param resolve: the vendor and the name that a model string leads to
-    :param priced_as: whose price list applies to the calls of a vendor (None: its own)
+    :param list_models: returns all models, including retired ones
+    :param refresh_prices: updates the price book with what other processes changed
+    :param prices: returns the price book
+    :param resolve: returns the provider and the model name of a model string
+    :param priced_as: returns the provider whose price list applies to a provider's calls (None: its own)
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class Models:
         refresh_prices: Callable[[], Awaitable[None]],
         prices: Callable[[], PriceBook],
         resolve: Callable[[str], tuple[str, str]],
-        priced_as: Callable[[str], str | None] = lambda vendor: None,
+        priced_as: Callable[[str], str | None] = lambda provider: None,
     ) -> None:
         self._list_models = list_models
         self._refresh_prices = refresh_prices
@@ -139,23 +140,34 @@ class Models:
         self._resolve = resolve
         self._priced_as = priced_as
 
-    async def find(self, **wanted: Unpack[Wanted]) -> list[PricedModel]:
-        """The models that have what is wanted (see `Wanted`), in order of vendor and name.
+    @property
+    def catalog_version(self) -> str:
+        """Return the version of the bundled catalog of models."""
+        return catalog.VERSION
 
-        :raises TypeError: `Wanted` has no such name
-        :raises ValueError: a rate that is no amount of dollars
+    def origin(self, model: LLMModel) -> Origin | None:
+        """Return where the catalog's entry of a model can be checked; None if it has none, or a user entered it."""
+        return None if model.source == "user" else catalog.origin(model.provider, model.model_name)
+
+    async def find(self, **wanted: Unpack[Wanted]) -> list[PricedModel]:
+        """Return the models that match the filters (see `Wanted`), in order of provider and name.
+
+        :raises TypeError: `Wanted` has no such filter
+        :raises ValueError: a rate is not a valid amount of dollars
         """
         is_wanted = _test(wanted)
         return [model for model in await self._all() if is_wanted(model)]
 
     async def search(self, text: str, **wanted: Unpack[Wanted]) -> list[PricedModel]:
-        """The models in whose name or description every word of `text` occurs, whatever the case; those first that
-        have all of them in their name."""
+        """Return the models whose name or description contains every word of `text`, ignoring case.
+
+        Models that have all words in their name come first.
+        """
         words = text.lower().split()
 
         def found_in(*texts: str | None) -> bool:
-            said = " ".join(filter(None, texts)).lower()
-            return all(word in said for word in words)
+            joined = " ".join(filter(None, texts)).lower()
+            return all(word in joined for word in words)
 
         named, described = [], []
         for model in await self.find(**wanted):
@@ -167,11 +179,11 @@ class Models:
         return named + described
 
     async def cheapest(self, prompt_tokens: int, completion_tokens: int, **wanted: Unpack[Wanted]) -> list[ModelCost]:
-        """What a call with so many tokens costs, by model, cheapest first, then by name.
+        """Return what a call with so many tokens costs at each model, cheapest first, then by name.
 
-        Left out are models without a price, and those that are known to be too small for it.
+        Models without a price, and those whose context or output is too small for the call, are omitted.
 
-        :raises ValueError: tokens below 0
+        :raises ValueError: a number of tokens is negative
         """
         usage = _checked(TokenUsage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens))
         costs = []
@@ -195,10 +207,10 @@ class Models:
         cache_write_tokens: int = 0,
         cache_write_1h_tokens: int = 0,
     ) -> Price:
-        """What a call would cost now, in dollars, or why that is not known. Tokens count as in `TokenUsage`.
+        """Return what a call would cost now, in dollars, or why that is unknown. Tokens count as in `TokenUsage`.
 
-        :raises ValueError: tokens below 0
-        :raises ModelNotFoundError, ProviderNotFoundError: the model is not known and leads to no vendor
+        :raises ValueError: a number of tokens is negative
+        :raises ModelNotFoundError, ProviderNotFoundError: the model is unknown, and so is its provider
         """
         usage = TokenUsage(
             prompt_tokens=prompt_tokens,
@@ -207,29 +219,32 @@ class Models:
             cache_write_tokens=cache_write_tokens,
             cache_write_1h_tokens=cache_write_1h_tokens,
         )
-        vendor, name = self._named(model, await self._all())
-        return self._price(vendor, name, _checked(usage))
+        provider, name = self._resolve_known(model, await self._all())
+        return self._price(provider, name, _checked(usage))
 
     async def estimate(
         self, model: str, messages: Sequence[Message | Mapping[str, Any]], completion_tokens: int | None = None
     ) -> CostEstimate:
-        """What a conversation would cost, roughly: a token is taken for four characters of text, and pictures are not
-        counted. Without `completion_tokens` the answer is taken to be half as long as the messages, at most 1,000
-        tokens.
+        """Return a rough estimate of the cost of a conversation.
 
-        :raises ModelNotFoundError, ProviderNotFoundError: the model is not known and leads to no vendor
+        Four characters of text count as one token, and images are not counted. Without `completion_tokens` the answer
+        is assumed to be half as long as the messages, at most 1,000 tokens.
+
+        :raises ModelNotFoundError, ProviderNotFoundError: the model is unknown, and so is its provider
         """
         prompt = -(-sum(map(_characters, messages)) // CHARACTERS_PER_TOKEN)
-        completion = min(prompt // 2, MOST_ESTIMATED) if completion_tokens is None else completion_tokens
+        completion = min(prompt // 2, MAX_ESTIMATED_TOKENS) if completion_tokens is None else completion_tokens
         price = await self.cost(model, prompt, completion)
         return CostEstimate(prompt, completion, price.cost, price.reason)
 
     async def statistics(self) -> ModelStatistics:
-        """How many models there are, what they can do and what they ask, in all and by vendor."""
+        """Return the numbers of models, their features and the spans of their rates, in all and by provider."""
         models = await self._all()
-        vendors = sorted({found.model.provider for found in models})
-        of_each = {vendor: _statistics([one for one in models if one.model.provider == vendor]) for vendor in vendors}
-        return _statistics(models, of_each)
+        by_provider = {
+            provider: _statistics([found for found in models if found.model.provider == provider])
+            for provider in sorted({found.model.provider for found in models})
+        }
+        return _statistics(models, by_provider)
 
     async def _all(self) -> list[PricedModel]:
         models = await self._list_models()
@@ -237,13 +252,13 @@ class Models:
         return [PricedModel(model, self._card(model)) for model in models]
 
     def _card(self, model: LLMModel) -> RateCard | None:
-        vendor, now = model.provider, datetime.now(UTC)
-        return self._prices().rates(vendor, model.model_name, now, priced_as=self._priced_as(vendor))
+        provider, now = model.provider, datetime.now(UTC)
+        return self._prices().rates(provider, model.model_name, now, priced_as=self._priced_as(provider))
 
-    def _price(self, vendor: str, name: str, usage: TokenUsage) -> Price:
-        return self._prices().price(vendor, name, usage, datetime.now(UTC), priced_as=self._priced_as(vendor))
+    def _price(self, provider: str, name: str, usage: TokenUsage) -> Price:
+        return self._prices().price(provider, name, usage, datetime.now(UTC), priced_as=self._priced_as(provider))
 
-    def _named(self, text: str, models: Sequence[PricedModel]) -> tuple[str, str]:
+    def _resolve_known(self, text: str, models: Sequence[PricedModel]) -> tuple[str, str]:
         found = [m.model for m in models if m.name == text] or [m.model for m in models if m.model.model_name == text]
         if len(found) == 1:
             return found[0].provider, found[0].model_name
@@ -252,9 +267,9 @@ class Models:
 
 def _test(wanted: Wanted) -> Callable[[PricedModel], bool]:
     if unknown := wanted.keys() - Wanted.__annotations__.keys():
-        raise TypeError(f"models are not found by {min(unknown)!r}; known: {', '.join(Wanted.__annotations__)}")
-    providers = wanted.get("provider")
-    vendors = {providers} if isinstance(providers, str) else None if providers is None else {*providers}
+        raise TypeError(f"models have no filter {min(unknown)!r}; known: {', '.join(Wanted.__annotations__)}")
+    chosen = wanted.get("provider")
+    providers = {chosen} if isinstance(chosen, str) else None if chosen is None else {*chosen}
     least = {name: _amount(wanted.get(f"min_{name}_rate")) for name in ("input", "output")}
     most = {name: _amount(wanted.get(f"max_{name}_rate")) for name in ("input", "output")}
 
@@ -262,7 +277,7 @@ def _test(wanted: Wanted) -> Callable[[PricedModel], bool]:
         model, rates = found.model, found.rates
         return (
             (model.is_active or not wanted.get("active_only", True))
-            and (vendors is None or model.provider in vendors)
+            and (providers is None or model.provider in providers)
             and all(wanted.get(name) in (None, getattr(model, f"supports_{name}")) for name in _FEATURES)
             and _is_within(model.max_context, wanted.get("min_context"), wanted.get("max_context"))
             and _is_within(model.max_output_tokens, wanted.get("min_output_tokens"), None)
@@ -285,7 +300,7 @@ def _amount(value: Any) -> Decimal | None:
 def _checked(usage: TokenUsage) -> TokenUsage:
     for name, count in usage:
         if isinstance(count, int) and count < 0:
-            raise ValueError(f"{name} is {count}; it cannot be less than 0")
+            raise ValueError(f"{name} is {count}; it must not be negative")
     return usage
 
 
@@ -298,7 +313,9 @@ def _characters(message: Message | Mapping[str, Any]) -> int:
     return sum(len(text) for text in texts if isinstance(text, str))
 
 
-def _statistics(models: Sequence[PricedModel], vendors: Mapping[str, ModelStatistics] | None = None) -> ModelStatistics:
+def _statistics(
+    models: Sequence[PricedModel], providers: Mapping[str, ModelStatistics] | None = None
+) -> ModelStatistics:
     active = [found for found in models if found.model.is_active]
     features = {name: sum(getattr(found.model, f"supports_{name}") for found in active) for name in _FEATURES}
     return ModelStatistics(
@@ -310,7 +327,7 @@ def _statistics(models: Sequence[PricedModel], vendors: Mapping[str, ModelStatis
         input_rates=_span(found.rates.input for found in active),
         output_rates=_span(found.rates.output for found in active),
         context=_span(None if (size := found.model.max_context) is None else Decimal(size) for found in active),
-        vendors=vendors or {},
+        providers=providers or {},
     )
 
 

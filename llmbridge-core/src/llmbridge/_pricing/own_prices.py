@@ -19,7 +19,7 @@ from .price_book import PriceBook, load_prices
 #: Seconds after which own prices are read again, since another process may have changed them.
 PRICES_MAX_AGE = 60.0
 
-#: Seconds that a call waits for such a reading; then it is priced with what is known.
+#: Seconds that a call waits for such a reading; then it is priced with the prices in memory.
 PRICES_TIMEOUT = 0.5
 
 #: Seconds from a reading that failed to the next one.

@@ -1,4 +1,4 @@
-"""From the tokens of a call and a rate card to its exact cost."""
+"""Price book: computes the exact cost of a call from its tokens and the price of its model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .rate_cards import RateCard, Rates
 
 
 class Tokens(Protocol):
-    """Counts of tokens as in TokenUsage and CallRecord; None is not measured."""
+    """Interface of TokenUsage and CallRecord: counts of tokens, None if not measured."""
 
     @property
     def prompt_tokens(self) -> int | None: ...
@@ -35,12 +35,11 @@ class Tokens(Protocol):
 
 
 class Price(NamedTuple):
-    """What a call costs, in dollars rounded half-even to 1e-12, or None with the `reason`.
+    """Cost of a call, in dollars rounded half-even to 1e-12, or None with the `reason`.
 
-    The rates are the dollars per million tokens that were used for uncached input and for output, exact to 1e-12, or
-    None where a row cannot hold them: 9,000,000 and more. `version` is the edition of the price data, with the vendor
-    whose list applied where that is another than the one called, or for an own price the time from which it is in
-    force.
+    The rates are those used for uncached input and for output, in dollars per million tokens, exact to 1e-12; None if a
+    row cannot store them (9,000,000 and more). `version` is the edition of the price data, with the provider whose
+    price list applied if it is not the one called; for an own price it is the time from which the price is valid.
     """
 
     cost: Decimal | None = None
@@ -55,27 +54,27 @@ _UNMEASURED = Price(reason="unmeasured_usage")
 _UNKNOWN = Price(reason="unknown_model")
 _MISSING = Price(reason="missing_rate")
 
-#: Between the edition of the price data and the vendor whose list applied.
+#: Separates the edition of the price data from the provider whose price list applied.
 _LIST_OF = ", list of "
 
 
 class PriceBook:
-    """The prices that calls are charged at: own ones first, then those of genai-prices.
+    """Prices of calls: own prices first, then those of genai-prices.
 
-    An own price belongs to exactly one provider and model name and is in force from its `effective_from`,
-    inclusive, until that of the next one. Of two with the same key the last given wins. One without any rate withdraws
-    the one before: from then on prices are those of genai-prices.
+    An own price belongs to exactly one provider and model name. It is valid from its `effective_from`, inclusive, until
+    that of the next one. Of two with the same key the last one wins. A price without any rate ends the previous one:
+    from then on the price of genai-prices applies.
     """
 
     def __init__(self, own: Iterable[ModelPrice] = ()) -> None:
         self.replace_own(own)
 
     def replace_own(self, prices: Iterable[ModelPrice]) -> None:
-        """Forget the own prices there are and take these."""
+        """Replace all own prices."""
         by_model: dict[tuple[str, str], dict[datetime, RateCard | None]] = {}
         for price in prices:
             by_model.setdefault((price.provider, price.model_name), {})[price.effective_from] = _own_card(price)
-        self._own = {model: _Dated(cards) for model, cards in by_model.items()}
+        self._own = {model: _PriceHistory(cards) for model, cards in by_model.items()}
 
     def price(
         self,
@@ -86,11 +85,11 @@ class PriceBook:
         *,
         priced_as: str | None = None,
     ) -> Price:
-        """The cost of a call made at `at` (an aware time).
+        """Return the cost of a call made at `at` (an aware time).
 
-        `priced_as` is the vendor whose list applies where there is no own price (None: `provider` itself).
-        Usage is unmeasured when input or output is, and when its counts contradict each other: one is negative,
-        or the subsets are more than the whole. Tokens of a kind that did not occur need no rate.
+        `priced_as` is the provider whose price list applies if there is no own price (None: `provider` itself). Usage
+        is unmeasured if input or output is None, or if the counts contradict each other: one is negative, or subsets
+        are more than the whole. Tokens of a kind that did not occur need no rate.
         """
         if usage is None:
             return _UNMEASURED
@@ -118,7 +117,10 @@ class PriceBook:
         return Price(cost, card.source, None, *rates.recorded, version)
 
     def rates(self, provider: str, model_name: str, at: datetime, *, priced_as: str | None = None) -> RateCard | None:
-        """The rate card in force at `at` (an aware time); None when the model is unknown."""
+        """Return the rate card that is valid at `at` (an aware time); None if the model is unknown.
+
+        :raises ValueError: `at` is naive
+        """
         if at.tzinfo is not UTC:
             if at.utcoffset() is None:
                 raise ValueError(f"{at!r} has no time zone")
@@ -131,27 +133,27 @@ class PriceBook:
 
 
 async def load_prices() -> None:
-    """Have the price data in force in memory, on a thread of its own: some hundred milliseconds of work at first, and
-    now and then a look whether a newer edition was fetched."""
+    """Load the current price data, and check from time to time for a newer edition. Work that takes long (some hundred
+    milliseconds at first) runs on a thread."""
     if not editions.is_fresh():
         await asyncio.to_thread(editions.refresh)
 
 
 def list_used(price_version: str | None) -> str | None:
-    """The vendor whose list priced a call, by its price_version; None where it was that of the vendor called."""
+    """Return the provider whose price list priced a call, from its price_version; None: the one that was called."""
     return (price_version or "").partition(_LIST_OF)[2] or None
 
 
-class _Dated:
-    """The own prices of one model in order of time; None where they were withdrawn."""
+class _PriceHistory:
+    """Own prices of one model by start time. A card of None means that genai-prices applies from then on."""
 
     def __init__(self, cards: dict[datetime, RateCard | None]) -> None:
         self._starts = sorted(cards)
         self._cards = [cards[start] for start in self._starts]
 
     def card(self, at: datetime) -> RateCard | None:
-        begun = bisect_right(self._starts, at)
-        return self._cards[begun - 1] if begun else None
+        started = bisect_right(self._starts, at)
+        return self._cards[started - 1] if started else None
 
 
 def _own_card(price: ModelPrice) -> RateCard | None:
@@ -169,9 +171,10 @@ def _own_card(price: ModelPrice) -> RateCard | None:
 
 
 def _cost(rates: Rates, counts: tuple[int, int, int, int, int, int]) -> Decimal | None:
-    """Dollars for so many tokens: fresh input, answer, cache reads, cache writes, those for an hour, reasoning.
+    """Return the dollars for counts of tokens; None if a rate that is needed is unknown.
 
-    None when a rate that is needed is not known.
+    :param counts: uncached input, output without reasoning, cache reads, cache writes, cache writes for an hour,
+        reasoning
     """
     if rates.input is None and rates.output is None:
         return None
@@ -183,7 +186,7 @@ def _cost(rates: Rates, counts: tuple[int, int, int, int, int, int]) -> Decimal 
 
 
 def _divide(shares: int, shares_per_unit: int) -> int:
-    """Whole units, rounded half-even."""
+    """Return shares as whole units, rounded half-even."""
     units, rest = divmod(shares, shares_per_unit)
-    beyond_half = 2 * rest - shares_per_unit
-    return units + (beyond_half > 0 or (beyond_half == 0 and units % 2))
+    over_half = 2 * rest - shares_per_unit
+    return units + (over_half > 0 or (over_half == 0 and units % 2))

@@ -1,4 +1,4 @@
-"""Rate cards: what a provider asks for tokens at one time."""
+"""Rate cards: the rates of a model at one time, ready for exact arithmetic."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _FREE = Decimal(0)
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Dollars per million tokens of each kind, and dollars per request. A rate of None is not known.
+    """Dollars per million tokens of each kind, and dollars per request. A rate of None is unknown.
 
-    `cache_write_1h` is for what a cache keeps for an hour, `cache_write` for all else that is written to one.
+    `cache_write_1h` is the rate of tokens that a cache keeps for an hour, `cache_write` of all others written to one.
 
     `shares` are the same rates as whole numbers, in the order input, output, cache_read, cache_write, cache_write_1h,
-    reasoning: each is how many shares of a unit (1e-12 dollar) one token costs, where a unit has `shares_per_unit` of
-    them; `unknown` are the indices of those without a rate. `recorded` is what a call keeps of them: input and output,
-    exact to 1e-12, None for what no column holds.
+    reasoning: the number of shares that one token costs. A unit (1e-12 dollar) has `shares_per_unit` shares. `unknown`
+    are the indices of unknown rates. `recorded` are the input and output rates as a record stores them: exact to 1e-12,
+    None if no column can store them.
     """
 
     input: Decimal | None = None
@@ -53,10 +53,10 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class RateCard:
-    """The rates of one model at one time.
+    """Rates of one model at one time.
 
-    `bands` are by size of the prompt: a call pays all its tokens at `bands[i]`, i being how many of `thresholds`
-    (tokens, rising) its prompt is longer than. `version` says which data or which own price this is.
+    `bands` are the rates by length of the prompt: a call pays for all its tokens at `bands[i]`, where i is the number
+    of `thresholds` (tokens, ascending) that its prompt exceeds. `version` identifies the price data or own price.
     """
 
     source: Literal["prices", "own_prices"]
@@ -65,7 +65,7 @@ class RateCard:
     thresholds: tuple[int, ...] = ()
 
     def rates(self, prompt_tokens: int = 0) -> Rates:
-        """The rates for a prompt of that many tokens, cached ones included."""
+        """Return the rates for a prompt of that many tokens, including cached ones."""
         return self.bands[bisect_left(self.thresholds, prompt_tokens)] if self.thresholds else self.bands[0]
 
 
@@ -77,5 +77,5 @@ def _recorded(rate: Decimal | None) -> Decimal | None:
 
 
 def decimal_places(rate: Decimal) -> int:
-    """How many decimal places `rate` has; 0 or less for a whole number."""
+    """Return the number of decimal places of `rate`; 0 or less for a whole number."""
     return -int(rate.as_tuple().exponent)

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 
 class Arrivals:
-    """Counts the callers between `record` and the queue."""
+    """The callers between `record` and the queue; each is counted while it is in this context."""
 
     def __init__(self) -> None:
         self._count = 0
         self._none_left: asyncio.Event | None = None
         self._opening: set[asyncio.Timeout] = set()
 
-    @contextmanager
-    def arriving(self) -> Iterator[None]:
-        """Count the caller while the context lasts."""
+    def __enter__(self) -> None:
+        """Count a caller."""
         self._count += 1
-        try:
-            yield
-        finally:
-            self._count -= 1
-            if self._none_left is not None and not self._count:
-                self._none_left.set()
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Count the caller no more."""
+        self._count -= 1
+        if self._none_left is not None and not self._count:
+            self._none_left.set()
 
     @asynccontextmanager
     async def opening(self, timeout: float) -> AsyncIterator[None]:

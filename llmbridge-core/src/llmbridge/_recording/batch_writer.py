@@ -124,7 +124,7 @@ class BatchWriter:
         return self._enqueue(call, since)
 
     def adopt(self, pending: Iterable[PendingCall]) -> None:
-        """Take over calls that another batch writer gave up; their timeout starts anew."""
+        """Take over calls that another batch writer gave up; their timeout starts again."""
         now = asyncio.get_running_loop().time()
         for one in pending:
             self._add(one._replace(since=now))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from operator import attrgetter
 from sys import getsizeof
 from typing import Any, NamedTuple
 
-from .._records.fields import MAX_NAME
+from .._records.fields import MAX_NAME, SHORT_TEXTS, of_kind
 from ..schemas import CallRecord, RecordStatus
 
 #: Bounds of the queue: calls, and bytes of memory. Further callers wait for room.
@@ -18,10 +19,13 @@ MAX_PENDING_BYTES = 64 * 1024 * 1024
 #: the size would cost time in every call.
 UNCOUNTED = 200
 
-#: Most bytes of a record with its queue entry, without the fields of unbounded size, if its ten texts are ASCII; and
-#: the bytes to add if some of those texts have characters of four bytes.
-_RECORD_BYTES = 2304 + 10 * MAX_NAME
-_WIDE_BYTES = 10 * (3 * MAX_NAME + 32)
+_get_texts = attrgetter(*SHORT_TEXTS)
+_get_unbounded = attrgetter(*of_kind("message", "texts", "json"))
+
+#: Most bytes of a record with its queue entry, without its messages, lists and objects, if its short texts are ASCII;
+#: and the bytes to add if some of those texts have characters of four bytes.
+_RECORD_BYTES = 2304 + len(SHORT_TEXTS) * MAX_NAME
+_WIDE_BYTES = len(SHORT_TEXTS) * (3 * MAX_NAME + 32)
 
 #: Scalar types. Metadata of nothing else takes at most `_BYTES_PER_CHARACTER` bytes for each character of its repr;
 #: if the repr is longer than `_SHORT`, the values are measured one by one.
@@ -103,27 +107,20 @@ class BoundedQueue:
 def size(call: CallRecord) -> int:
     """Return the most bytes of memory that a record takes. Fields that most calls do not set cost time only if set."""
     most = _RECORD_BYTES
-    texts = (
-        f"{call.origin}{call.id_at_origin}{call.provider}{call.model_name}{call.requested_model}{call.price_version}"
-        f"{call.finish_reason}{call.response_id}{call.system_prompt_hash}{call.error_type}"
-    )
-    if not texts.isascii():
+    if not all(text is None or text.isascii() for text in _get_texts(call)):
         most += _WIDE_BYTES
-    if call.error_message is not None:
-        most += getsizeof(call.error_message)
-    if call.metadata is not None:
-        most += _of_metadata(call.metadata)
-    if call.tools_used is not None:
-        most += _of_all(call.tools_used)
+    for value in _get_unbounded(call):
+        if value is not None:
+            most += getsizeof(value) if isinstance(value, str) else _of_json(value)
     return most
 
 
-def _of_metadata(metadata: Mapping[str, Any]) -> int:
-    if _FLAT.issuperset(map(type, metadata.values())):
-        shown = len(repr(metadata))
+def _of_json(value: Any) -> int:
+    if isinstance(value, dict) and _FLAT.issuperset(map(type, value.values())):
+        shown = len(repr(value))
         if shown <= _SHORT:
-            return getsizeof(metadata) + _BYTES_PER_CHARACTER * shown
-    return _of_all(metadata)
+            return getsizeof(value) + _BYTES_PER_CHARACTER * shown
+    return _of_all(value)
 
 
 def _of_all(value: object) -> int:

@@ -1,4 +1,4 @@
-"""What became of the calls that were to be put on the books, in numbers."""
+"""Counters of recorded calls, and the report of `close()`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Counters:
-    """Counts since the books were made; none ever goes down.
+    """Counters since the LLMDatabase was created; they never decrease.
 
-    Of calls, as their callers were told: `calls_committed` to the store, `calls_spooled`, `calls_lost` and
-    `calls_rejected` (can never be stored). Of those that were spooled: `calls_replayed` into the store,
-    `calls_set_aside` because it refuses them. `calls_expired` lay in purged days, and were rejected or left the spool;
-    `calls_duplicate` were in the store already and counted once. `batches_committed` is the number of transactions,
-    `batches_retried` of those that were tried again, `outages` how often the store went away.
+    Calls by the record status that their callers got: `calls_committed`, `calls_spooled`, `calls_lost`, and
+    `calls_rejected` (can never be stored). Spooled calls: `calls_replayed` to the database, and `calls_set_aside`
+    because the database rejected them. `calls_expired` belonged to purged days; they were rejected or removed from the
+    spool. `calls_duplicate` were stored already. `batches_committed` counts transactions, `batches_retried` those that
+    were retried, `outages` how often the circuit breaker opened.
     """
 
     calls_committed: int = 0
@@ -31,10 +31,8 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class CloseReport:
-    """What became of the calls that still waited when the books were closed.
-
-    `committed` to the store, `spooled` for the next start, `lost`: not known to be anywhere.
-    """
+    """Result of `close()`: the number of waiting calls that were `committed`, `spooled` for the next start, or `lost`
+    (not known to be stored)."""
 
     committed: int = 0
     spooled: int = 0

@@ -1,4 +1,4 @@
-"""From what a caller knows of a call to its complete record: id, time, total, cost."""
+"""Builder of call records: fills in id, time, total and cost of the fields that a caller gave."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from .._pricing.price_book import PriceBook
 from .._records.canonical import convert
-from .._records.fast_path import in_full
+from .._records.fast_path import try_convert
 from .._records.fields import INT64
 from .._records.validation import check_amount, check_count
 from .._shared.ids import new_id
@@ -16,7 +16,7 @@ from .._shared.money import MAX_DOLLARS, MIN_DOLLARS
 from .._shared.text import hash_prompt
 from ..schemas import CallRecord
 
-#: Parameters of upstream's `record_api_call` that have no column: they go to the metadata when set.
+#: Parameters of llmbridge-py's `record_api_call` that have no column: they go to the metadata if they are set.
 _PARAMETERS = (
     "top_p",
     "stop_sequences",
@@ -31,33 +31,33 @@ _REFUSED = ("error", "rate_limited")
 
 
 def complete(given: Mapping[str, Any], prices: PriceBook, priced_as: str | None = None) -> CallRecord:
-    """The canonical record of the fields that the caller gave, with what is missing filled in.
+    """Return the record of the given fields, in canonical form, with missing fields filled in.
 
-    A call without a cost and without a reason for that is priced; `priced_as` is the vendor whose list applies
-    (None: the call's own).
+    A call that has neither a cost nor a cost reason is priced.
 
-    :raises TypeError: a field that neither CallRecord nor upstream's `record_api_call` has
-    :raises RecordRejectedError: it can never be stored
+    :param priced_as: the provider whose price list applies (None: the one that was called)
+    :raises TypeError: neither CallRecord nor llmbridge-py's `record_api_call` has a field of that name
+    :raises RecordRejectedError: the record can never be stored
     """
-    values = in_full(given)
+    values = try_convert(given)
     if values is None:
-        given = _own_fields(dict(given))
-        values = in_full(given) or convert({"id": new_id(), "called_at": datetime.now(UTC), **given})
+        given = _convert_fields(dict(given))
+        values = try_convert(given) or convert({"id": new_id(), "called_at": datetime.now(UTC), **given})
     if values["id"] is None:
         values["id"] = new_id()
     if values["called_at"] is None:
         values["called_at"] = datetime.now(UTC)
-    _count(values, given)
+    _fill_usage(values, given)
     record = CallRecord.from_values(values)
     if values["estimated_cost"] is not None:
         values["cost_source"], values["cost_reason"] = values["cost_source"] or "caller", None
     elif values["cost_reason"] is None:
-        _charge(values, record, prices, priced_as)
+        _fill_cost(values, record, prices, priced_as)
     return record
 
 
-def _own_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of CallRecord that fields with some of upstream's stand for."""
+def _convert_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return fields with those of llmbridge-py converted to fields of CallRecord."""
     prompt = fields.pop("system_prompt", None)
     if prompt is not None:
         fields.setdefault("system_prompt_hash", hash_prompt(str(prompt)))
@@ -74,8 +74,8 @@ def _is_unset(value: Any) -> bool:
     return value is None or value is False
 
 
-def _count(values: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Say who counted, where the caller did not, and the total of what was counted."""
+def _fill_usage(values: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Fill in the usage source and the total, if the caller did not give them."""
     prompt, completion = values["prompt_tokens"], values["completion_tokens"]
     if "usage_source" not in given:
         values["usage_source"] = "none" if prompt is None and completion is None else "provider"
@@ -84,8 +84,8 @@ def _count(values: dict[str, Any], given: Mapping[str, Any]) -> None:
         values["total_tokens"] = total if total < INT64 else check_count("total_tokens", total)
 
 
-def _charge(values: dict[str, Any], call: CallRecord, prices: PriceBook, priced_as: str | None) -> None:
-    """Price a call, of which these are the values."""
+def _fill_cost(values: dict[str, Any], call: CallRecord, prices: PriceBook, priced_as: str | None) -> None:
+    """Fill in the cost, its source or reason, the rates and the price version of a call."""
     if values["usage_source"] == "synthetic":
         values["cost_reason"] = "synthetic"
         return

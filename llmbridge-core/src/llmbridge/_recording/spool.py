@@ -1,7 +1,7 @@
-"""Where records wait while the database is away: one SQLite file per store, of core's own.
+"""Durable on-disk queue (one SQLite file per store) for calls that could not be written to the database.
 
-Every operation opens the file, commits and closes it again, so that nothing is left open by a process that dies or
-forks. They block for as long as the disk takes: an event loop runs them on a thread.
+Every operation opens the file, commits and closes it again, so that a process that dies or forks leaves nothing open.
+Operations block while the disk works: an event loop runs them on a thread.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import sqlite3
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -22,22 +21,25 @@ from typing import Any
 from pydantic import ValidationError
 
 from .._shared.files import exists, make_private_file
+from .._shared.paths import state_directory
 from ..errors import StorageError, StorageUnavailableError
 from ..schemas import CallRecord
 
-#: The largest that a spool's file grows, in bytes: about a million calls. What comes then is refused.
+#: Maximum size of a spool's file in bytes: about a million calls. A full spool refuses further calls.
 MAX_BYTES = 1024 * 1024 * 1024
 
 VARIABLE = "LLMBRIDGE_SPOOL_DIR"
 
-#: What the names of a spool's files end with: that of the calls, and that which is locked by whoever moves them.
+#: Suffixes of a spool's files: the calls, and the file that a process locks to replay them.
 _CALLS, _TURN = ".db", ".turn"
 _PAGE_BYTES = 4096
-#: As many as every release of SQLite can count: what changes a call that is here must not fail because of the bound.
+#: The largest limit that every release of SQLite accepts. Changes of spooled calls must not fail because of MAX_BYTES.
 _UNBOUNDED_PAGES = 1073741823
-_LOCK_SECONDS = 2.0
+#: Seconds that an operation waits for those of other processes. A call that cannot be spooled is lost, so this outlasts
+#: a queue of processes that all spool calls on a busy machine.
+_LOCK_SECONDS = 10.0
 _DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
-#: The file's own version mark. A file of a newer release is left alone.
+#: Version of the file format, stored in the file. A file of a newer release is not used.
 _FORMAT = 1
 
 _CREATE = """
@@ -57,7 +59,7 @@ _COUNT = "SELECT COUNT(*), COUNT(refused_because) FROM calls"
 _REFUSALS = """
 SELECT refused_because, COUNT(*) FROM calls WHERE refused_because IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT ?
 """
-#: Also in records that this release cannot read.
+#: These two also work on records that this release cannot read.
 _COUNT_OF_USER = """
 SELECT json_extract(record, '$.origin'), COUNT(*) FROM calls
 WHERE CASE WHEN json_valid(record) THEN json_extract(record, '$.id_at_origin') = :user
@@ -70,8 +72,8 @@ WHERE CASE WHEN json_valid(record) THEN json_extract(record, '$.id_at_origin') =
     AND (:origin IS NULL OR json_extract(record, '$.origin') = :origin) END
 """
 
-#: No two operations of one process at a time, and no fork during one: SQLite keeps its locks per process, in memory
-#: that a fork copies. Reentrant, since a collected recorder may put its calls while another one's are being read.
+#: Allows one operation of this process at a time, and no fork during one: SQLite keeps its locks per process, in memory
+#: that a fork copies. Reentrant, because the finalizer of a batch writer may spool its calls during another operation.
 _one_at_a_time = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
@@ -80,14 +82,14 @@ if hasattr(os, "register_at_fork"):
         after_in_child=_one_at_a_time.release,
     )
 
-#: The turns that are held, each with the process that took it. A forked child inherits one as a connection that has no
-#: lock and lets SQLite believe in it.
+#: Held turns, each with the process that took it. A forked child inherits the connection without its lock, and SQLite
+#: would take it for locked.
 _turns: dict[sqlite3.Connection, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """One call that waits; `record` is None where this release cannot read it, and `problem` says why."""
+    """One spooled call. If this release cannot read it, `record` is None and `problem` says why."""
 
     position: int
     record: CallRecord | None
@@ -96,41 +98,40 @@ class Spooled:
 
 @dataclass(frozen=True, slots=True)
 class SpoolCounts:
-    """How many calls wait, and how many were set aside because the store refused them."""
+    """Number of calls that wait, and of those set aside because the database rejected them."""
 
     waiting: int = 0
     set_aside: int = 0
 
 
-def state_directory() -> Path:
-    """Where the state of this user's programs lies: `$XDG_STATE_HOME` or `~/.local/state`, on macOS
-    `~/Library/Application Support`, on Windows `%LOCALAPPDATA%`.
+@dataclass(frozen=True, slots=True)
+class SpoolStatus:
+    """State of the spool of a database on this machine.
 
-    :raises RuntimeError: the user has no home
+    `path` is its file, which need not exist. `waiting` is the number of calls that wait for the database, `set_aside`
+    the number of those that the database refused, and `reasons` are the most frequent reasons, each with its number.
     """
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        return Path(local) if local else Path.home() / "AppData" / "Local"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support"
-    given = os.environ.get("XDG_STATE_HOME", "")
-    return Path(given) if os.path.isabs(given) else Path.home() / ".local" / "state"  # as the XDG specification says
+
+    path: str
+    waiting: int
+    set_aside: int
+    reasons: dict[str, int]
 
 
 def spool_directory(spool_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of the spools: `spool_dir`, else `$LLMBRIDGE_SPOOL_DIR`, else `llmbridge` in the state directory.
+    """Return the directory of the spools: `spool_dir`, `$LLMBRIDGE_SPOOL_DIR`, or `spool` in the state directory.
 
-    :raises RuntimeError: the user has no home
+    :raises RuntimeError: the user's home directory cannot be determined
     """
     given = spool_dir if spool_dir is not None else os.environ.get(VARIABLE)
-    return Path(os.path.abspath(Path(given).expanduser())) if given else state_directory() / "llmbridge" / "spool"
+    return Path(os.path.abspath(Path(given).expanduser())) if given else state_directory() / "spool"
 
 
 class Spool:
-    """The calls that wait for one store.
+    """Queue of the calls that wait for one store.
 
-    The file and what is in it belong to every process that uses the store: each may add, and one at a time, whoever
-    has the `turn`, moves the oldest into the store. A call stays until `remove`; of one id the first stays.
+    All processes of the user that use the store share the file. Each may add calls; the one that holds the `turn`
+    replays the oldest. A call stays until `remove`. Of several calls with one id the first one stays.
     """
 
     def __init__(self, target: str, spool_dir: str | os.PathLike[str] | None = None) -> None:
@@ -142,45 +143,46 @@ class Spool:
 
     @property
     def path(self) -> Path:
-        """The file, whether or not it is there.
+        """The path of the file, which need not exist.
 
-        :raises StorageUnavailableError: there is no place for it
+        :raises StorageUnavailableError: there is no directory for it
         """
         if self._folder is None:
             raise StorageUnavailableError(
-                f"calls cannot wait anywhere: this user has no home; give a folder with spool_dir= or {VARIABLE}"
+                "calls cannot be spooled: the user's home directory cannot be determined; set a directory with "
+                f"spool_dir= or {VARIABLE}"
             )
         return self._folder / self._name
 
     @property
     def has_place(self) -> bool:
-        """Whether there is a folder for the file, be it writable or not."""
+        """Whether the directory of the file is known; it need not be writable."""
         return self._folder is not None
 
     def is_there(self) -> bool:
-        """Whether any call has ever waited here, as far as can be told."""
+        """Return whether the file exists, that is, whether a call was ever spooled."""
         return self._folder is not None and os.path.exists(self._folder / self._name)
 
     def check(self) -> None:
-        """Find out whether calls could wait here. Makes nothing.
+        """Check that calls could be spooled. Create nothing.
 
-        :raises StorageUnavailableError: they could not
+        :raises StorageUnavailableError: the file or its directory is not writable
         """
         if self.is_there():
             with self._opened() as file:
                 file.execute("BEGIN IMMEDIATE")
                 file.execute("ROLLBACK")
             return
-        with self._explained():
+        with self._translated():
             nearest = next((folder for folder in self.path.parents if exists(folder)), self.path.parent)
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             raise StorageUnavailableError(
-                f"calls cannot wait in {self.path.parent}: {nearest} is no folder that this process may write; give "
-                f"another with spool_dir= or {VARIABLE}"
+                f"calls cannot be spooled in {self.path.parent}: {nearest} is not a directory that this process may "
+                f"write; set another one with spool_dir= or {VARIABLE}"
             )
 
     def put(self, calls: Sequence[CallRecord]) -> None:
-        """Add calls, which are on the disk when this returns, all or none.
+        """Add calls, all or none. They are on disk when this returns.
 
         :raises StorageUnavailableError: the file cannot be written, or is full
         """
@@ -191,59 +193,68 @@ class Spool:
             file.execute("COMMIT")
 
     def oldest(self, limit: int, after: int = 0) -> list[Spooled]:
-        """The calls that wait, oldest first, beyond the position `after`."""
+        """Return at most `limit` waiting calls, oldest first, after the position `after`."""
         if not self.is_there():
             return []
         with self._opened() as file:
             return [_read(position, text) for position, text in file.execute(_OLDEST, (after, limit))]
 
     def remove(self, positions: Sequence[int]) -> None:
-        """Forget calls that the store has, or will never take because their days were purged."""
+        """Remove calls that are stored, or can never be stored because their days were purged."""
         self._change(_REMOVE, [(position,) for position in positions])
 
     def set_aside(self, reasons: dict[int, str]) -> None:
-        """Keep calls that the store refuses, by position, each with the reason; they are no longer `oldest`."""
+        """Set aside calls that the database rejected. `oldest` no longer returns them.
+
+        :param reasons: why, by position
+        """
         self._change(_SET_ASIDE, [(reason, position) for position, reason in reasons.items()])
 
     def retry(self) -> int:
-        """Let what was set aside wait again, and return how many calls that are."""
+        """Let all calls that were set aside wait again, and return their number."""
         return self._change(_RETRY, [()]) if self.is_there() else 0
 
     def refusals(self, limit: int) -> dict[str, int]:
-        """Why calls were set aside, the most frequent reasons first, and how many for each."""
+        """Return at most `limit` reasons why calls were set aside, with their numbers, the most frequent first."""
         if not self.is_there():
             return {}
         with self._opened() as file:
             return dict(file.execute(_REFUSALS, (limit,)).fetchall())
 
     def calls_of(self, id_at_origin: str, origin: str | None = None) -> dict[str, int]:
-        """How many calls here bear the name of a user, set aside or not, by origin (None: of any)."""
+        """Return the number of spooled calls of a user by origin, including those set aside. `origin` None: any."""
         if not self.is_there():
             return {}
         with self._opened() as file:
             return dict(file.execute(_COUNT_OF_USER, {"user": id_at_origin, "origin": origin}).fetchall())
 
     def forget(self, id_at_origin: str, origin: str | None = None) -> None:
-        """Take the name of a user off the calls of an origin (None: of any). What is being moved into the store at
-        this moment keeps it, unless this is called by whoever has the `turn`."""
+        """Remove the name of a user from the calls of an origin (None: any).
+
+        Calls that are being replayed now keep the name, unless the caller holds the `turn`.
+        """
         if self.is_there():
             self._change(_FORGET, [{"user": id_at_origin, "origin": origin}])
 
     def counts(self) -> SpoolCounts:
-        """How many calls are here."""
+        """Return the numbers of waiting calls and of those set aside."""
         if not self.is_there():
             return SpoolCounts()
         with self._opened() as file:
             total, refused = file.execute(_COUNT).fetchone()
         return SpoolCounts(total - refused, refused)
 
+    def status(self, reasons: int) -> SpoolStatus:
+        """Return the state of the spool, with at most `reasons` reasons."""
+        counts = self.counts()
+        return SpoolStatus(str(self.path), counts.waiting, counts.set_aside, self.refusals(reasons))
+
     @contextmanager
     def turn(self) -> Iterator[bool]:
-        """Whether it is this caller's turn to move calls into the store; nobody else's, until this ends or the
-        process does."""
+        """Yield whether this caller may replay calls. If so, nobody else may until the context or the process ends."""
         lock = None
         try:
-            with _one_at_a_time, self._explained(_TURN):
+            with _one_at_a_time, self._translated(_TURN):
                 _close_inherited_turns()
                 path = self.path.with_suffix(_TURN)
                 make_private_file(path)
@@ -264,7 +275,7 @@ class Spool:
                     lock.close()
 
     def _change(self, statement: str, rows: Sequence[tuple[Any, ...] | Mapping[str, Any]]) -> int:
-        """How many calls were changed."""
+        """Run a statement for each row in one transaction, and return how many calls were changed."""
         with self._opened() as file:
             file.execute(f"PRAGMA max_page_count = {_UNBOUNDED_PAGES}")
             file.execute("BEGIN IMMEDIATE")
@@ -274,7 +285,7 @@ class Spool:
 
     @contextmanager
     def _opened(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
-        with _one_at_a_time, self._explained():
+        with _one_at_a_time, self._translated():
             if create:
                 make_private_file(self.path)
             uri = f"{self.path.as_uri()}?mode=rw"
@@ -283,14 +294,15 @@ class Spool:
                 yield file
 
     @contextmanager
-    def _explained(self, suffix: str = _CALLS) -> Iterator[None]:
+    def _translated(self, suffix: str = _CALLS) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: no file can have that name
-            told = error.strerror if isinstance(error, OSError) else str(error)
+        except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: not a possible name of a file
+            reason = error.strerror if isinstance(error, OSError) else str(error)
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
-                told = f"{told}; it is damaged: move it away, and calls can wait again"
-            raise StorageUnavailableError(f"calls cannot wait in {self.path.with_suffix(suffix)}: {told}") from error
+                reason = f"{reason}; the file is damaged: move it away, and calls can be spooled again"
+            path = self.path.with_suffix(suffix)
+            raise StorageUnavailableError(f"calls cannot be spooled in {path}: {reason}") from error
 
 
 def _close_inherited_turns() -> None:
@@ -305,9 +317,9 @@ def _prepare(file: sqlite3.Connection) -> None:
     file.execute("PRAGMA journal_mode = TRUNCATE")
     (version,) = file.execute("PRAGMA user_version").fetchone()
     if version > _FORMAT:
-        raise sqlite3.DatabaseError("it was written by a newer release of llmbridge, and only that may use it")
+        raise sqlite3.DatabaseError("a newer release of llmbridge wrote the file: upgrade to use it")
     if version < _FORMAT:
-        file.execute("PRAGMA auto_vacuum = FULL")  # a file that has been emptied gives its space back
+        file.execute("PRAGMA auto_vacuum = FULL")  # an emptied file frees its space on disk
         file.execute("BEGIN IMMEDIATE")
         file.execute(_CREATE)
         file.execute(f"PRAGMA user_version = {_FORMAT}")
@@ -320,14 +332,14 @@ def _read(position: int, text: str) -> Spooled:
         fields = json.loads(text)
         unknown = sorted(fields.keys() - CallRecord.model_fields.keys())
         if unknown:
-            raise StorageError(f"it has fields of a newer release: {', '.join(unknown)}")
+            raise StorageError(f"the record has fields of a newer release: {', '.join(unknown)}")
         return Spooled(position, _in_utc(CallRecord(**fields)))
     except (ValidationError, StorageError, TypeError, ValueError, AttributeError) as error:
-        told = str(error) if isinstance(error, StorageError) else type(error).__name__
-        return Spooled(position, None, told)
+        problem = str(error) if isinstance(error, StorageError) else type(error).__name__
+        return Spooled(position, None, problem)
 
 
 def _in_utc(call: CallRecord) -> CallRecord:
-    """The times as they were, in Python's own UTC instead of pydantic's."""
+    """Return the record with its times in Python's UTC object instead of pydantic's."""
     times = {name: getattr(call, name) for name in ("called_at", "repriced_at")}
     return call.model_copy(update={name: at.astimezone(UTC) for name, at in times.items() if isinstance(at, datetime)})

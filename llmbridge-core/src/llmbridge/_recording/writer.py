@@ -136,14 +136,12 @@ class CallWriter:
         :raises StorageError: it is not known to be stored
         """
         since = None
-        with self._arrivals.arriving():
+        with self._arrivals:
             try:
                 self._session.check_accepting()
                 if not self._prices.is_fresh:
                     await self._prices.refresh()
-                if self._session.started:
-                    self._session.check_owner()
-                else:
+                if not self._session.started:
                     since = asyncio.get_running_loop().time()
                     await self._open_database()
                 record = self._counted_build(given, priced_as)
@@ -183,7 +181,7 @@ class CallWriter:
             await asyncio.wait([checking], timeout=self._timeout)
 
     def begin_replay(self) -> None:
-        """Move what waits in the spool to the database, which has just been opened."""
+        """Move the spooled calls to the database, which has just been opened."""
         if self._replay is not None:
             self._replay.begin()
 

@@ -1,8 +1,8 @@
-"""Canonical form of calls, models and own prices: what every backend is given and gives back."""
+"""Canonical form of calls, models and own prices: the form in which every backend gets and returns them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -14,7 +14,7 @@ from .._shared.text import is_plain
 from ..errors import RecordRejectedError
 from ..schemas import CallRecord, LLMModel
 from ..storage.types import ModelPrice
-from .fields import INT64, MAX_ERROR_MESSAGE, MAX_NAME, NATURALS
+from .fields import COUNTS, FIELDS, INT64, MAX_ERROR_MESSAGE, MAX_NAME, SHORT_TEXTS, Kind, of_kind
 from .validation import (
     check_amount,
     check_finite,
@@ -28,35 +28,30 @@ from .validation import (
     cut_text,
 )
 
-_NAMES = ("origin", "provider", "model_name")
-_SHORT_TEXTS = ("requested_model", "price_version", "finish_reason", "response_id", "system_prompt_hash", "error_type")
-_AMOUNTS = (
-    "estimated_cost",
-    "dollars_per_million_tokens_input_used",
-    "dollars_per_million_tokens_output_used",
-    "previous_cost",
-)
-_get_texts = attrgetter(*_NAMES, "id_at_origin", *_SHORT_TEXTS)
-_get_naturals = attrgetter(*NATURALS)
+_NAMES = of_kind("name")
+_TEXTS = of_kind("text")
+_AMOUNTS = of_kind("money")
+_get_texts = attrgetter(*SHORT_TEXTS)
+_get_counts = attrgetter(*COUNTS)
 _get_amounts = attrgetter(*_AMOUNTS)
 
 
 def convert(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A value for every field of CallRecord, in canonical form, whatever the fields are.
+    """Return a value for every field of CallRecord, in canonical form.
 
     :raises RecordRejectedError: a field is missing, of the wrong type, or can never be stored
     """
     try:
         record = CallRecord.model_validate(fields)
     except ValidationError as error:
-        raise RecordRejectedError(f"this call cannot be recorded: {_what_is_wrong(error)}") from None
+        raise RecordRejectedError(f"this call cannot be recorded: {_describe(error)}") from None
     return {**vars(record), **_changes(record)}
 
 
 def canonical_model(model: LLMModel, *, id: int, now: datetime) -> LLMModel:  # noqa: A002
-    """`model` as every store will give it back, with its id and times.
+    """Return `model` in canonical form, with its id and times.
 
-    :raises RecordRejectedError: a name, rate, size or time that can never be stored
+    :raises RecordRejectedError: a name, rate, size or time can never be stored
     """
     changes: dict[str, Any] = {"id": id, "created_at": now, "updated_at": now}
     for name in ("provider", "model_name"):
@@ -72,9 +67,9 @@ def canonical_model(model: LLMModel, *, id: int, now: datetime) -> LLMModel:  # 
 
 
 def canonical_price(price: ModelPrice) -> ModelPrice:
-    """`price` as every store will give it back.
+    """Return `price` in canonical form.
 
-    :raises RecordRejectedError: a name, time or rate that can never be stored
+    :raises RecordRejectedError: a name, time or rate can never be stored
     """
     return ModelPrice(
         check_name("provider", price.provider),
@@ -89,36 +84,49 @@ def canonical_price(price: ModelPrice) -> ModelPrice:
 
 
 def _changes(call: CallRecord) -> dict[str, Any]:
-    """What has to change in `call` for its canonical form."""
+    """Return the values that differ from `call` in its canonical form."""
     changes: dict[str, Any] = {}
     texts = [text for text in _get_texts(call) if text is not None]
     if not all(texts) or max(map(len, texts)) > MAX_NAME or not is_plain("".join(texts)):
         for name in _NAMES:
             changes[name] = check_name(name, getattr(call, name))
-        changes["id_at_origin"] = check_user(call.id_at_origin)
-        for name in _SHORT_TEXTS:
+        for name in of_kind("user"):
+            changes[name] = check_user(getattr(call, name))
+        for name in _TEXTS:
             changes[name] = cut_text(getattr(call, name), MAX_NAME)
-    for name, number in zip(NATURALS, _get_naturals(call), strict=True):
+    for name, number in zip(COUNTS, _get_counts(call), strict=True):
         if number is not None and not 0 <= number < INT64:
             check_range(name, number, least=0)
-    check_range("attempt", call.attempt, least=1)
-    check_range("max_tokens", call.max_tokens, least=-INT64)
     for name, amount in zip(_AMOUNTS, _get_amounts(call), strict=True):
         if amount is not None:
             changes[name] = check_amount(name, amount)
-    if call.temperature is not None:
-        changes["temperature"] = check_finite("temperature", call.temperature)
-    if call.tools_used is not None:
-        changes["tools_used"] = [cut_text(tool, MAX_NAME) for tool in call.tools_used]
-    if call.error_message is not None:
-        changes["error_message"] = cut_text(redact(call.error_message), MAX_ERROR_MESSAGE)
-    if call.metadata is not None:
-        changes["metadata"] = check_metadata(call.metadata)
-    changes["called_at"] = check_time("called_at", call.called_at)
-    if call.repriced_at is not None:
-        changes["repriced_at"] = check_optional_time("repriced_at", call.repriced_at)
+    for name, check in _CHECKS.items():
+        value = getattr(call, name)
+        if value is not None:
+            changes[name] = check(name, value)
     return changes
 
 
-def _what_is_wrong(error: ValidationError) -> str:
+def _cut_texts(_: str, texts: list[str]) -> list[str | None]:
+    return [cut_text(text, MAX_NAME) for text in texts]
+
+
+def _clean_message(_: str, message: str) -> str | None:
+    return cut_text(redact(message), MAX_ERROR_MESSAGE)
+
+
+#: The check of a value, by kind. Values of other kinds are checked all at once, or by CallRecord itself.
+_BY_KIND: Mapping[Kind, Callable[[str, Any], Any]] = {
+    "ordinal": lambda name, number: check_range(name, number, least=1),
+    "integer": lambda name, number: check_range(name, number, least=-INT64),
+    "number": check_finite,
+    "texts": _cut_texts,
+    "message": _clean_message,
+    "json": lambda _, value: check_metadata(value),
+    "time": check_time,
+}
+_CHECKS = {name: _BY_KIND[field.kind] for name, field in FIELDS.items() if field.kind in _BY_KIND}
+
+
+def _describe(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))

@@ -1,8 +1,8 @@
-"""The short way to a record: the fields of most calls are in canonical form when they are given.
+"""Fast path: skip validation for fields that already are in canonical form.
 
-Fields that have exactly the types of CallRecord and nothing in them that canonical form would change need neither
-validation nor conversion, which together take several times as long as everything else about a record. Whatever is
-only a little unusual goes the long way, by `records.convert`, which gives the same record.
+Validation and conversion take several times as long as everything else about a record. They are skipped if every value
+has exactly the type of CallRecord and the canonical form would not change it. Otherwise the slow path,
+`canonical.convert`, makes the same record.
 """
 
 from __future__ import annotations
@@ -12,41 +12,43 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from ..schemas import CallRecord, CallStatus, CostReason, CostSource, UsageSource
+from ..schemas import CallRecord
 from ..storage.types import LATEST
-from .fields import INT64, MAX_METADATA_BYTES, MAX_NAME, NATURALS
+from .fields import COUNTS, FIELDS, INT64, MAX_METADATA_BYTES, MAX_NAME, SHORT_TEXTS, Kind, choices, of_kind
 
-#: Most bytes of JSON that an ASCII character takes, as one that is escaped by its number, and an entry of a mapping
-#: besides its texts: a number of 20 digits, four quotes, colon and comma.
+#: Most bytes of JSON of an ASCII character (`\u001f`), and of an entry of a mapping besides its texts: a number of 20
+#: digits, four quotes, colon and comma.
 _LONGEST_ESCAPE = 6
 _LONGEST_FRAME = 26
 
 
-def in_full(fields: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A value for every field of CallRecord, in canonical form, the defaults of those that are not given included; None
-    where that takes a closer look. A missing id or time is left to be filled in, as None."""
+def try_convert(fields: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a value for every field of CallRecord, in canonical form; None if the slow path is needed.
+
+    Fields that are not given get their defaults. A missing id or time is None.
+    """
     shape = _shape(tuple(fields), tuple(map(type, fields.values())))
     if shape is None:
         return None
     for name in shape.counts:
         if not 0 <= fields[name] < INT64:
             return None
-    for name, is_fine in shape.checks:
-        if not is_fine(fields[name]):
+    for name, is_canonical in shape.checks:
+        if not is_canonical(fields[name]):
             return None
     if not _are_plain(shape.texts(fields)):
         return None
     values = {**_BLANK, **fields}
-    for name in shape.copied:  # the caller's, who may change them later
+    for name in shape.copied:  # the caller may change these objects later
         values[name] = values[name].copy()
     return values
 
 
 class _Shape(NamedTuple):
-    """What is left to look at in fields of the same names and types."""
+    """Checks that remain for fields of the same names and types."""
 
     texts: Callable[[Mapping[str, Any]], tuple[str, ...]]
     counts: tuple[str, ...]
@@ -56,13 +58,16 @@ class _Shape(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _shape(names: tuple[str, ...], kinds: tuple[type, ...]) -> _Shape | None:
-    """None where these are not the names and types of a CallRecord. Applications make calls of few shapes."""
+    """Return the checks for fields of these names and types; None if they are not those of a CallRecord.
+
+    The result is cached: an application makes calls of few shapes.
+    """
     kind_of = dict(zip(names, kinds, strict=True))
     if not kind_of.keys() >= _REQUIRED:
         return None
     present = []
     for name, kind in kind_of.items():
-        if kind is _KINDS.get(name):
+        if kind is _TYPE_OF.get(name):
             present.append(name)
         elif name not in _OPTIONAL or kind is not type(None):
             return None
@@ -70,7 +75,7 @@ def _shape(names: tuple[str, ...], kinds: tuple[type, ...]) -> _Shape | None:
         itemgetter(*(name for name in present if name in _TEXTS)),
         tuple(name for name in present if name in _COUNTS),
         tuple((name, _CHECKS[name]) for name in present if name in _CHECKS),
-        tuple(name for name in present if _KINDS[name] in (list, dict)),
+        tuple(name for name in present if _TYPE_OF[name] in (list, dict)),
     )
 
 
@@ -112,40 +117,37 @@ def _is_short_and_flat(metadata: dict[Any, Any]) -> bool:
     return size < MAX_METADATA_BYTES and text.isascii() and "\0" not in text
 
 
-_TEXTS = (
-    "origin",
-    "id_at_origin",
-    "provider",
-    "model_name",
-    "requested_model",
-    "price_version",
-    "finish_reason",
-    "response_id",
-    "system_prompt_hash",
-    "error_type",
-)
-_COUNTS = (*NATURALS, "max_tokens", "attempt")
-_CHOICES = {"status": CallStatus, "usage_source": UsageSource, "cost_source": CostSource, "cost_reason": CostReason}
+#: The type of a value on the fast path, by kind. Messages and money always take the slow path.
+_TYPES: Mapping[Kind, type] = {
+    "uuid": UUID,
+    "name": str,
+    "user": str,
+    "text": str,
+    "choice": str,
+    "tokens": int,
+    "ms": int,
+    "ordinal": int,
+    "integer": int,
+    "number": float,
+    "flag": bool,
+    "time": datetime,
+    "texts": list,
+    "json": dict,
+}
+_TYPE_OF = {name: _TYPES[field.kind] for name, field in FIELDS.items() if field.kind in _TYPES}
 
-#: The one type that a field has on the short way, if it is not None; money takes the long way.
-_KINDS: dict[str, type] = {
-    **dict.fromkeys((*_TEXTS, *_CHOICES), str),
-    **dict.fromkeys(_COUNTS, int),
-    "id": UUID,
-    "group_id": UUID,
-    "called_at": datetime,
-    "stream": bool,
-    "temperature": float,
-    "tools_used": list,
-    "metadata": dict,
+_TEXTS = frozenset(SHORT_TEXTS)
+_COUNTS = frozenset((*COUNTS, *of_kind("ordinal", "integer")))
+_CHECKS_BY_KIND: Mapping[Kind, Callable[[Any], bool]] = {
+    "ordinal": _is_positive,
+    "number": _is_positive,
+    "time": _is_utc,
+    "texts": _are_plain_texts,
+    "json": _is_short_and_flat,
 }
 _CHECKS: dict[str, Callable[[Any], bool]] = {
-    **{name: frozenset(get_args(choices)).__contains__ for name, choices in _CHOICES.items()},
-    "attempt": _is_positive,
-    "temperature": _is_positive,
-    "called_at": _is_utc,
-    "tools_used": _are_plain_texts,
-    "metadata": _is_short_and_flat,
+    **{name: choices(name).__contains__ for name in of_kind("choice")},
+    **{name: _CHECKS_BY_KIND[field.kind] for name, field in FIELDS.items() if field.kind in _CHECKS_BY_KIND},
 }
 _FILLED_IN = frozenset({"id", "called_at"})
 _REQUIRED = frozenset(name for name, field in CallRecord.model_fields.items() if field.is_required()) - _FILLED_IN

@@ -1,4 +1,4 @@
-"""Checks of single values of a record; each returns the value in storable form."""
+"""Checks of single values of a record. Each returns the value in a form that every backend can store."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .fields import INT64, MAX_METADATA_BYTES, MAX_NAME
 
 
 def check_name(field: str, name: str) -> str:
-    """A required name in storable form.
+    """Return a required name in storable form.
 
-    :raises RecordRejectedError: it is no text, empty, or longer than 255 characters
+    :raises RecordRejectedError: it is not text, empty, or longer than 255 characters
     """
     if not isinstance(name, str):
         raise RecordRejectedError(f"{field} must be text, not {type(name).__name__}")
@@ -30,17 +30,17 @@ def check_name(field: str, name: str) -> str:
 
 
 def check_user(id_at_origin: str | None) -> str | None:
-    """An id_at_origin in storable form; an empty one is None.
+    """Return an id_at_origin in storable form; an empty one becomes None.
 
-    :raises RecordRejectedError: it is no text, or longer than 255 characters
+    :raises RecordRejectedError: it is not text, or longer than 255 characters
     """
     return check_name("id_at_origin", id_at_origin) if id_at_origin not in (None, "") else None
 
 
 def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Metadata in storable form.
+    """Return metadata in storable form.
 
-    :raises RecordRejectedError: keys that are no text, values that are no JSON, more than 8 KiB
+    :raises RecordRejectedError: a key is not text, a value is not JSON, or it takes more than 8 KiB
     """
     if metadata is None:
         return None
@@ -57,9 +57,9 @@ def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def check_amount(field: str, amount: Decimal | float | str | None) -> Decimal | None:
-    """An amount of dollars, exact to 1e-12; None stays None.
+    """Return an amount of dollars, exact to 1e-12; None stays None.
 
-    :raises RecordRejectedError: no number, not finite, or not below 9,000,000 dollars in absolute value
+    :raises RecordRejectedError: it is not a finite number below 9,000,000 dollars in absolute value
     """
     if amount is None:
         return None
@@ -70,25 +70,25 @@ def check_amount(field: str, amount: Decimal | float | str | None) -> Decimal | 
 
 
 def check_count(field: str, count: int) -> int:
-    """A count that fits 64 bits.
+    """Return a count.
 
-    :raises RecordRejectedError: it does not, or is negative
+    :raises RecordRejectedError: it is negative, or does not fit 64 bits
     """
     check_range(field, count, least=0)
     return count
 
 
 def check_integer(field: str, number: int | None) -> int | None:
-    """An integer of 64 bits; None stays None.
+    """Return an integer; None stays None.
 
-    :raises RecordRejectedError: it does not fit
+    :raises RecordRejectedError: it does not fit 64 bits
     """
     check_range(field, number, least=-INT64)
     return number
 
 
 def check_finite(field: str, number: float | None) -> float | None:
-    """A number in storable form; None stays None.
+    """Return a number; None stays None.
 
     :raises RecordRejectedError: it is not finite
     """
@@ -96,9 +96,9 @@ def check_finite(field: str, number: float | None) -> float | None:
 
 
 def check_rate(field: str, rate: Decimal | float | str | None) -> Decimal | None:
-    """A rate in dollars per million tokens, exact to 1e-12; None stays None.
+    """Return a rate in dollars per million tokens, exact to 1e-12; None stays None.
 
-    :raises RecordRejectedError: it is negative, or no amount that can be stored
+    :raises RecordRejectedError: it is negative, or not a valid amount (see `check_amount`)
     """
     amount = check_amount(field, rate)
     if amount is not None and amount < 0:
@@ -111,10 +111,14 @@ def cut_text(text: str | None, longest: int) -> str | None:
     return None if text is None else storable(text[:longest] if len(text) > longest else text)
 
 
-def check_range(field: str, number: int | None, *, least: int) -> None:
-    """Raise RecordRejectedError for a number below `least` or beyond 64 bits; None passes."""
+def check_range(field: str, number: int | None, *, least: int) -> int | None:
+    """Return an integer; None stays None.
+
+    :raises RecordRejectedError: it is less than `least`, or does not fit 64 bits
+    """
     if number is not None and not least <= number < INT64:
         raise RecordRejectedError(f"{field} is {number}; it must be from {least} to {INT64 - 1}")
+    return number
 
 
 def _finite(field: str, number: float) -> float:
@@ -124,23 +128,23 @@ def _finite(field: str, number: float) -> float:
 
 
 def check_optional_time(field: str, at: datetime | None) -> datetime | None:
-    """Return a time in UTC, as `check_time`; None stays None."""
+    """Return an aware time in UTC (see `check_time`); None stays None."""
     return None if at is None else check_time(field, at)
 
 
 def check_time(field: str, at: object) -> datetime:
     """Return an aware time in UTC.
 
-    :raises RecordRejectedError: it is not a datetime with a zone, or lies outside the years 1 to 9999 in UTC
+    :raises RecordRejectedError: it is not an aware datetime before 9999-12-31T23:59:59.999999Z
     """
     if not isinstance(at, datetime) or at.utcoffset() is None:
-        raise RecordRejectedError(f"{field} is no time with a zone")
+        raise RecordRejectedError(f"{field} is not a valid time: pass a datetime with a time zone")
     try:
         moment = at if at.tzinfo is UTC else at.astimezone(UTC)
     except OverflowError:
         raise RecordRejectedError(f"{field} lies outside the years 1 to 9999 in UTC") from None
     if moment >= LATEST:
-        raise RecordRejectedError(f"{field} is the end of time")
+        raise RecordRejectedError(f"{field} must be before {LATEST:%Y-%m-%dT%H:%M:%S.%fZ}")
     return moment
 
 
@@ -154,7 +158,7 @@ def _json_value(value: Any) -> Any:
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise RecordRejectedError(f"metadata holds {value}; numbers must be finite")
+            raise RecordRejectedError(f"metadata contains {value}; numbers must be finite")
         return float(value)
     if isinstance(value, list | tuple):
         return [_json_value(item) for item in value]
@@ -162,4 +166,4 @@ def _json_value(value: Any) -> Any:
         if not all(isinstance(key, str) for key in value):
             raise RecordRejectedError("the keys of metadata must be text")
         return {storable(str(key)): _json_value(item) for key, item in value.items()}
-    raise RecordRejectedError(f"metadata holds a {type(value).__name__}, which is no JSON")
+    raise RecordRejectedError(f"metadata contains a {type(value).__name__}, which is not a JSON type")

@@ -1,1 +1,1 @@
-"""Ground level: helpers that import nothing else of llmbridge."""
+"""Helpers that import nothing else of llmbridge."""

@@ -1,4 +1,4 @@
-"""Files that only their owner may read, made so that a loss of power does not take them."""
+"""Files that only their owner may read, created so that they survive a loss of power."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pathlib import Path
 
 
 def make_private_file(path: Path) -> None:
-    """Make an empty file for its owner alone, and the folders above it, and bring their names to the disk, without
-    which a loss of power takes the file and all that was synced in it. What exists stays as it is, and is not opened:
-    closing a file takes away all locks that this process has on it, those of SQLite included.
+    """Create an empty file that only its owner may read, and its parent directories; sync their directory entries.
 
-    :raises OSError: it cannot be made, or it cannot be told whether it is there
+    Without that sync a loss of power deletes the file, with everything that was synced in it. An existing file stays as
+    it is and is not opened: closing a file releases all locks that this process has on it, also those of SQLite.
+
+    :raises OSError: the file cannot be created, or its existence cannot be checked
     """
     if exists(path):
         return
@@ -28,9 +29,9 @@ def make_private_file(path: Path) -> None:
 
 
 def exists(path: Path) -> bool:
-    """Whether something is there.
+    """Return whether a file or directory of that name exists.
 
-    :raises OSError: that cannot be told
+    :raises OSError: it cannot be checked
     """
     try:
         path.stat()
@@ -50,9 +51,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def make(folder: Path) -> Path:
-    """`folder`, made where it is missing, parents too; those made are the user's alone (0700).
+    """Create the directory `folder` and its parents if they do not exist, with mode 0700, and return it.
 
-    :raises OSError: it cannot be made
+    :raises OSError: it cannot be created
     """
     missing = [folder] if not folder.exists() else []
     while missing and not missing[-1].parent.exists():
@@ -63,8 +64,9 @@ def make(folder: Path) -> Path:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Put `content` in the file `path` (0600) in one step: whoever reads it, also after a crash, sees the old content
-    or the new, never part of one. Its directory is made where it is missing.
+    """Replace the content of the file `path` (mode 0600) atomically, and create its directory if needed.
+
+    A reader sees the old content or the new one, also after a crash, and never a part of one.
 
     :raises OSError: it cannot be written; the old content stays
     """

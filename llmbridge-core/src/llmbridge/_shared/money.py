@@ -1,4 +1,4 @@
-"""Dollars as integers of 1e-12 dollar, and back.
+"""Conversion between dollars and whole units of 1e-12 dollar.
 
 Everything that is stored or summed is a whole number of *units* (1 unit = 1e-12 dollar), so no sum ever rounds.
 """
@@ -9,14 +9,15 @@ import contextlib
 from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 
-#: One amount, a call's cost or a rate, lies between these, so its units fit 64 bits.
+#: Bounds of one amount (a call's cost or a rate), so that its units fit 64 bits.
 MIN_DOLLARS, MAX_DOLLARS = Decimal(-9_000_000), Decimal(9_000_000)
 
-#: Of our own, so that a caller's `decimal.setcontext()` changes no cost.
+#: Separate context, so that a caller's `decimal.setcontext()` changes no cost.
 CONTEXT = Context(prec=60, rounding=ROUND_HALF_EVEN)
 
-#: Most digits before or behind the point of a number in a file: beyond all amounts and sizes, and soon made an int.
-_MOST_DIGITS = 100
+#: Most digits before or after the point of a number in a file: more than any valid amount has, and few enough to
+#: convert quickly.
+_MAX_DIGITS = 100
 
 _scaled = CONTEXT.scaleb
 
@@ -25,50 +26,50 @@ _ZERO = Decimal("0E-12")
 
 
 def parse(value: Decimal | int | float | str) -> Decimal:
-    """`value` as exact dollars, rounded half-even to 1e-12; a float enters as `Decimal(repr(value))`.
+    """Return `value` as dollars, rounded half-even to 1e-12; a float is converted as `Decimal(repr(value))`.
 
-    Raises ValueError for what is no number, not finite, or not below 9,000,000 dollars in absolute value.
+    :raises ValueError: it is not a finite number below 9,000,000 dollars in absolute value
     """
     if isinstance(value, bool):
-        raise ValueError("a bool is no amount of dollars")
+        raise ValueError("a bool is not an amount of dollars")
     try:
         amount = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
         if not amount.is_finite():
-            raise ValueError("an amount of dollars is finite")
+            raise ValueError("an amount of dollars must be finite")
         rounded = amount.quantize(_UNIT, context=CONTEXT)
     except (InvalidOperation, TypeError) as error:
         raise ValueError("not an amount of dollars") from error
     if not MIN_DOLLARS < rounded < MAX_DOLLARS:
-        raise ValueError(f"an amount of dollars is below {MAX_DOLLARS:,}")
+        raise ValueError(f"an amount of dollars must be below {MAX_DOLLARS:,}")
     return rounded or _ZERO  # units have no negative zero
 
 
 def exact(number: str) -> Decimal:
-    """A number of a JSON document as it is written, for `json.loads(parse_float=…)`.
+    """Return a number of a JSON document exactly as it is written, for `json.loads(parse_float=…)`.
 
-    :raises OverflowError: no amount or size has so many digits
+    :raises OverflowError: it has more digits than any valid amount or size
     """
     with contextlib.suppress(InvalidOperation):
         value = Decimal(number)
-        if max(abs(value.adjusted()), -int(value.as_tuple().exponent)) <= _MOST_DIGITS:
+        if max(abs(value.adjusted()), -int(value.as_tuple().exponent)) <= _MAX_DIGITS:
             return value
     raise OverflowError(f"the number {number[:30]}{'…' if len(number) > 30 else ''} is out of range")
 
 
 def to_units(dollars: Decimal) -> int:
-    """Whole units of 1e-12 dollar; rounds half-even what is finer."""
+    """Return dollars as whole units of 1e-12 dollar, rounded half-even."""
     scaled = dollars.scaleb(12, CONTEXT)
     units = int(scaled)
     return units if units == scaled else int(scaled.to_integral_value(context=CONTEXT))
 
 
 def from_units(units: int) -> Decimal:
-    """The dollars of a number of units, always with 12 decimal places."""
+    """Return a number of units as dollars, always with 12 decimal places."""
     return _scaled(units, -12)
 
 
 def total(amounts: Iterable[Decimal]) -> Decimal:
-    """The sum, which does not round."""
+    """Return the exact sum."""
     found = Decimal(0)
     for amount in amounts:
         found = CONTEXT.add(found, amount)
@@ -76,11 +77,11 @@ def total(amounts: Iterable[Decimal]) -> Decimal:
 
 
 def mean(whole: Decimal, parts: int) -> Decimal:
-    """`whole` divided by `parts`, rounded half-even to 1e-12."""
+    """Return `whole` divided by `parts`, rounded half-even to 1e-12."""
     return CONTEXT.divide(whole, parts).quantize(_UNIT, context=CONTEXT)
 
 
 def text(dollars: Decimal) -> str:
-    """Plain notation without trailing zeros: `0.0000045`, `12`, never an exponent."""
+    """Return dollars in plain notation without trailing zeros or exponent: `0.0000045`, `12`."""
     plain = format(dollars, "f")
     return plain.rstrip("0").rstrip(".") if "." in plain else plain

@@ -1,4 +1,4 @@
-"""Options of plugins: from text and keywords to checked, typed values."""
+"""Options of plugins: conversion of texts and keywords to checked, typed values."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ def check_options(
     *,
     everywhere: Mapping[str, type] | None = None,
 ) -> dict[str, Any]:
-    """What the caller set of the options that `plugin` knows, converted to their types.
+    """Return the options of `plugin` that the caller set, converted to their types.
 
-    Keywords come before the texts of a query; None counts as not set. Options that are known `everywhere` are
-    checked, and left out where the plugin does not name them itself.
-
+    :param plugin: its name, for error texts
+    :param known: the options of the plugin, with their types
+    :param query: options of a URL, as text
+    :param keywords: options passed by keyword; they override `query`, and None counts as not set
+    :param everywhere: options that every plugin accepts; they are checked, but not returned unless `known` has them
     :raises ValueError: an option is unknown or of the wrong type. The text never shows a value: it may be a secret.
     """
     accepted = {**(everywhere or {}), **known}

@@ -1,18 +1,19 @@
-"""The user's state directory: what llmbridge keeps on a machine besides the user's databases."""
+"""User's state directory: where llmbridge keeps files on this machine besides the user's databases."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 
-def directory() -> Path:
-    """`$XDG_STATE_HOME/llmbridge`, else `~/.local/state/llmbridge`; it need not exist.
+def state_directory() -> Path:
+    """Return the state directory, which need not exist: `llmbridge` in `$XDG_STATE_HOME` or `~/.local/state` on Linux,
+    in `~/Library/Application Support` on macOS, in `%LOCALAPPDATA%` on Windows.
 
-    A relative XDG_STATE_HOME is passed over, as the XDG Base Directory Specification asks.
+    A relative XDG_STATE_HOME is ignored, as the XDG Base Directory Specification requires.
 
-    :raises RuntimeError: there is no home directory to find it in
+    :raises RuntimeError: the user's home directory cannot be determined
     """
-    base = os.environ.get("XDG_STATE_HOME", "")
-    home = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state"
-    return home / "llmbridge"
+    import platformdirs
+
+    found = platformdirs.PlatformDirs("llmbridge", appauthor=False).user_state_path
+    return found if found.is_absolute() else Path.home() / ".local" / "state" / "llmbridge"

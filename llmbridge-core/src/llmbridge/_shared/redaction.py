@@ -23,7 +23,7 @@ _SECRETS = re.compile(
 
 
 def redact(message: str, secrets: Iterable[str] = ()) -> str:
-    """`message` without these secrets, and without anything that looks like a key or a password."""
+    """Return `message` with `***` instead of these secrets and of anything that looks like a key or a password."""
     for secret in secrets:
         message = message.replace(secret, "***")
     return _SECRETS.sub(lambda match: f"{match[match.lastindex] if match.lastindex else ''}***", message)

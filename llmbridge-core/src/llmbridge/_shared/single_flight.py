@@ -1,4 +1,4 @@
-"""One run of a coroutine at a time, shared by all who ask for it."""
+"""Single-flight execution: concurrent callers share one task."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SingleFlight(Generic[T]):
         return task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop()
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return the result of the task that runs; start it with `work` if there is none."""
+        """Return the result of the running task; start one with `work` if there is none."""
         if self._task is None or not self.is_running:
             self._task = asyncio.create_task(work(), name=self._name)
         return await asyncio.shield(self._task)

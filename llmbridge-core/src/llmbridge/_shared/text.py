@@ -1,4 +1,4 @@
-"""Text that every database can store."""
+"""Conversion of text to a form that every database can store, and the hash of a prompt."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def is_plain(text: str) -> bool:
 
 
 def storable(text: str) -> str:
-    """`text` with U+FFFD for what no database holds: NUL and lone surrogates."""
+    """Return `text` with U+FFFD instead of NUL and lone surrogates, which databases cannot store."""
     return text if is_plain(text) else _UNSTORABLE.sub("\ufffd", text)
 
 
 def hash_prompt(system_prompt: str) -> str:
-    """SHA-256 of a system prompt, in hex. The prompt itself is never kept."""
+    """Return the SHA-256 of a system prompt, in hex. The prompt itself is never stored."""
     return hashlib.sha256(system_prompt.encode("utf-8", "surrogatepass")).hexdigest()

@@ -130,8 +130,7 @@ class StoreSession:
 
         :raises WrongLoopError: another event loop or process has it open
         """
-        if self._owner is not None:
-            self._check_loop()
+        self._check_loop()
         if self._state == "open":
             self._state = "closing"
 
@@ -168,22 +167,23 @@ class StoreSession:
         :raises StorageClosedError: it is closed
         :raises WrongLoopError: another loop or another process opened it
         """
-        if self._owner is not None:
-            self._check_loop()
+        self._check_loop()
         if self._state == "closed":
             raise StorageClosedError("the database is closed; open it again with `async with` or initialize()")
 
     def check_accepting(self) -> None:
         """Raise if no more calls are accepted: as `check_owner`, and also while the database is closing."""
-        self.check_owner()
-        if self.is_closing:
+        self._check_loop()
+        if self._state != "open":
             raise StorageClosedError("the database is closed; open it again with `async with` or initialize()")
 
     def _check_loop(self) -> None:
-        assert self._owner is not None  # noqa: S101
-        if self._owner[0] is not _process:
+        if self._owner is None:
+            return
+        process, loop = self._owner
+        if process is not _process:
             raise _wrong("process")  # first, since a forked child of a running loop has no loop to ask for
-        if self._owner[1] is not asyncio.get_running_loop():
+        if loop is not asyncio.get_running_loop():
             raise _wrong("event loop")
 
     @contextmanager

@@ -1,1 +1,1 @@
-"""Usage queries: from what users ask to what a backend sums, and back."""
+"""Usage queries: arguments, periods, statistics and cursors."""

@@ -1,4 +1,4 @@
-"""The text of a cursor: where in the books one page of calls ended, for a caller to hand back."""
+"""Text form of a cursor, which continues a list of calls after a page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def encode(cursor: Cursor) -> str:
-    """The text of a cursor: 34 letters, digits, `-` and `_`, the first of them a letter."""
+    """Return the text of a cursor: 34 letters, digits, `-` and `_`, beginning with a letter."""
     called_at, call_id = cursor
     micros = (called_at - _EPOCH) // _MICROSECOND
     packed = micros.to_bytes(8, "big", signed=True) + call_id.bytes
@@ -23,9 +23,9 @@ def encode(cursor: Cursor) -> str:
 
 
 def decode(text: str) -> Cursor:
-    """The cursor that `encode` made `text` of.
+    """Return the cursor of a text that `encode` returned.
 
-    :raises ValueError: it made no such text
+    :raises ValueError: the text is invalid
     """
     body = text.removeprefix(_FORMAT)
     try:
@@ -34,5 +34,5 @@ def decode(text: str) -> Cursor:
             raise ValueError("wrong length or format")
         called_at = _EPOCH + int.from_bytes(packed[:8], "big", signed=True) * _MICROSECOND
     except (binascii.Error, ValueError, OverflowError) as error:
-        raise ValueError("this is no cursor; take the one that the page before gave") from error
+        raise ValueError("invalid cursor: pass `next` of the previous page") from error
     return called_at, UUID(bytes=packed[8:])

@@ -1,4 +1,4 @@
-"""Time zones and calendar periods -> UTC edges, so that no store needs to know either."""
+"""Conversion of calendar periods and time zones to UTC edges, so that backends need neither."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
-#: The calendar periods that usage can be asked by.
+#: Calendar periods that usage can be grouped by.
 UNITS = ("hour", "day", "week", "month")
 
-#: Most periods in one question.
+#: Most periods in one query.
 MAX_PERIODS = 20_000
 
 _DAY = timedelta(days=1)
@@ -20,11 +20,11 @@ _HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Periods:
-    """Consecutive periods: interval i is [edges[i], edges[i + 1]) in UTC and is called labels[i].
+    """Consecutive periods: interval i is [edges[i], edges[i + 1]) in UTC and has the label labels[i].
 
-    A day is its date, a week the date of its Monday (ISO 8601), a month that of its first day, an hour the aware
-    local time of its start, with the UTC offset that it has: a full hour, or the time at which the zone set its clock
-    within one. The first and the last period may be cut by the question's range.
+    The label of a day is its date, of a week the date of its Monday (ISO 8601), of a month the date of its first day.
+    The label of an hour is the aware local time of its start, with its UTC offset: a full hour, or the time within an
+    hour at which the zone changed its offset. The range of the query may cut the first and the last period.
     """
 
     edges: tuple[datetime, ...]
@@ -32,20 +32,20 @@ class Periods:
 
 
 def zone(name: str) -> ZoneInfo:
-    """The IANA time zone of that name.
+    """Return the IANA time zone of that name.
 
-    :raises ValueError: there is none
+    :raises ValueError: there is no such zone
     """
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, TypeError, OSError):
-        raise ValueError(f"{name!r} is no IANA time zone, such as UTC or Europe/Madrid") from None
+        raise ValueError(f"{name!r} is not a valid IANA time zone, such as UTC or Europe/Madrid") from None
 
 
 def to_utc(at: datetime | date, tz: ZoneInfo) -> datetime:
-    """An instant in UTC; a date is its first instant in `tz`.
+    """Return a time in UTC; a date becomes its first instant in `tz`.
 
-    :raises ValueError: a naive datetime
+    :raises ValueError: a naive datetime, or a time that UTC cannot represent
     """
     try:
         if isinstance(at, datetime):
@@ -56,31 +56,28 @@ def to_utc(at: datetime | date, tz: ZoneInfo) -> datetime:
             return start_of_day(at, tz)
     except OverflowError:
         raise ValueError(f"{at.isoformat()} lies outside the years 1 to 9999 in UTC") from None
-    raise ValueError(f"a time is a datetime or a date, not {type(at).__name__}")
+    raise ValueError(f"a time must be a datetime or a date, not {type(at).__name__}")
 
 
 def check_range(since: datetime | None, until: datetime | None) -> None:
-    """Refuse a range that is empty; None is unbounded.
-
-    :raises ValueError: `since` is not before `until`
-    """
+    """Raise ValueError unless `since` is before `until`; None is unbounded."""
     if since is not None and until is not None and since >= until:
         raise ValueError(f"since ({since.isoformat()}) must be before until ({until.isoformat()})")
 
 
 def split(since: datetime, until: datetime, unit: str, tz: ZoneInfo) -> Periods:
-    """The periods of `unit` in `tz` that [since, until) touches.
+    """Return the periods of `unit` in `tz` that overlap [since, until).
 
     :raises ValueError: an unknown unit, an empty range, or more than MAX_PERIODS periods
     """
     if unit not in UNITS:
-        raise ValueError(f"{unit!r} is no period; known: {', '.join(UNITS)}")
+        raise ValueError(f"{unit!r} is not a valid period; known: {', '.join(UNITS)}")
     check_range(since, until)
     edges, step = [since], _STEPS[unit]
     labels: list[Any] = []
     while edges[-1] < until:
         if len(labels) == MAX_PERIODS:
-            raise ValueError(f"more than {MAX_PERIODS} periods; ask for a shorter range or a longer period")
+            raise ValueError(f"more than {MAX_PERIODS} periods: pass a shorter range or a longer period")
         try:
             label, end = step(edges[-1], tz)
         except OverflowError:
@@ -91,12 +88,12 @@ def split(since: datetime, until: datetime, unit: str, tz: ZoneInfo) -> Periods:
 
 
 def midnight(at: datetime) -> datetime:
-    """The start of the UTC day that holds `at`, which is in UTC."""
+    """Return the start of the UTC day that contains `at`, which is in UTC."""
     return at.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def start_of_day(day: date, tz: ZoneInfo) -> datetime:
-    """The first instant (UTC) at which it is `day` in `tz`, or later where the zone skipped that day."""
+    """Return the first instant (UTC) at which it is `day` in `tz`, or a later day if the zone skipped that day."""
     local = datetime.combine(day, time.min, tz)
     instant = local.astimezone(UTC)
     if instant.astimezone(tz).replace(tzinfo=None) == local.replace(tzinfo=None):
@@ -111,7 +108,7 @@ def _hour(at: datetime, tz: ZoneInfo) -> tuple[datetime, datetime]:
     into = local - start
     end = at + _HOUR - into
     if into and (at - into).astimezone(tz).utcoffset() != offset:
-        # The full hour belongs to the period before, by whose clock it has another name.
+        # The offset changed within this hour: the part before the change is a period of its own.
         changed = _first(at - into, at, lambda later: later.astimezone(tz).utcoffset() == offset)
         start = changed.astimezone(local.tzinfo)
     if end.astimezone(tz).utcoffset() != offset:
@@ -144,14 +141,16 @@ _STEPS: dict[str, Callable[[datetime, ZoneInfo], tuple[Any, datetime]]] = {
 
 
 def _date(at: datetime, tz: ZoneInfo) -> date:
-    """The day whose [start, next start) holds `at`; a zone that sets its clock back over midnight stays in the
-    new day."""
+    """Return the day whose [start, start of the next day) contains `at`.
+
+    If a zone sets its clock back over midnight, the time after that still belongs to the new day.
+    """
     day = at.astimezone(tz).date()
     return day + _DAY if start_of_day(day + _DAY, tz) <= at else day
 
 
 def _first(before: datetime, after: datetime, holds: Callable[[datetime], bool]) -> datetime:
-    """The first whole second in (before, after] at which `holds`, which it does at `after`."""
+    """Return the first whole second in (before, after] at which `holds` is true, by bisection; it is at `after`."""
     low, high = 0, int((after - before).total_seconds())
     origin = after - timedelta(seconds=high)
     while high - low > 1:

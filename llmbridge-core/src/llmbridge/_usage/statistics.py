@@ -1,4 +1,4 @@
-"""Statistics made of usage rows: usage stats and daily analytics."""
+"""Conversion of usage rows to UsageStats and DailyAnalytics."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _RATE = Decimal("0.0001")
 
 
 def days_ago(days: int) -> datetime:
-    """The time (UTC) that many times 24 hours ago, but not before the beginning of time."""
+    """Return the time (UTC) `days` times 24 hours ago, at the earliest EARLIEST."""
     now = datetime.now(UTC)
     return now - timedelta(days=days) if days < (now - EARLIEST).days else EARLIEST
 
 
 def stats(rows: Sequence[UsageRow], since: datetime) -> UsageStats | None:
-    """Statistics over rows grouped by provider and model_name; None when there are none."""
+    """Return the statistics of rows that are grouped by provider and model_name; None if there are no rows."""
     if not rows:
         return None
     calls = sum(row.calls for row in rows)
@@ -44,12 +44,12 @@ def stats(rows: Sequence[UsageRow], since: datetime) -> UsageStats | None:
     )
 
 
-#: The groups of `daily`.
+#: Grouping of the rows that `daily` takes.
 BY_DAY = ("day", "origin", "id_at_origin", "provider", "model_name")
 
 
 def daily(row: UsageRow) -> DailyAnalytics:
-    """The analytics of a row grouped by BY_DAY."""
+    """Return the analytics of a row grouped by BY_DAY."""
     mean, statuses = row.response_time_mean_ms, row.by_status
     return DailyAnalytics(
         date=row.key["day"],

@@ -1,4 +1,4 @@
-"""`python -m llmbridge.cli`."""
+"""Entry point of `python -m llmbridge.cli`."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
-"""Which database a command works on: chosen, named without its secrets, opened."""
+"""The database that a command works on: chosen, shown without its secrets, opened."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..errors import LLMBridgeError
-from . import output
+from . import dotenv, output
 from .exit_codes import UserError
 from .options import Settings
 
@@ -21,42 +21,40 @@ if TYPE_CHECKING:
 VARIABLES = ("LLMBRIDGE_DATABASE_URL", "DATABASE_URL")
 DEFAULT = "~/.llmbridge/llmbridge.db"
 
-#: Options of URLs that say which server, database and schema it is. None is a secret.
+#: Options of URLs that tell the server, the database and the schema. None is a secret.
 _PLACE = ("host", "hostaddr", "port", "dbname", "user", "schema")
-
-_ENV_FILE = ".env"
-_KEY = "_API_KEY"
-_BESIDE_A_KEY = ("_BASE_URL", "_ORG_ID")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Choice:
-    """The URL of a database, which may hold a password, and where it comes from."""
+    """The URL of a database, which may have a password, and where the URL comes from."""
 
     url: str
     source: str
 
     def masked(self) -> str:
-        """The URL without password and options."""
+        """Return the URL without password and options."""
         from ..storage.url import parse
 
         with self.explained():
             return str(parse(self.url)[0])
 
     def shown(self) -> str:
-        """The URL without password, and of the options with those that say where the books are."""
+        """Return the URL without password, and only with the options that tell where the database is."""
         from ..storage.url import parse
 
         place = [f"{name}={quote(value)}" for name, value in parse(self.url)[1].items() if name in _PLACE]
         return f"{self.masked()}?{'&'.join(place)}" if place else self.masked()
 
-    def without_books(self) -> UserError:
-        """What to say where the database is there and has no books."""
+    def without_schema(self) -> UserError:
+        """Return the error for a database that exists and has no tables of llmbridge."""
         making = f"llmbridge init-db --db {shlex.quote(self.shown())}"
-        return UserError(f"there are no books in {output.clean(self.shown())} yet; {output.clean(making)} makes them")
+        return UserError(
+            f"{output.clean(self.shown())} has no tables of llmbridge yet; {output.clean(making)} creates them"
+        )
 
     def missing(self) -> str | None:
-        """What to say where the database is a file that does not exist; None where it does, or is no file."""
+        """Return the error text for a file that does not exist; None if it does, or if the database is not a file."""
         from ..storage.url import MEMORY, parse
 
         url, _ = parse(self.url)
@@ -67,14 +65,14 @@ class Choice:
             os.stat(url.path)
         except (FileNotFoundError, NotADirectoryError):
             making = f"llmbridge init-db --db {shlex.quote(self.masked())}"
-            return f"there is no database at {os.path.abspath(url.path)} yet; {making} makes one"
+            return f"there is no database at {os.path.abspath(url.path)} yet; {making} creates one"
         except (OSError, ValueError):
-            return None  # whoever opens it says why it cannot be
+            return None  # opening it says why it cannot be opened
         return None
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """An error about the database says where that database was named."""
+        """Add to an error about the database where its URL comes from."""
         try:
             yield
         except LLMBridgeError as error:
@@ -83,7 +81,7 @@ class Choice:
 
 
 def choose(given: str | None) -> Choice:
-    """The database of `--db`, else of the environment or ./.env, else the one in the home directory."""
+    """Return the database of `--db`, else of the environment or ./.env, else the one in the home directory."""
     if given is not None:
         if not given:
             raise UserError("--db is empty; write a URL such as sqlite:///calls.db")
@@ -91,20 +89,20 @@ def choose(given: str | None) -> Choice:
     for name in VARIABLES:
         if url := os.environ.get(name):
             return Choice(url, name)
-        if url := _env_file().get(name):
-            return Choice(url, f"{name} in ./{_ENV_FILE}")
+        if url := dotenv.read().get(name):
+            return Choice(url, f"{name} in ./{dotenv.FILE}")
     return Choice(DEFAULT, "the default")
 
 
 def announce(settings: Settings) -> Choice:
-    """Choose the database and say which it is, and why."""
+    """Choose the database, and print which one it is and why."""
     choice = choose(settings.db)
     output.note(f"database: {output.clean(choice.shown())} (from {choice.source})")
     return choice
 
 
-def books(settings: Settings, **options: Any) -> tuple[LLMDatabase, Choice]:
-    """The chosen database, announced and not yet opened."""
+def connect(settings: Settings, **options: Any) -> tuple[LLMDatabase, Choice]:
+    """Return the chosen database, announced and not opened."""
     from ..db import LLMDatabase
 
     choice = announce(settings)
@@ -112,9 +110,12 @@ def books(settings: Settings, **options: Any) -> tuple[LLMDatabase, Choice]:
         return LLMDatabase(choice.url, plugin=settings.plugin, **options), choice
 
 
-def books_to_read(settings: Settings) -> tuple[LLMDatabase, Choice]:
-    """The chosen database, announced and not yet opened; a file that does not exist is a mistake, and is not made."""
-    db, choice = books(settings)
+def connect_existing(settings: Settings) -> tuple[LLMDatabase, Choice]:
+    """Return the chosen database, announced and not opened.
+
+    :raises UserError: it is a file that does not exist, which is not created
+    """
+    db, choice = connect(settings)
     if (text := choice.missing()) is not None:
         raise UserError(output.clean(text))
     return db, choice
@@ -122,60 +123,28 @@ def books_to_read(settings: Settings) -> tuple[LLMDatabase, Choice]:
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[LLMDatabase]:
-    """The chosen database, open and migrated; says so when it had to be. One without books is a mistake, and stays as
-    it is."""
-    db, choice = books_to_read(settings)
+    """Yield the chosen database, open and migrated.
+
+    :raises UserError: it has no tables of llmbridge, and stays as it is
+    """
+    db, choice = connect_existing(settings)
     try:
-        await open_to_read(db, choice)
+        await open_existing(db, choice)
         yield db
     finally:
         await db.close()
 
 
-async def open_to_read(db: LLMDatabase, choice: Choice) -> None:
-    """Open a database and migrate it, and say so when it had to be; one without books is a mistake, and stays as it
-    is."""
+async def open_existing(db: LLMDatabase, choice: Choice) -> None:
+    """Open and migrate a database, and print the migrations.
+
+    :raises UserError: it has no tables of llmbridge, and stays as it is
+    """
     with choice.explained():
         status = await db.schema_status()
         in_memory = db.backend is not None and db.backend.target is None
         if status is not None and status.current is None and not in_memory:
-            raise choice.without_books()
+            raise choice.without_schema()
         await db.initialize()
     if status is not None and status.pending:
         output.note(f"database: migrated: {', '.join(status.pending)}")
-
-
-@contextmanager
-def keys_from_env_file() -> Iterator[None]:
-    """For the time of a call, the vendors' settings that ./.env has and the environment has not.
-
-    Only `NAME_API_KEY`, `NAME_BASE_URL` and `NAME_ORG_ID` are taken, and nothing of a vendor whose key is in the
-    environment: a file in some directory must not send that key to an address of its own.
-    """
-    taken = {name: value for name, value in _vendor_settings(_env_file()).items() if name not in os.environ}
-    os.environ.update(taken)
-    try:
-        yield
-    finally:
-        for name in taken:
-            os.environ.pop(name, None)
-
-
-def _vendor_settings(values: Mapping[str, str]) -> dict[str, str]:
-    found = {}
-    for name, value in values.items():
-        vendor = next((name.removesuffix(end) for end in (_KEY, *_BESIDE_A_KEY) if name.endswith(end)), None)
-        if vendor and vendor + _KEY not in os.environ:
-            found[name] = value
-    return found
-
-
-def _env_file() -> Mapping[str, str]:
-    if not os.path.isfile(_ENV_FILE):
-        return {}
-    from dotenv import dotenv_values
-
-    try:
-        return {name: value for name, value in dotenv_values(_ENV_FILE).items() if value}
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"./{_ENV_FILE} cannot be read ({type(error).__name__}); mend it, or give --db") from error

@@ -1,86 +1,98 @@
-"""What `VENDOR:NAME` means to a filter, and the address of a vendor's server."""
+"""The file `.env` in the current directory: the URL of the database, and the variables of a provider."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from . import output
 from .exit_codes import UserError
 
 if TYPE_CHECKING:
-    from ..db import LLMDatabase
+    from ..providers import ProviderVariables
 
-Values = Sequence[str | None] | None
+FILE = ".env"
+
+_REFERENCE = re.compile(r"\$\{([^}:]*)(?::-([^}]*))?\}")
 
 
-async def split(db: LLMDatabase, filters: Mapping[str, Any]) -> dict[str, Any]:
-    """The filters `provider` and `model_name` where models were named with their vendor, as tables show them; empty
-    where none was.
+def read() -> Mapping[str, str]:
+    """Return the values of ./.env that are not empty; none if there is no such file.
 
-    A name may have a colon of its own (`llama3.2:latest`): what stands before it is a vendor only if a plugin, a
-    model or a call has one of that name, and `provider` names no other. Says so where nobody has a vendor of
-    `provider`.
+    A reference `${NAME}` is only replaced by a value of the file, never by one of the environment: it could put a
+    secret of the environment into a URL of the file.
     """
-    provider: Values = filters.get("provider")
-    models: Sequence[str | None] = filters.get("model_name") or ()
-    prefixes = {model.partition(":")[0] for model in models if model is not None and ":" in model}
-    names = await known(db) if prefixes or provider else set()
-    if provider is not None:
-        for name in provider:
-            if name is not None and name not in names:
-                tell_unknown(name, names)
-        prefixes &= {*provider} if len(provider) == 1 else set()
-    vendors = prefixes & names
-    if not vendors:
+    if not os.path.isfile(FILE):
         return {}
-    named = [model is not None and model.partition(":")[0] in vendors for model in models]
-    if len(vendors) > 1 or (provider is None and not all(named)):
-        raise UserError("--model takes several names only of one vendor: ask once for each vendor")
-    bare = tuple(
-        model.partition(":")[2] if model and has_vendor else model
-        for model, has_vendor in zip(models, named, strict=True)
-    )
-    return {"provider": tuple(vendors), "model_name": bare}
+    from dotenv import dotenv_values
+
+    try:
+        written = dotenv_values(FILE, interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"./{FILE} cannot be read ({type(error).__name__}); correct it, or give --db") from error
+    values: dict[str, str] = {}
+    for name, text in written.items():
+        if text:
+            values[name] = _REFERENCE.sub(lambda found: values.get(found[1], found[2] or found[0]), text)
+    return values
 
 
-async def known(db: LLMDatabase) -> set[str]:
-    """The vendors of plugins, of models and of calls on the books."""
-    from ..plugins import provider_names
+@contextmanager
+def provider_variables(model: str) -> Iterator[None]:
+    """While the block runs, put the variables of the provider of `model` in ./.env into the environment.
 
-    of_models = {model.provider for model in await db.list_models(active_only=False)}
-    return provider_names() | of_models | {row.key["provider"] for row in await db.usage(group_by="provider")}
+    A key is only sent to an address from the same place. So the file is not used if the environment has a key, an
+    address or headers of the provider, and the environment's other variables of the provider are hidden if it is used.
 
-
-def tell_unknown(vendor: str, names: Collection[str]) -> None:
-    """Say that the vendor is none of those `names`, and which one may be meant."""
-    close = get_close_matches(vendor.lower(), names, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    output.note(output.clean(f"no plugin, model or call has the vendor {vendor!r} yet{hint}"))
-
-
-def check_address(model: str) -> None:
-    """Refuse the address in the environment of the server that would be asked for `model`, if it is none.
-
-    :raises ModelNotFoundError, ProviderNotFoundError: the model leads to no vendor
+    :raises ModelNotFoundError, ProviderNotFoundError: `model` has no known provider
+    :raises UserError: the address of the provider's server is not valid
     """
-    from ..plugins import provider_names
+    from ..plugins import provider_names, provider_plugin
+    from ..providers import ProviderVariables, is_server_address
     from ..providers.routing import resolve
 
-    vendor, _ = resolve(model, provider_names())
-    name = f"{vendor.upper().replace('-', '_')}_BASE_URL"
-    address = os.environ.get(name, "").strip()
-    if address and not _is_address(address):
-        # Not shown: it may have a password.
-        raise UserError(f"{name} is no address of a server; write one like http://localhost:8000/v1")
-
-
-def _is_address(text: str) -> bool:
+    provider, _ = resolve(model, provider_names())
+    variables = provider_plugin(provider).variables.get(provider, ProviderVariables())
+    taken = _taken(provider, variables)
+    before = {name: os.environ[name] for name in variables.names if name in os.environ}
     try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
+        if taken:
+            for name in before:
+                del os.environ[name]
+            os.environ.update(taken)
+        for name in variables.addresses:
+            address = os.environ.get(name, "").strip()
+            if address and not is_server_address(address):
+                # Not shown: it may have a password.
+                raise UserError(f"{name} is not the address of a server; write one like http://localhost:8000/v1")
+        yield
+    finally:
+        for name in taken:
+            os.environ.pop(name, None)
+        os.environ.update(before)
+
+
+def _taken(provider: str, variables: ProviderVariables) -> dict[str, str]:
+    """Return the variables of ./.env to use for a provider. Say so if some are not used."""
+    values = read()
+    written = {name: values[name] for name in variables.names if name in values}
+    together = (*variables.keys, *variables.addresses, *variables.headers)
+    here = next((name for name in together if os.environ.get(name, "").strip()), None)
+    if here is not None:
+        if lost := [name for name in together if name in written and name not in os.environ]:
+            output.note(
+                f"{lost[0]} of ./{FILE} is not used: {here} of {provider} is set in the environment, and a key is only "
+                "sent to an address from the same place"
+            )
+        return {}
+    if variables.finds_stored_keys and not any(name in written for name in variables.keys):
+        if lost := [name for name in together if name in written]:
+            output.note(
+                f"{lost[0]} of ./{FILE} is not used: the file has no key of {provider}, and a key is only sent to an "
+                "address from the same place"
+            )
+        return {}
+    return written

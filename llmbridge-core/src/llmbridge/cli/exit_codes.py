@@ -1,4 +1,4 @@
-"""From what a command does to what its caller sees: exit code, error text, warnings in plain lines."""
+"""Runs a command: exit code, error text, and warnings as plain lines."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typer.main import get_command
 from .. import errors
 from . import output
 
-DONE, FAILED, MISTAKEN, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, INVALID, INTERRUPTED = 0, 1, 2, 130
 
-_MISTAKES = (
+_INVALID_ARGUMENTS = (
     errors.ModelNotFoundError,
     errors.ProviderNotFoundError,
     errors.InvalidStorageURLError,
@@ -27,16 +27,16 @@ _MISTAKES = (
     errors.RecordRejectedError,
     errors.PurgedDetailError,
 )
-#: The parser's own, under whichever name typer's version has it.
+#: The base class of the parser's errors, whose name depends on the version of typer.
 _UsageError = typer.BadParameter.__bases__[0]
 
 
 class UserError(Exception):
-    """What was asked cannot be done as it was asked; the text says what to write instead."""
+    """Invalid arguments; the text says what to write instead."""
 
 
 def run(app: typer.Typer, args: Sequence[str] | None) -> int:
-    """Run the command that `args` name and return its exit code."""
+    """Run the command in `args` and return its exit code."""
     given = list(sys.argv[1:] if args is None else args)
     as_json = "--json" in (given[: given.index("--")] if "--" in given else given)
     with _plain_lines(), _some_stdout():
@@ -52,11 +52,11 @@ def run(app: typer.Typer, args: Sequence[str] | None) -> int:
             finally:
                 output.flush()
         except (BrokenPipeError, SystemExit):
-            # SystemExit is what rich makes of a closed pipe.
-            _forget_stdout()
+            # rich raises SystemExit if the pipe is closed.
+            _discard_stdout()
             return DONE
         except output.OutputError as failed:
-            _forget_stdout()
+            _discard_stdout()
             output.note(f"error: the output could not be written: {failed.__cause__}")
             return FAILED
         except KeyboardInterrupt:
@@ -65,7 +65,7 @@ def run(app: typer.Typer, args: Sequence[str] | None) -> int:
 
 
 def _invoke(app: typer.Typer, args: list[str]) -> int:
-    # Not `app()`, whose own ideas of errors, interrupts and closed pipes would come before ours.
+    # Not `app()`, which handles errors, interrupts and closed pipes itself.
     command = get_command(app)
     try:
         with command.make_context("llmbridge", args) as context:
@@ -83,19 +83,17 @@ def _interrupted(*, as_json: bool) -> int:
 
 
 def _report(error: Exception, *, as_json: bool) -> int:
-    from .._shared.redaction import redact
-
     name, message, code = type(error).__name__, str(error), FAILED
     if isinstance(error, _UsageError):
-        name, message, code = "UsageError", _of_parser(error), MISTAKEN
+        name, message, code = "UsageError", _of_parser(error), INVALID
     elif isinstance(error, UserError):
-        name, code = "UsageError", MISTAKEN
-    elif isinstance(error, _MISTAKES) or _was_not_sent(error):
-        code = MISTAKEN
+        name, code = "UsageError", INVALID
+    elif isinstance(error, _INVALID_ARGUMENTS) or _was_not_sent(error):
+        code = INVALID
     elif not isinstance(error, errors.LLMBridgeError):
-        output.note(redact("".join(traceback.format_exception(error))).rstrip())
+        output.note(errors.redact("".join(traceback.format_exception(error))).rstrip())
         message = f"llmbridge failed in a way it should not; please report this ({name})"
-    message = redact(": ".join([*getattr(error, "__notes__", ()), message]))
+    message = errors.redact(": ".join([*getattr(error, "__notes__", ()), message]))
     if as_json:
         output.json({"error": {"type": name, "message": message}})
     else:
@@ -115,8 +113,8 @@ def _was_not_sent(error: Exception) -> bool:
     return isinstance(error, errors.InvalidRequestError) and error.status_code is None
 
 
-def _forget_stdout() -> None:
-    """Nobody reads any more: let what is left in the buffer go nowhere when the interpreter exits."""
+def _discard_stdout() -> None:
+    """Discard what is left in the buffer: nobody reads it any more."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -125,7 +123,7 @@ def _forget_stdout() -> None:
 
 @contextlib.contextmanager
 def _some_stdout() -> Iterator[None]:
-    """A process that was started without a stdout prints to nobody."""
+    """Print to nowhere if the process was started without a stdout."""
     if sys.stdout is not None:
         yield
         return
@@ -135,13 +133,13 @@ def _some_stdout() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plain_lines() -> Iterator[None]:
-    """Log records and warnings as one line each on stderr."""
+    """Write log records and warnings to stderr, one line each."""
     handler = _NoteHandler(logging.WARNING)
     root = logging.getLogger()
     root.addHandler(handler)
     try:
         with warnings.catch_warnings():
-            # The command says it already.
+            # The command says so itself.
             warnings.filterwarnings("ignore", "llmbridge-py .* is installed beside", RuntimeWarning)
             warnings.showwarning = lambda message, *_, **__: output.note(f"warning: {message}")
             yield
@@ -151,6 +149,4 @@ def _plain_lines() -> Iterator[None]:
 
 class _NoteHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        from .._shared.redaction import redact
-
-        output.note(f"{record.levelname.lower()}: {redact(output.clean(record.getMessage()))}")
+        output.note(f"{record.levelname.lower()}: {errors.redact(output.clean(record.getMessage()))}")

@@ -1,21 +1,27 @@
-"""From the words of options to the terms of core: times, fields, filters."""
+"""Reads the options that choose calls: times, fields, filters, `PROVIDER:NAME`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
 
 from ..errors import LLMBridgeError
+from . import output
 from .exit_codes import UserError
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-#: What people call the fields of the books.
-ALIASES = {"user": "id_at_origin", "model": "model_name", "vendor": "provider"}
+    from ..db import LLMDatabase
+
+Values = Sequence[str | None] | None
+
+#: Shorter names of fields, which options accept.
+ALIASES = {"user": "id_at_origin", "model": "model_name"}
 
 _TITLES = {"id_at_origin": "user", "model_name": "model"}
 
@@ -24,8 +30,8 @@ _HOURS = {"h": 1, "d": 24, "w": 7 * 24}
 
 
 @contextmanager
-def answerable() -> Iterator[None]:
-    """What core says of a wrong question is the mistake of who asked."""
+def invalid_arguments() -> Iterator[None]:
+    """Report a ValueError of core as a mistake in the arguments."""
     try:
         yield
     except LLMBridgeError:
@@ -35,16 +41,15 @@ def answerable() -> Iterator[None]:
 
 
 def zone(name: str) -> ZoneInfo:
-    """The time zone of that name."""
-    from .._usage import periods
+    """Return the IANA time zone of that name."""
+    from ..reports import time_zone
 
-    with answerable():
-        return periods.zone(name)
+    with invalid_arguments():
+        return time_zone(name)
 
 
 def time(option: str, text: str | None, now: datetime) -> datetime | date | None:
-    """The time that an option gives: so long before `now`, a date, or a time with or without an offset; None for
-    `all`."""
+    """Return the time in an option: before `now`, a date, or a time with or without an offset; None for `all`."""
     if text is None or text == "all":
         return None
     try:
@@ -55,41 +60,41 @@ def time(option: str, text: str | None, now: datetime) -> datetime | date | None
         return datetime.fromisoformat(text)
     except (ValueError, OverflowError) as error:
         raise UserError(
-            f"{option} {text!r} is no time; write 12h, 30d or 4w, 2026-01-31, 2026-01-31T12:00:00+01:00, or all"
+            f"{option} {text!r} is not a time; write 12h, 30d or 4w, 2026-01-31, 2026-01-31T12:00:00+01:00, or all"
         ) from error
 
 
 def is_back(text: str | None) -> bool:
-    """Whether an option gives a time by how long ago it was."""
+    """Return whether an option gives a time by how long ago it was."""
     return text is not None and _BACK.fullmatch(text) is not None
 
 
 def instant(at: datetime | date | None, tz: ZoneInfo) -> datetime | None:
-    """A time in UTC; a date is its first instant in `tz`, a time without an offset is one of `tz`."""
-    from .._usage import periods
+    """Return a time in UTC; a date is its first instant in `tz`, a time without an offset is in `tz`."""
+    from ..reports import to_utc
 
     if at is None:
         return None
     try:
         if isinstance(at, datetime) and at.utcoffset() is None:
             return at.replace(tzinfo=tz).astimezone(UTC)
-        with answerable():
-            return periods.to_utc(at, tz)
+        with invalid_arguments():
+            return to_utc(at, tz)
     except OverflowError as error:
         raise UserError(f"{at.isoformat()} is out of range") from error
 
 
 def fields(words: Iterable[str]) -> tuple[str, ...]:
-    """The names in `words`, each of which may have several between commas, in core's spelling; `none` is none."""
-    from .._usage.periods import UNITS
+    """Return the field names in `words`, which may have several between commas, as core spells them; `none` is none."""
+    from ..reports import PERIODS
     from ..storage.types import GROUP_FIELDS, TAG_PREFIX
 
     names = [name.strip() for word in words for name in word.split(",")]
     found = tuple(ALIASES.get(name, name) for name in names if name not in ("", "none"))
     for name in found:
-        if name not in (*GROUP_FIELDS, *UNITS) and not (name.startswith(TAG_PREFIX) and len(name) > len(TAG_PREFIX)):
-            known = ", ".join((*map(title, GROUP_FIELDS), f"{TAG_PREFIX}NAME", *UNITS))
-            raise UserError(f"--by {name!r} is no field; known: {known}")
+        if name not in (*GROUP_FIELDS, *PERIODS) and not (name.startswith(TAG_PREFIX) and len(name) > len(TAG_PREFIX)):
+            known = ", ".join((*map(title, GROUP_FIELDS), f"{TAG_PREFIX}NAME", *PERIODS))
+            raise UserError(f"--by {name!r} is not a field; known: {known}")
         if found.count(name) > 1:
             raise UserError(f"--by names {title(name)} twice")
     tagged = [name for name in found if name.startswith(TAG_PREFIX)]
@@ -98,11 +103,11 @@ def fields(words: Iterable[str]) -> tuple[str, ...]:
     return found
 
 
-def periods_within(groups: Sequence[str], start: datetime | None) -> None:
-    """Refuse to group by several periods, or by one when there is no first of it."""
-    from .._usage.periods import UNITS
+def check_periods(groups: Sequence[str], start: datetime | None) -> None:
+    """Refuse to group by several periods, or by a period without a start."""
+    from ..reports import PERIODS
 
-    units = [name for name in groups if name in UNITS]
+    units = [name for name in groups if name in PERIODS]
     if len(units) > 1:
         raise UserError(f"--by takes one period, not {', '.join(units)}")
     if units and start is None:
@@ -110,17 +115,17 @@ def periods_within(groups: Sequence[str], start: datetime | None) -> None:
 
 
 def title(field: str) -> str:
-    """What people call a field of the books."""
+    """Return the name of a field in tables and options."""
     return _TITLES.get(field, field)
 
 
 def accepted(values: Sequence[str] | None) -> tuple[str | None, ...] | None:
-    """A filter of these values; an empty one stands for calls without one, no values for no filter."""
+    """Return a filter of these values; an empty one means calls without a value, no values mean no filter."""
     return tuple(value or None for value in values) if values else None
 
 
 def tags(pairs: Sequence[str] | None) -> dict[str, tuple[str | None, ...]] | None:
-    """Filters by tags from texts `NAME=VALUE`; several values of one name are all accepted."""
+    """Return filters by tags from texts `NAME=VALUE`; several values of one name are all accepted."""
     found: dict[str, tuple[str | None, ...]] = {}
     for name, value in map(_pair, pairs or ()):
         found[name] = (*found.get(name, ()), value or None)
@@ -130,7 +135,7 @@ def tags(pairs: Sequence[str] | None) -> dict[str, tuple[str | None, ...]] | Non
 
 
 def metadata(pairs: Sequence[str] | None) -> dict[str, str] | None:
-    """The metadata of a call from texts `NAME=VALUE`."""
+    """Return the metadata of a call from texts `NAME=VALUE`."""
     found: dict[str, str] = {}
     for name, value in map(_pair, pairs or ()):
         if name in found:
@@ -139,8 +144,53 @@ def metadata(pairs: Sequence[str] | None) -> dict[str, str] | None:
     return found or None
 
 
+async def split_models(db: LLMDatabase, filters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the filters `provider` and `model_name` if models were named with their provider, as tables show them;
+    empty if none was.
+
+    A name may have a colon of its own (`llama3.2:latest`): the text before it is a provider only if a plugin, a model
+    or a call has a provider of that name, and `provider` names no other. Prints a note if a name in `provider` is
+    unknown.
+    """
+    given: Values = filters.get("provider")
+    models: Sequence[str | None] = filters.get("model_name") or ()
+    prefixes = {model.partition(":")[0] for model in models if model is not None and ":" in model}
+    names = await known_providers(db) if prefixes or given else set()
+    if given is not None:
+        for name in given:
+            if name is not None and name not in names:
+                note_unknown_provider(name, names)
+        prefixes &= {*given} if len(given) == 1 else set()
+    providers = prefixes & names
+    if not providers:
+        return {}
+    named = [model is not None and model.partition(":")[0] in providers for model in models]
+    if len(providers) > 1 or (given is None and not all(named)):
+        raise UserError("--model takes several names only of one provider: ask once for each provider")
+    bare = tuple(
+        model.partition(":")[2] if model and has_provider else model
+        for model, has_provider in zip(models, named, strict=True)
+    )
+    return {"provider": tuple(providers), "model_name": bare}
+
+
+async def known_providers(db: LLMDatabase) -> set[str]:
+    """Return the providers of plugins, of models and of recorded calls."""
+    from ..plugins import provider_names
+
+    of_models = {model.provider for model in await db.list_models(active_only=False)}
+    return provider_names() | of_models | {row.key["provider"] for row in await db.usage(group_by="provider")}
+
+
+def note_unknown_provider(provider: str, names: Collection[str]) -> None:
+    """Print that the provider is none of `names`, and which one may be meant."""
+    close = get_close_matches(provider.lower(), names, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    output.note(output.clean(f"no plugin, model or call has the provider {provider!r} yet{hint}"))
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise UserError(f"--tag {text!r} is no tag; write NAME=VALUE, such as team=search")
+        raise UserError(f"--tag {text!r} is not a tag; write NAME=VALUE, such as team=search")
     return name, value

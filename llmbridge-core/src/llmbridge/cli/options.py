@@ -1,4 +1,4 @@
-"""The options that many commands have, wherever on the line they stand."""
+"""Options that several commands share, and that may stand before or after the command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Plugin = Annotated[
     typer.Option(
         "--plugin",
         metavar="NAME",
-        help="Distribution that serves the database, where several offer to.",
+        help="Distribution that serves the database, if several can.",
         show_default=False,
     ),
 ]
@@ -41,10 +41,14 @@ Users = Annotated[
 Origins = Annotated[
     list[str] | None, typer.Option("--origin", metavar="NAME", help="Only this application. Repeatable.")
 ]
-Vendors = Annotated[list[str] | None, typer.Option("--provider", metavar="NAME", help="Only this vendor. Repeatable.")]
+Providers = Annotated[
+    list[str] | None, typer.Option("--provider", metavar="NAME", help="Only this provider. Repeatable.")
+]
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", metavar="NAME", help="Only this model: NAME or VENDOR:NAME. Repeatable for one vendor."),
+    typer.Option(
+        "--model", metavar="NAME", help="Only this model: NAME or PROVIDER:NAME. Repeatable for one provider."
+    ),
 ]
 Statuses = Annotated[
     list[str] | None,
@@ -54,9 +58,16 @@ Statuses = Annotated[
 ]
 
 
+Provider = Annotated[str | None, typer.Option(metavar="NAME", help="Only this provider.")]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="Only calls with this metadata. Repeatable with other values."),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What was asked for: which database, which form of output."""
+    """The database and the output format that were asked for."""
 
     db: str | None = None
     json: bool = False
@@ -64,7 +75,7 @@ class Settings:
 
 
 def settings(context: typer.Context, db: str | None = None, json: bool = False, plugin: str | None = None) -> Settings:
-    """The options before the command together with those after it, which come first."""
+    """Return the options before and after the command; those after it come first."""
     found = context.find_object(Settings) or Settings()
     return replace(
         found,

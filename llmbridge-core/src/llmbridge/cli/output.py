@@ -1,4 +1,4 @@
-"""What is printed: tables that never cut a figure, JSON, plain lines, and notes on stderr."""
+"""Output: tables that never cut a number, JSON, plain lines, and notes on stderr."""
 
 from __future__ import annotations
 
@@ -16,22 +16,21 @@ from uuid import UUID
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: A column of names is folded down to this many cells before anything else gives way.
-_NARROWEST = 12
+#: The smallest width to which a column of names is folded, in cells.
+_MIN_WIDTH = 12
 
-#: Control characters and those that turn the direction of text: whoever wrote a name may not steer the terminal.
+#: Control characters and those that change the direction of text: a name must not control the terminal.
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class OutputError(Exception):
-    """stdout does not take what is printed, though somebody still reads; the cause says why."""
+    """stdout cannot be written, although it is not a closed pipe; the cause says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: `name` stands left and may be folded, `figure` right and `mark` left, never folded.
-
-    `|` in the header is where a narrow terminal may break it.
+    """A column of a table. A `name` is aligned left and may be folded; a `figure` is aligned right and a `mark` left,
+    and they are never folded. `|` in the header is where it may be broken in a narrow terminal.
     """
 
     header: str
@@ -39,21 +38,21 @@ class Column:
 
     @property
     def title(self) -> str:
-        """The header on one line."""
+        """Return the header on one line."""
         return self.header.replace("|", "")
 
     @property
     def tall_title(self) -> str:
-        """The header on as many lines as it may have."""
+        """Return the header on as many lines as possible."""
         return self.header.replace("| ", "\n").replace("|", "-\n")
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], total: Sequence[str] | None = None) -> None:
-    """Print rows of text; `total` is the last one, set apart.
+    """Print rows of text. `total` is the last row, in bold.
 
-    Where the terminal is too narrow, columns move together, then names are folded, then headers, then
-    columns of nothing but zeros left out (and named), then each row becomes a list of its own. What is not a terminal
-    has any width.
+    If the terminal is too narrow, columns move together, then names are folded, then headers, then columns with only
+    zeros are left out (and named), and at last each row is printed as a list. Output that is not a terminal has no
+    limit.
     """
     from rich.console import Console
 
@@ -91,12 +90,12 @@ def json(document: Any) -> None:
 
 
 def line(text: str) -> None:
-    """Print text as it is, and end the line."""
+    """Print text, and end the line."""
     write(text if text.endswith("\n") else text + "\n")
 
 
 def write(text: str) -> None:
-    """Print text as it is; what the terminal's encoding does not have is escaped."""
+    """Print text; characters that the encoding does not have are escaped."""
     encoding = sys.stdout.encoding or "utf-8"
     try:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
@@ -107,22 +106,22 @@ def write(text: str) -> None:
 
 
 def prose(text: str) -> None:
-    """Print text of several lines; a terminal gets nothing in it that could steer it."""
+    """Print text of several lines, without control characters if it goes to a terminal."""
     if sys.stdout.isatty():
         text = "\n".join("\t".join(map(clean, one.split("\t"))) for one in text.split("\n"))
     line(text)
 
 
 def note(text: str) -> None:
-    """Say something that is not the result, on stderr."""
+    """Print a line to stderr, which is not part of the result."""
     encoding = (sys.stderr and sys.stderr.encoding) or "utf-8"
-    # Without anybody to tell there is nothing left to do.
+    # Without a stderr there is nowhere to say it.
     with contextlib.suppress(OSError, AttributeError):
         print(text.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def flush() -> None:
-    """Hand all output over now, so that a closed pipe shows here."""
+    """Flush stdout, so that a closed pipe raises here."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -132,32 +131,39 @@ def flush() -> None:
 
 
 def clean(text: str) -> str:
-    """Text on one line that a terminal only shows."""
+    """Return text on one line, without control characters."""
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\n", " "))
 
 
 def count(number: int | None) -> str:
-    """A number with its thousands set apart; `-` for None."""
+    """Return a number with thousands separators; `-` for None."""
     return "-" if number is None else f"{number:,}"
 
 
 def tokens(number: int | None) -> str:
-    """A number of tokens in words; None is unknown."""
+    """Return a number of tokens in words; None is unknown."""
     return "unknown" if number is None else f"{number:,} token{'' if number == 1 else 's'}"
 
 
 def calls(number: int) -> str:
-    """A number of calls in words."""
+    """Return a number of calls in words."""
     return f"{number:,} call{'' if number == 1 else 's'}"
 
 
 def at_least(text: str) -> str:
-    """The mark of a sum that may be larger."""
+    """Return a sum marked as one that may be larger."""
     return f"≥ {text}" if _is_unicode() else f">= {text}"
 
 
+def money(dollars: Decimal | None) -> str:
+    """Return an amount of dollars without trailing zeros; `-` for None."""
+    from ..reports import money_text
+
+    return "-" if dollars is None else money_text(dollars)
+
+
 def moment(at: datetime | None) -> str | None:
-    """A time in ISO 8601, in UTC."""
+    """Return a time in ISO 8601, in UTC."""
     return None if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
@@ -166,30 +172,28 @@ def _is_unicode() -> bool:
 
 
 def _jsonable(value: Any) -> Any:
-    from .._shared.money import text
-
     match value:
         case Decimal():
-            return text(value)
+            return money(value)
         case datetime():
             return moment(value)
         case date():
             return value.isoformat()
         case UUID():
             return str(value)
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def _widths(
     columns: Sequence[Column], lines: Sequence[Sequence[str]], room: int | None, *, folded: bool
 ) -> list[int] | None:
-    """A width for each column; None when they do not fit in `room`, of which there is any where it is None."""
+    """Return a width for each column; None if they do not fit in `room` cells (None: there is no limit)."""
     from rich.cells import cell_len
 
     widths = [max(cell_len(text) for row in lines for text in row[i].split("\n")) for i in range(len(columns))]
     while room is not None and sum(widths) > room:
         foldable = [
-            i for i, column in enumerate(columns) if folded and column.kind == "name" and widths[i] > _NARROWEST
+            i for i, column in enumerate(columns) if folded and column.kind == "name" and widths[i] > _MIN_WIDTH
         ]
         if not foldable:
             return None
@@ -211,7 +215,7 @@ def _print_table(
     from rich.table import Table
     from rich.text import Text
 
-    # The gap is a column of its own: padding has another width from one release of rich to the next.
+    # The gap is a column: the width of padding differs between releases of rich.
     laid_out = Table(box=None, padding=0, pad_edge=False, header_style="bold")
     for number, (column, title, width) in enumerate(zip(columns, titles, widths, strict=True)):
         if number:
@@ -224,7 +228,7 @@ def _print_table(
         laid_out.add_row(*parts[1:], style="bold" if is_total else None)
 
     printed = io.StringIO()
-    # One that writes to memory: only `write` may meet the pipe that nobody reads any more.
+    # Into memory: only `write` may write to a pipe that may be closed.
     Console(
         file=printed,
         width=sum(widths) + gap * (len(widths) - 1),

@@ -1,4 +1,4 @@
-"""The parser's commands and groups, as their help shows them."""
+"""Commands and groups of the parser, with shorter help."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typer.core import TyperCommand, TyperGroup
 
 
 class Command(TyperCommand):
-    """A command whose usage has `TEXT` for an argument, and whose help has no type for `--help`."""
+    """A command that shows an argument as `TEXT`, and no type for `--help`."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """The words after the command's name."""
+        """Return the words after the command's name."""
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
     def get_help_option(self, ctx: Any) -> Any:
-        """`--help`; None where there is none."""
+        """Return the option `--help`; None if there is none."""
         return _without_type(super().get_help_option(ctx))
 
 
 class Group(TyperGroup):
-    """A group of commands whose help has no type for `--help`."""
+    """A group of commands that shows no type for `--help`."""
 
     def get_help_option(self, ctx: Any) -> Any:
-        """`--help`; None where there is none."""
+        """Return the option `--help`; None if there is none."""
         return _without_type(super().get_help_option(ctx))
 
 

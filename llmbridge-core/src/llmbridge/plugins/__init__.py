@@ -1,4 +1,4 @@
-"""Backends and providers from plugins: a URL or a prefix in, a working object out."""
+"""Factories of backends and providers from installed plugins, and listings of the plugins."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PluginInfo:
-    """One installed plugin, as a listing shows it.
+    """Entry of a listing: one installed plugin.
 
-    `name` is the URL scheme or model prefix. `api_version` is None, and `capabilities` empty, where the plugin
-    could not be loaded; `error` says why the name cannot be used as it is (None: it can).
+    `name` is the URL scheme or the prefix of model strings. If the plugin could not be loaded, `api_version` is None
+    and `capabilities` is empty. `error` says why the name cannot be used (None: it can).
     """
 
     name: str
@@ -50,15 +50,16 @@ class PluginInfo:
 def create_backend(
     url: str | os.PathLike[str] | None = None, *, plugin: str | None = None, **options: Any
 ) -> StorageBackend | None:
-    """The backend for `url`; None for no URL. Opens nothing and creates nothing on disk.
+    """Return the backend for `url`; None without a URL. Open nothing and create nothing on disk.
 
-    `plugin` is the name of the distribution to use where several claim the scheme. `options` come before those in
-    the URL's query; None counts as not given. `db_manager` is for `postgresql`, and stands instead of a URL.
-
-    :raises InvalidStorageURLError: `url` is no URL of a store, or an option is unknown or of the wrong type
-    :raises UnknownStorageError: no plugin that is installed and allowed answers for the scheme
-    :raises PluginError: the plugin cannot be used, or several claim the scheme
-    :raises StorageError: the plugin could not make a backend from `url`
+    :param url: URL or path of the database
+    :param plugin: the distribution to use if several provide the scheme
+    :param options: options of the backend; they override those in the URL's query, and None counts as not given.
+        `db_manager` is for `postgresql` and replaces the URL
+    :raises InvalidStorageURLError: the URL is invalid, or an option is unknown or of the wrong type
+    :raises UnknownStorageError: no installed and allowed plugin provides the scheme
+    :raises PluginError: the plugin cannot be used, or several provide the scheme
+    :raises StorageError: the plugin could not create a backend
     """
     from ..storage.base import StorageBackend
     from ..storage.url import StorageURL, parse
@@ -77,7 +78,7 @@ def create_backend(
             name for name, value in options.items() if value is not None and name not in ("schema", "enable_monitoring")
         )
         if left:
-            raise InvalidStorageURLError(f"options without a storage URL mean nothing: {', '.join(left)}")
+            raise InvalidStorageURLError(f"options without a storage URL have no effect: {', '.join(left)}")
         return None
 
     claim = choose(storage(), address.scheme, plugin)
@@ -94,7 +95,7 @@ def create_backend(
     except LLMBridgeError:
         raise
     except Exception as error:
-        _wrap(StorageError, f"{claim.distribution} could not make a backend for {address}", error, address, wanted)
+        _wrap(StorageError, f"{claim.distribution} could not create a backend for {address}", error, address, wanted)
     if not isinstance(backend, StorageBackend):
         discard(backend)
         raise InvalidPluginError(f"{claim}: create() returned {type(backend).__name__}, not a StorageBackend")
@@ -104,7 +105,7 @@ def create_backend(
 
 
 def storage_plugin(url: str | os.PathLike[str], *, plugin: str | None = None) -> StoragePlugin:
-    """The descriptor of the plugin that answers for `url`. Raises like `create_backend`."""
+    """Return the descriptor of the plugin for `url`. Raises like `create_backend`."""
     from ..storage.url import parse
 
     address, _ = parse(url)
@@ -113,12 +114,14 @@ def storage_plugin(url: str | os.PathLike[str], *, plugin: str | None = None) ->
 
 
 def create_provider(prefix: str, *, plugin: str | None = None, **options: Any) -> BaseLLMProvider:
-    """The provider for a model string's prefix. Connects to nothing. None counts as an option not given.
+    """Return the provider for the prefix of a model string. Connect to nothing.
 
-    :raises ProviderNotFoundError: no plugin that is installed and allowed answers for the prefix
-    :raises PluginError: the plugin cannot be used, or several claim the prefix
+    :param plugin: the distribution to use if several provide the prefix
+    :param options: options of the provider; None counts as not given
+    :raises ProviderNotFoundError: no installed and allowed plugin provides the prefix
+    :raises PluginError: the plugin cannot be used, or several provide the prefix
     :raises InvalidRequestError: an option is unknown or of the wrong type
-    :raises ProviderError: the plugin could not make a provider
+    :raises ProviderError: the plugin could not create a provider
     """
     from ..providers.base import BaseLLMProvider
 
@@ -134,30 +137,36 @@ def create_provider(prefix: str, *, plugin: str | None = None, **options: Any) -
     except LLMBridgeError:
         raise
     except Exception as error:
-        _wrap(ProviderError, f"{claim.distribution} could not make the provider {claim.name}", error, None, wanted)
+        _wrap(ProviderError, f"{claim.distribution} could not create the provider {claim.name}", error, None, wanted)
     if not isinstance(provider, BaseLLMProvider):
         discard(provider)
         raise InvalidPluginError(f"{claim}: create() returned {type(provider).__name__}, not a BaseLLMProvider")
     return provider
 
 
+def provider_plugin(prefix: str, *, plugin: str | None = None) -> ProviderPlugin:
+    """Return the descriptor of the plugin that serves a model string's prefix. Raises like `create_provider`."""
+    found: ProviderPlugin = load(providers(), choose(providers(), prefix, plugin))
+    return found
+
+
 def provider_names() -> set[str]:
-    """The prefixes that installed and allowed provider plugins claim; imports none of them."""
+    """Return the prefixes of installed and allowed provider plugins, without importing them."""
     return usable_names(providers())
 
 
 def storage_plugins() -> list[PluginInfo]:
-    """All installed storage plugins by scheme. Imports those that are allowed; a broken one shows its error."""
+    """Return all installed storage plugins by scheme. Import the allowed ones; a broken one has its error."""
     return list(_listing(storage()))
 
 
 def provider_plugins() -> list[PluginInfo]:
-    """All installed provider plugins by prefix. Imports those that are allowed; a broken one shows its error."""
+    """Return all installed provider plugins by prefix. Import the allowed ones; a broken one has its error."""
     return list(_listing(providers()))
 
 
 def foreign_distribution_warning() -> str | None:
-    """What to say if llmbridge-py is installed beside us; None if it is not."""
+    """Return a warning if llmbridge-py is installed beside llmbridge-core; None if it is not."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -165,7 +174,7 @@ def foreign_distribution_warning() -> str | None:
     except PackageNotFoundError:
         return None
     return (
-        f"llmbridge-py {foreign} is installed beside {CORE}: both own the package `llmbridge`, and each overwrites "
+        f"llmbridge-py {foreign} is installed beside {CORE}: both contain the package `llmbridge`, and each overwrites "
         f"the other's files. Run `pip uninstall llmbridge-py`, then `pip install --force-reinstall {CORE}`."
     )
 
@@ -195,19 +204,19 @@ def _listing(kind: Kind) -> Iterator[PluginInfo]:
             except PluginError as error:
                 yield PluginInfo(*known, error=str(error))
                 continue
-            rivals = [other.distribution for other in offers if other != claim and switched_off(other) is None]
+            others = [other.distribution for other in offers if other != claim and switched_off(other) is None]
             yield PluginInfo(
                 *known,
                 api_version=found.api_version,
                 capabilities=tuple(sorted(getattr(found, "capabilities", ()))),
-                error=f"claimed by {', '.join(rivals)} too: choose with plugin=" if rivals else None,
+                error=f"also provided by {', '.join(others)}: choose with plugin=" if others else None,
             )
 
 
 def _wrap(
     kind: type[LLMBridgeError], text: str, error: Exception, url: StorageURL | None, options: Mapping[str, Any]
 ) -> NoReturn:
-    """Raise what a plugin let out as an error of ours, without the secrets that its text may have."""
+    """Raise an exception of a plugin as an error of `kind`, without the secrets that its text may contain."""
     from .._shared.redaction import redact
 
     secrets = [url.password, quote(url.password, safe="")] if url is not None and url.password else []
@@ -216,7 +225,7 @@ def _wrap(
         for name, value in options.items()
         if isinstance(value, str) and value and re.search("pass|secret|token|key", name)
     ]
-    told = redact(f"{type(error).__name__}: {error}", secrets)
-    # A traceback shows the cause's text as it is, so a cause that tells a secret is left out.
+    reason = redact(f"{type(error).__name__}: {error}", secrets)
+    # A traceback shows the cause's text as it is, so a cause with a secret in its text is not chained.
     whole = "".join(traceback.format_exception(error))
-    raise kind(f"{text}: {told}") from (None if any(secret in whole for secret in secrets) else error)
+    raise kind(f"{text}: {reason}") from (None if any(secret in whole for secret in secrets) else error)

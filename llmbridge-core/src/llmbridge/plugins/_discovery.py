@@ -1,6 +1,6 @@
-"""Who offers a URL scheme or a model prefix, and what their module says of itself.
+"""Discovery of plugins: finds the distributions that provide a scheme or a prefix, and loads their descriptors.
 
-Looking reads entry points and imports nothing; only the plugin that is chosen is imported, on first use.
+The search reads entry points and imports nothing. Only the chosen plugin is imported, at its first use.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ CORE = "llmbridge-core"
 ALLOW_VARIABLE = "LLMBRIDGE_PLUGINS"
 DENY_VARIABLE = "LLMBRIDGE_DISABLE_PLUGINS"
 
-#: Our own distributions, the only ones that an error ever proposes to install.
+#: Distributions of this project, the only ones that an error text proposes to install.
 _FIRST_PARTY = {"sqlite": "llmbridge-sqlite", "postgresql": "llmbridge-postgres", "postgres": "llmbridge-postgres"}
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("llmbridge.plugins")
 
 #: Held while plugins are registered and described, never while one is imported.
 _lock = threading.RLock()
@@ -49,9 +49,9 @@ _lock = threading.RLock()
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What differs between the plugins for storage and for providers.
+    """Kind of plugin, storage or provider: what differs between the two.
 
-    `names` is the field of the descriptor that lists its names, `written` how a user writes one.
+    `names` is the descriptor's field with the names that it provides, `written` the format in which a user writes one.
     """
 
     group: str
@@ -66,7 +66,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One distribution's word that the module `value` answers for a name."""
+    """Entry point of a distribution: its module `value` provides a name."""
 
     name: str
     distribution: str
@@ -78,13 +78,13 @@ class Claim:
 
     @property
     def key(self) -> str:
-        """The distribution's name in the one form that compares."""
+        """The distribution's name in normalized form, for comparison."""
         return _normalized(self.distribution)
 
 
 @dataclass(slots=True)
 class _Registry:
-    """The modules registered so far, by their names, and their descriptors, by module and hook."""
+    """Registered modules by name, and their descriptors by module and hook."""
 
     manager: pluggy.PluginManager
     described: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class _Registry:
 
 @functools.cache
 def storage() -> Kind:
-    """The kind that is found by URL scheme."""
+    """Return the kind of storage plugins, whose names are URL schemes."""
     from ..storage.hookspecs import API_VERSIONS, GROUP, StoragePlugin
 
     return Kind(
@@ -102,14 +102,14 @@ def storage() -> Kind:
 
 @functools.cache
 def providers() -> Kind:
-    """The kind that is found by the prefix of a model string."""
+    """Return the kind of provider plugins, whose names are prefixes of model strings."""
     from ..providers.hookspecs import API_VERSIONS, GROUP, ProviderPlugin
 
     return Kind(GROUP, "llmbridge_provider", ProviderPlugin, "prefixes", API_VERSIONS, "{}:", ProviderNotFoundError, {})
 
 
 def claims(kind: Kind, *, fresh: bool = False) -> dict[str, tuple[Claim, ...]]:
-    """Who claims which name, by name; `fresh` looks again at what is installed."""
+    """Return the claims of each name. With `fresh`, read the installed distributions again."""
     if fresh:
         importlib.invalidate_caches()
         _scan.cache_clear()
@@ -117,10 +117,11 @@ def claims(kind: Kind, *, fresh: bool = False) -> dict[str, tuple[Claim, ...]]:
 
 
 def choose(kind: Kind, name: str, plugin: str | None) -> Claim:
-    """The one claim of `name` that may be used; `plugin` is the name of a distribution that decides.
+    """Return the claim of `name` to use.
 
-    :raises AmbiguousPluginError: there are several
-    :raises UnknownStorageError: there is none (for providers, ProviderNotFoundError)
+    :param plugin: the distribution to use if several provide the name
+    :raises AmbiguousPluginError: several distributions provide the name
+    :raises UnknownStorageError: none does (for providers: ProviderNotFoundError)
     """
     name = name.lower()
     installed = _offers(kind, name, plugin, claims(kind)) or _offers(kind, name, plugin, claims(kind, fresh=True))
@@ -129,9 +130,9 @@ def choose(kind: Kind, name: str, plugin: str | None) -> Claim:
         return usable[0]
     what = kind.written.format(name)
     if usable:
-        claimants = " and ".join(f"{claim.distribution} {claim.version}" for claim in usable)
+        offering = " and ".join(f"{claim.distribution} {claim.version}" for claim in usable)
         raise AmbiguousPluginError(
-            f'{what} is claimed by {claimants}: choose with plugin="{usable[0].distribution}", uninstall one, '
+            f'{what} is provided by {offering}: choose with plugin="{usable[0].distribution}", uninstall one, '
             f"or name one in {DENY_VARIABLE}"
         )
     if installed:
@@ -139,12 +140,12 @@ def choose(kind: Kind, name: str, plugin: str | None) -> Claim:
         raise kind.not_found(f"the plugin for {what} is switched off: {reasons}")
     if others := claims(kind).get(name):
         offered = ", ".join(claim.distribution for claim in others)
-        raise kind.not_found(f"plugin={plugin!r} offers no {what}; installed plugins that do: {offered}")
+        raise kind.not_found(f"plugin={plugin!r} does not provide {what}; installed plugins that do: {offered}")
     raise kind.not_found(_unknown(kind, name))
 
 
 def switched_off(claim: Claim) -> str | None:
-    """Why the environment forbids the claim's distribution; None: it does not."""
+    """Return why the environment variables switch off the claim's distribution; None if they do not."""
     denied, allowed = _listed(DENY_VARIABLE), _listed(ALLOW_VARIABLE)
     if denied is not None and claim.key in denied:
         return f"is named in {DENY_VARIABLE}"
@@ -154,14 +155,14 @@ def switched_off(claim: Claim) -> str | None:
 
 
 def usable_names(kind: Kind) -> set[str]:
-    """The names that somebody installed and allowed claims."""
+    """Return the names that installed and allowed distributions provide."""
     return {name for name, offers in claims(kind).items() if any(switched_off(claim) is None for claim in offers)}
 
 
 def load(kind: Kind, claim: Claim) -> Any:
-    """The checked descriptor of the claim's module, imported and registered if this is the first use.
+    """Return the validated descriptor of the claim's module; import and register the module at its first use.
 
-    :raises PluginError: the plugin cannot be used. It may be tried again; no other plugin is touched.
+    :raises PluginError: the plugin cannot be used. A later call tries again. Other plugins are not affected.
     """
     if not re.fullmatch(r"\w+(\.\w+)*", claim.value):
         raise InvalidPluginError(f"{claim}: the entry point must name a module, such as {claim.name} = my_package")
@@ -178,12 +179,12 @@ def load(kind: Kind, claim: Claim) -> Any:
         found = registry.described[claim.value, kind.hook]
     names = getattr(found, kind.names)
     if claim.name not in {name.lower() for name in names}:
-        raise InvalidPluginError(f"{claim}: the plugin itself says that it answers for {', '.join(names) or 'nothing'}")
+        raise InvalidPluginError(f"{claim}: the plugin's descriptor lists other names: {', '.join(names) or 'none'}")
     return found
 
 
 def discard(value: object) -> None:
-    """Close what an `async def` returned where an object was due, so that nothing warns of it later."""
+    """Close a coroutine that was returned by mistake instead of an object, so that Python does not warn about it."""
     if inspect.iscoroutine(value):
         value.close()
 
@@ -199,7 +200,7 @@ def _scan(group: str, path: tuple[str, ...]) -> dict[str, tuple[Claim, ...]]:
     found: dict[tuple[str, str], Claim] = {}
     for distribution in distributions(path=list(path)):
         for claim in _read(distribution, group):
-            # The same distribution may be met twice, as an editable install and its source tree: the first counts.
+            # A distribution can be found twice, as an editable install and as its source tree: the first one counts.
             found.setdefault((claim.name, claim.key), claim)
     by_name: dict[str, tuple[Claim, ...]] = {}
     for (name, _), claim in sorted(found.items()):
@@ -217,8 +218,12 @@ def _read(distribution: Distribution, group: str) -> list[Claim]:
             for point in distribution.entry_points
             if point.group == group
         ]
-    except Exception as error:  # metadata of any shape may lie on the path, and one must not hide the others
-        _log.warning("metadata that cannot be read, its plugins are left out: %s: %s", type(error).__name__, error)
+    except Exception as error:  # damaged metadata of one distribution must not hide the others
+        logger.warning(
+            "the metadata of a distribution cannot be read; its plugins are ignored: %s: %s",
+            type(error).__name__,
+            error,
+        )
         return []
 
 
@@ -229,7 +234,7 @@ def _offers(kind: Kind, name: str, plugin: str | None, known: Mapping[str, tuple
 def _unknown(kind: Kind, name: str) -> str:
     installed, ours = usable_names(kind), kind.first_party
     listed = ", ".join(sorted(installed)) or "none"
-    text = f"no installed plugin answers for {kind.written.format(name)}; installed: {listed}."
+    text = f"no installed plugin provides {kind.written.format(name)}; installed: {listed}."
     close = [name] if name in ours else difflib.get_close_matches(name, {*installed, *ours}, n=1)
     for match in close:
         if match != name:

@@ -1,4 +1,4 @@
-"""What the author of a provider needs: the contract, the hook, the descriptor and the errors to raise."""
+"""The public contract for provider plugins: the base class, the hook, the descriptor and the errors to raise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..errors import (
     ProviderUnavailableError,
     RateLimitError,
 )
-from .base import BaseLLMProvider, Completion, Delta
+from .base import BaseLLMProvider, Completion, Delta, ProviderVariables, is_server_address
 
 if TYPE_CHECKING:
     from .hookspecs import API_VERSIONS, GROUP, ProviderPlugin, hookimpl
@@ -39,14 +39,16 @@ __all__ = [
     "ProviderPlugin",
     "ProviderTimeoutError",
     "ProviderUnavailableError",
+    "ProviderVariables",
     "RateLimitError",
     "hookimpl",
+    "is_server_address",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import hookspecs  # brings pluggy, which callers of models do not need
+    from . import hookspecs  # imports pluggy, which a program that only calls models does not need
 
     return getattr(hookspecs, name)

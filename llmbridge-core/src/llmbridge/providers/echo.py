@@ -1,4 +1,4 @@
-"""`echo:`, the offline provider: it answers with what it was asked. No network, no key, no model."""
+"""`echo:`, the offline provider, which returns the text of the request. It needs no network and no key."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from .hookspecs import ProviderPlugin, hookimpl
 
 
 class EchoProvider(BaseLLMProvider):
-    """Answers `echo: <text>`, the text of the last user message; asked for JSON, `{"echo": "<text>"}`.
+    """A provider that answers `echo: <text>` with the text of the last user message, or `{"echo": "<text>"}` if the
+    request asks for JSON.
 
-    Any model name is accepted. Usage is synthetic: a token is a word between white space, so `prompt_tokens` are
-    the words of all messages and `completion_tokens` those of the answer.
+    It accepts any model name. Usage is synthetic: a token is a word between white space, so `prompt_tokens` are the
+    words of all messages and `completion_tokens` those of the answer.
     """
 
     name = "echo"
@@ -48,5 +49,5 @@ def _create(prefix: str, options: Mapping[str, Any]) -> BaseLLMProvider:
 
 @hookimpl
 def llmbridge_provider() -> ProviderPlugin:
-    """`echo:anything`."""
+    """Describe `echo:`."""
     return ProviderPlugin(name="echo", prefixes=("echo",), api_version=1, create=_create)

@@ -1,4 +1,4 @@
-"""From a model string to the vendor that serves it."""
+"""Finds the provider and the model name for a model string such as `openai:gpt-4o` or `gpt-4o`."""
 
 from __future__ import annotations
 
@@ -7,70 +7,67 @@ from collections.abc import Collection
 from difflib import get_close_matches
 
 from ..errors import ModelNotFoundError, ProviderNotFoundError
+from .pydantic_ai.table import PROVIDERS
 
-#: Vendors with an extra of their own: `pip install "llmbridge-core[NAME]"`.
-EXTRAS = ("openai", "anthropic", "google", "ollama")
+#: Providers with an extra of their own: `pip install "llmbridge-core[NAME]"`.
+EXTRAS = tuple(name for name, row in PROVIDERS.items() if row.requirement == f"llmbridge-core[{name}]")
 
-#: Whose model a bare name is. The first match decides.
-_NAMES = (
-    ("openai", re.compile(r"(ft:)?(gpt-|chatgpt-|codex-|o\d+($|-)|text-embedding-|davinci-|babbage-)")),
-    ("anthropic", re.compile(r"claude-")),
-    ("google", re.compile(r"(models/)?gemini-")),
-)
+#: Providers of model names without a prefix. The first match counts.
+_FAMILIES = tuple((name, re.compile(row.families)) for name, row in PROVIDERS.items() if row.families is not None)
 
 _OLLAMA_FAMILY = re.compile(
     r"(code)?llama[\d.]*|tinyllama|qwen[\d.]*|qwq|gemma[\d.]*|codegemma|phi[\d.]*|mistral|mixtral|codestral"
     r"|deepseek-(r1|v\d[\d.]*|coder(-v2)?)|llava|gpt-oss|smollm\d*|granite[\d.]*|command-r[\w-]*|starcoder\d*"
 )
 
-#: What ollama writes behind the colon: `latest`, `7b`, `8x7b-instruct-q4_0`, `135m`, `e4b`, `120b-cloud`.
+#: The tags of Ollama, behind the colon: `latest`, `7b`, `8x7b-instruct-q4_0`, `135m`, `e4b`, `120b-cloud`.
 _OLLAMA_TAG = re.compile(r"latest|(\d+x|e)?\d+(\.\d+)?[bm](-[\w.-]+)?")
 
 
 def resolve(model: str | None, known: Collection[str]) -> tuple[str, str]:
-    """The vendor of `model` and the name that this vendor knows the model by.
+    """Return the provider of `model`, and the name by which this provider knows the model.
 
-    What stands before the first colon is a vendor only if `known`, the vendors that are registered or installed,
-    has it; names from ollama have colons too (`llama3.2:latest`). A bare name finds its vendor by its family.
-    `echo` is found by its prefix alone.
+    `known` are the providers that are registered or installed. The text before the first colon is a provider only if it
+    is one of them; names of Ollama have colons too (`llama3.2:latest`). A name without prefix finds its provider by its
+    family. `echo` is found only by its prefix.
 
-    :raises ModelNotFoundError: there is no name, or nothing tells the vendor
-    :raises ProviderNotFoundError: the vendor is neither registered nor installed
+    :raises ModelNotFoundError: there is no name, or no provider can be found for it
+    :raises ProviderNotFoundError: the provider is neither registered nor installed
     """
     text = (model or "").strip()
     if not text:
-        raise ModelNotFoundError("no model was given; write vendor:name, for example openai:gpt-4o-mini")
+        raise ModelNotFoundError("no model was given; write provider:name, for example openai:gpt-4o-mini")
     prefix, colon, name = text.partition(":")
-    if colon and not _is_ollamas_mistral(text, known) and (vendor := known_as(prefix, known)) is not None:
+    if colon and not _is_ollamas_mistral(text, known) and (provider := known_as(prefix, known)) is not None:
         if not name.strip():
-            raise ModelNotFoundError(f"{text!r} names a vendor but no model; write {vendor}:name")
-        return vendor, name.strip()
-    if (vendor := _vendor_of(text)) is not None:
-        if vendor not in known:
-            raise _not_installed(vendor, text)
-        return vendor, text.removeprefix("models/") if vendor == "google" else text
+            raise ModelNotFoundError(f"{text!r} names a provider but no model; write {provider}:name")
+        return provider, name.strip()
+    if (provider := _provider_of(text)) is not None:
+        if provider not in known:
+            raise _not_installed(provider, text)
+        return provider, text.removeprefix("models/") if provider == "google" else text
     if colon:
         raise _unknown_prefix(prefix, text, known)
     raise ModelNotFoundError(
-        f"nothing tells which vendor serves the model {text!r}; write vendor:name, with one of: {_listed(known)}"
+        f"the provider of the model {text!r} is unknown; write provider:name, with one of: {_listed(known)}"
     )
 
 
 def _is_ollamas_mistral(name: str, known: Collection[str]) -> bool:
-    """A vendor is called mistral as well; none of its models is called like a tag of Ollama's, such as `7b`."""
+    """Return whether `name` is Ollama's `mistral:TAG`: no model of the provider mistral is named like a tag (`7b`)."""
     family, _, tag = name.partition(":")
     return family == "mistral" and "ollama" in known and _OLLAMA_TAG.fullmatch(tag) is not None
 
 
 def known_as(prefix: str, known: Collection[str]) -> str | None:
-    """The vendor that a prefix names, as it is spelt or in small letters; None where neither is known."""
+    """Return the provider of a prefix, as it is written or in lower case; None if neither is known."""
     return next((spelling for spelling in (prefix, prefix.lower()) if spelling in known), None)
 
 
-def _vendor_of(name: str) -> str | None:
+def _provider_of(name: str) -> str | None:
     if _is_from_ollama(name):
         return "ollama"
-    return next((vendor for vendor, pattern in _NAMES if pattern.match(name)), None)
+    return next((provider for provider, pattern in _FAMILIES if pattern.match(name)), None)
 
 
 def _is_from_ollama(name: str) -> bool:
@@ -84,9 +81,9 @@ def _is_from_ollama(name: str) -> bool:
     return family != "mistral" and _OLLAMA_FAMILY.fullmatch(family) is not None
 
 
-def _not_installed(vendor: str, model: str) -> ProviderNotFoundError:
+def _not_installed(provider: str, model: str) -> ProviderNotFoundError:
     return ProviderNotFoundError(
-        f'the model {model!r} is served by {vendor}, which is not installed: pip install "llmbridge-core[{vendor}]"'
+        f'the model {model!r} is served by {provider}, which is not installed: pip install "llmbridge-core[{provider}]"'
     )
 
 
@@ -96,7 +93,7 @@ def _unknown_prefix(prefix: str, model: str, known: Collection[str]) -> Provider
     close = get_close_matches(prefix.lower(), sorted({*known, *EXTRAS}), n=1, cutoff=0.7)
     hint = f" Did you mean {close[0]}?" if close else ""
     return ProviderNotFoundError(
-        f"no vendor is called {prefix!r}, asked for by the model {model!r}.{hint} Installed: {_listed(known)}"
+        f"unknown provider {prefix!r} in the model {model!r}.{hint} Installed: {_listed(known)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Everything that the author of a storage backend needs."""
+"""Public names of the storage contract, for authors of backends."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import hookspecs  # brings pluggy, which callers of a store do not need
+    from . import hookspecs  # imports pluggy, which users of a store do not need
 
     return getattr(hookspecs, name)

@@ -1,4 +1,4 @@
-"""The storage contract: what a database must do to keep the books."""
+"""Storage contract: the abstract methods that a backend implements, and the guarantees that core relies on."""
 
 from __future__ import annotations
 
@@ -28,34 +28,37 @@ from .types import (
 
 
 class StorageBackend(ABC):
-    """A store of calls, models and prices. It stores and sums; ids, time, money and calendars are core's.
+    """Interface to a store of calls, models and prices.
 
-    **What comes in** is in canonical form: times are aware, in UTC, to the microsecond; money is a `Decimal` of
-    at most 12 decimal places whose units of 1e-12 dollar fit 64 bits; integers fit 64 bits; text has no NUL and
-    no lone surrogate; questions were checked when they were made.
+    A backend stores and sums. Core makes ids, reads the clock, computes costs and knows calendars.
 
-    **What goes out** equals what came in: every field of every record, money to the last digit, None as None.
+    **Input** is in canonical form: times are aware, in UTC, to the microsecond; money is a `Decimal` of at most 12
+    decimal places whose units of 1e-12 dollar fit 64 bits; integers fit 64 bits; text has no NUL and no lone
+    surrogate. Queries are checked when they are constructed.
+
+    **Output** equals the input: every field of every record, money to the last digit, None as None.
 
     **Order.** Text compares and sorts by code point, None before any text.
 
-    **Atomicity.** Each method happens wholly or not at all, also when its task is cancelled or, but for what
-    `purge_calls` and `erase_user` say, the process dies, and is durable when it returns. A cancelled method leaves the
-    backend usable.
+    **Atomicity.** Each method takes effect completely or not at all, also if its task is cancelled. The same holds if
+    the process dies, except for what `purge_calls` and `erase_user` say. The effect is durable when the method
+    returns. A cancelled method leaves the backend usable.
 
-    **Concurrency.** Methods may run at the same time on one event loop. Several backend objects, and several
-    processes where the plugin declares `multiprocess`, may use one store and lose nothing.
+    **Concurrency.** Methods may run at the same time on one event loop. Several backend objects may use one store and
+    lose nothing, and so may several processes if the plugin declares `multiprocess`.
 
-    **The law of sums.** `summarize_usage` equals a scan of every call ever recorded, exactly, for any filter,
-    grouping and edges: `storage.reference.summarize` is that law as code.
+    **Sums.** `summarize_usage` equals a scan of every call ever recorded, exactly, for any filter, grouping and edges.
+    `storage.reference.summarize` defines the sums as code.
 
-    **Errors.** A driver's exception never leaves a method. What could succeed later is
-    `StorageUnavailableError`, what will not mend by itself `StorageRefusedError`, a value that can never be
-    stored `RecordRejectedError`, use before `connect` or after `disconnect` `StorageClosedError`, use from
-    another event loop or a forked child `WrongLoopError`. No text shows a password.
+    **Errors.** A driver's exception never leaves a method. `StorageUnavailableError`: the same call may succeed later.
+    `StorageRefusedError`: it will fail again until somebody changes something. `RecordRejectedError`: the value can
+    never be stored. `StorageClosedError`: use before `connect` or after `disconnect`. `WrongLoopError`: use from
+    another event loop or a forked child. No text shows a password.
     """
 
-    #: Which store this is, for people and for what core keeps per store: scheme, host, port, database and schema
-    #: or a resolved path; never user, password or options. None: in memory, or made by hand. Core sets it.
+    #: The text that identifies the store, for people and for the files that core keeps per store: scheme, host, port,
+    #: database and schema, or a resolved path; never user, password or options. Core sets it. None: the store is in
+    #: memory, or the backend object was not created by core.
     target: str | None = None
 
     @abstractmethod
@@ -63,7 +66,7 @@ class StorageBackend(ABC):
         """Open the store, creating it if needed; never migrate. Idempotent, also after `disconnect`.
 
         :raises StorageUnavailableError: it cannot be reached now
-        :raises StorageRefusedError: it is not ours, corrupt, or not open to us; nothing was written
+        :raises StorageRefusedError: it is not a store of llmbridge, corrupt, or access is denied; nothing was written
         """
 
     @abstractmethod
@@ -81,68 +84,77 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def apply_migrations(self) -> MigrationReport:
-        """Bring the schema to this release's head, each migration in one transaction with its record.
+        """Migrate the schema to this release's head, each migration in one transaction with its record.
 
         Safe to call from many processes at once: one migrates, the others wait and then skip. A store without a
         schema keeps one version mark.
 
-        :raises MigrationError: one failed (it left nothing), or an applied one is not the one we ship
-        :raises SchemaTooNewError: a newer release says that this one may not write the store
+        :raises MigrationError: a migration failed and was rolled back, or an applied one differs from the shipped one
+        :raises SchemaTooNewError: a newer release migrated the store, and this release may not write it
         """
 
     @abstractmethod
     async def schema_status(self) -> SchemaStatus:
-        """How far the store is migrated. Writes nothing."""
+        """Return which migrations are applied and pending. Write nothing."""
 
     @abstractmethod
     async def upsert_models(self, models: Sequence[LLMModel]) -> UpsertResult:
-        """Insert or replace by (provider, model_name); all but `created_at` is replaced, which stays as first
-        stored. Of several models with one key the last wins and counts once."""
+        """Insert or replace models by (provider, model_name).
+
+        `created_at` stays as first stored; every other field is replaced. Of several models with one key the last one
+        wins and counts once.
+        """
 
     @abstractmethod
     async def list_models(
         self, provider: str | None = None, model_name: str | None = None, active_only: bool = True
     ) -> list[LLMModel]:
-        """Models in order of (provider, model_name). None does not filter; `active_only` leaves out retired ones."""
+        """Return models in order of (provider, model_name). None does not filter; `active_only` omits retired ones."""
 
     @abstractmethod
     async def retire_models(self, keys: Sequence[tuple[str, str]], at: datetime) -> int:
-        """Set `inactive_from` and `updated_at` to `at` on the active models among the (provider, model_name)
-        `keys`, and return how many there were. Unknown keys and models already retired are left alone."""
+        """Retire models: set `inactive_from` and `updated_at` to `at`, and return how many models changed.
+
+        :param keys: (provider, model_name) of the models; unknown keys and retired models are ignored
+        """
 
     @abstractmethod
     async def set_prices(self, prices: Sequence[ModelPrice]) -> None:
-        """Insert or replace own prices by (provider, model_name, effective_from); the last of a key wins."""
+        """Insert or replace own prices by (provider, model_name, effective_from). The last one of a key wins."""
 
     @abstractmethod
     async def list_prices(self, provider: str | None = None, model_name: str | None = None) -> list[ModelPrice]:
-        """Own prices in order of (provider, model_name, effective_from). None does not filter."""
+        """Return own prices in order of (provider, model_name, effective_from). None does not filter."""
 
     @abstractmethod
     async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
         """Store at most `MAX_BATCH` calls, all or none.
 
-        Idempotent by id, within the batch and against the store: the first of an id stays as it is, every
-        further one counts as a duplicate and touches no sum. A call before the watermark of a purged store is
-        not stored; its id is returned in `expired`.
+        Idempotent by id, within the batch and against the store: the first record of an id stays as it is, every
+        further one counts as a duplicate and changes no sum. A call before the watermark is not stored; its id is
+        returned in `expired`.
 
-        :raises RecordRejectedError: one of them can never be stored; none was
+        :raises RecordRejectedError: one of the calls can never be stored; none was stored
         :raises ValueError: more than `MAX_BATCH` calls; the text names that number
         """
 
     @abstractmethod
     async def list_calls(self, query: CallQuery) -> CallPage:
-        """Stored calls by (called_at, id), both descending; ids compare as their 128-bit numbers. Pages by
-        keyset: calls recorded meanwhile neither repeat nor hide one."""
+        """Return stored calls by (called_at, id), both descending; ids compare as 128-bit numbers.
+
+        The cursor is a key, not an offset: calls recorded between two pages neither repeat nor hide a call.
+        """
 
     @abstractmethod
     async def summarize_usage(self, query: UsageQuery) -> list[UsageRow]:
-        """The sums of the query, per the law. Ungrouped: exactly one row, zeros if nothing matches. Grouped: no
-        row without calls, ordered by the fields of `group_by` as given, None first.
+        """Return the sums of the query (see **Sums**).
 
-        :raises PurgedDetailError: the answer needs finer detail than the totals of purged days have: its edges cut
-            matching cells, the last of which ends at `earliest`, or it is about tags or types of errors of purged
-            calls, and `earliest` is the watermark
+        Without `group_by`: exactly one row, with zeros if nothing matches. With it: no row without calls, ordered by
+        the fields of `group_by` as given, None first.
+
+        :raises PurgedDetailError: the result needs finer detail than the totals of purged days have. Either an edge
+            cuts matching cells, and `earliest` is the end of the last one; or the query needs tags or error types of
+            purged calls, and `earliest` is the watermark
         """
 
     @abstractmethod
@@ -153,64 +165,69 @@ class StorageBackend(ABC):
         """
 
     async def purge_calls(self, before: datetime) -> int:
-        """Delete the calls before `before`, rounded down to a UTC day, and return how many; sums over them stay,
-        at the grains of `TotalsRow`, and the watermark moves to that day. It never moves back. Purged calls are gone
-        for whoever asks at once; they may be deleted in several transactions, and after a failure by the next purge.
-        [purge]
+        """Delete the calls before `before`, rounded down to a UTC day, and return how many. [purge]
+
+        Their sums stay, at the grains of `TotalsRow`. The watermark moves to that day; it never moves back. No query
+        returns purged calls from then on. The rows may be deleted in several transactions, and after a failure by the
+        next purge.
 
         :raises UnsupportedOperationError: the backend lacks the capability
         """
         raise UnsupportedOperationError(f"{type(self).__name__} cannot purge calls")
 
     async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
-        """Give calls new costs, in one transaction, and return how many were stored. The cost and reason that
-        stood before move to `previous_cost` and `previous_cost_reason`, `repriced_at` becomes `at`, and sums
-        follow. Ids that are not stored are left out; of one id the last change wins. Left out as well is a change
-        to what stands already (cost, cost_source, cost_reason and price_version): two who decide the same at the
-        same time lose no former cost. [reprice]
+        """Replace the costs of calls, in one transaction, and return how many changed. [reprice]
+
+        The old cost and reason move to `previous_cost` and `previous_cost_reason`, `repriced_at` becomes `at`, and the
+        sums follow. Ids that are not stored are ignored; of several changes of one id the last one wins. A change to
+        the values that are stored already (cost, cost_source, cost_reason, price_version) is ignored too, so that two
+        processes that decide the same at the same time do not overwrite the previous cost.
 
         :raises UnsupportedOperationError: the backend lacks the capability
         """
         raise UnsupportedOperationError(f"{type(self).__name__} cannot reprice calls")
 
     async def read_totals(self, cursor: str | None = None) -> TotalsPage:
-        """Totals of purged days, ordered by (grain, start, key), from `cursor` on (None: from the start). [copy]
+        """Return totals of purged days, ordered by (grain, start, key), from `cursor` on (None: the start). [copy]
 
         :raises UnsupportedOperationError: the backend lacks the capability
         """
         raise UnsupportedOperationError(f"{type(self).__name__} cannot read totals")
 
     async def write_totals(self, rows: Sequence[TotalsRow], watermark: datetime | None) -> None:
-        """Replace totals of purged days by (grain, start, key), and move the watermark forward to `watermark`
-        (None leaves it). [copy]
+        """Insert or replace totals of purged days by (grain, start, key). [copy]
+
+        The watermark moves forward to `watermark`; None leaves it as it is.
 
         :raises UnsupportedOperationError: the backend lacks the capability
         """
         raise UnsupportedOperationError(f"{type(self).__name__} cannot write totals")
 
     async def erase_user(self, origin: str, id_at_origin: str) -> int:
-        """Make `id_at_origin` None wherever it stands with this origin, in calls and in totals; the sums stay.
-        Return how many changed: calls, and rows of purged days' totals with the grain of a day, as `read_totals`
-        gives them. May take several transactions, between which the sums are exact: what a failure has left the next
-        time takes. [erase]
+        """Replace `id_at_origin` by None in all calls and totals of this origin. The sums stay. [erase]
+
+        Return how many calls, and rows of `read_totals` with the grain `day`, changed. The work may take several
+        transactions; the sums are exact between them. After a failure, calling it again does the rest.
 
         :raises UnsupportedOperationError: the backend lacks the capability
         """
         raise UnsupportedOperationError(f"{type(self).__name__} cannot erase users")
 
     async def check_totals(self, repair: bool = False) -> TotalsReport:
-        """Count every kept total anew from the stored calls, and with `repair` put right what is wrong. A store
-        that keeps no totals of stored calls has nothing to check."""
+        """Compare every kept total with the stored calls, and correct wrong ones if `repair` is True.
+
+        A store that keeps no totals of stored calls has nothing to check.
+        """
         return TotalsReport()
 
 
 class SQLAccess(ABC):
-    """Plain SQL on the store, for people; a separate promise of backends that speak SQL (capability `sql`).
+    """User-written SQL on the store, for backends with the capability `sql`.
 
     Parameters are `$1`, `$2`, …: numbered, reusable in any order. `{{tables.NAME}}` is the qualified name of a
-    table and `{{schema}}` the schema; inside string literals, quoted names and comments nothing is touched.
-    Statements run on the write connection, each committed by itself and never inside a batch. Statements that
-    begin or end a transaction are refused with ValueError.
+    table and `{{schema}}` the schema; templates inside string literals, quoted names and comments are not replaced.
+    Each statement runs on the write connection, in its own transaction and never inside a batch. A statement that
+    begins or ends a transaction raises ValueError.
     """
 
     @abstractmethod
@@ -219,15 +236,15 @@ class SQLAccess(ABC):
 
     @abstractmethod
     async def fetch_one(self, query: str, *args: Any) -> dict[str, Any] | None:
-        """The first row, by column name; None when there is none."""
+        """Return the first row, by column name; None if there is none."""
 
     @abstractmethod
     async def fetch_all(self, query: str, *args: Any) -> list[dict[str, Any]]:
-        """All rows, by column name."""
+        """Return all rows, by column name."""
 
     @abstractmethod
     async def fetch_value(self, query: str, *args: Any) -> Any:
-        """The first column of the first row; None when there is none."""
+        """Return the first column of the first row; None if there is none."""
 
     @abstractmethod
     async def execute_and_return_id(self, query: str, *args: Any) -> int:

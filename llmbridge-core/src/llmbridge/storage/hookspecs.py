@@ -1,4 +1,4 @@
-"""The hook of a storage plugin and the descriptor that it returns."""
+"""Hook of a storage plugin and the descriptor that it returns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GROUP = "llmbridge.storage"
 #: Versions of the contract that this core accepts from a plugin.
 API_VERSIONS = frozenset({1})
 
-#: What a plugin may declare, and no more than these.
+#: All capabilities that a plugin may declare.
 CAPABILITIES = frozenset({"persistent", "multiprocess", "purge", "reprice", "copy", "erase", "sql", "monitoring"})
 
 hookspec = pluggy.HookspecMarker("llmbridge")
@@ -26,14 +26,17 @@ hookimpl = pluggy.HookimplMarker("llmbridge")
 
 @dataclass(frozen=True, slots=True)
 class StoragePlugin:
-    """What a storage plugin says of itself.
+    """Descriptor of a storage plugin.
 
-    `name` is for people. `schemes` are the URL schemes that it answers for, each with an entry point.
-    `api_version` is the literal number that its author built against. `options` are the options of its URLs and
-    of `create_backend`, with their types (bool, int, float, str, or any class for an object passed by keyword);
-    `schema` and `enable_monitoring` are known to every backend without being named,
-    and `schema`, `host`, `port` and `dbname` tell stores apart (`StorageBackend.target`). `create(url, options)` makes
-    the backend and opens nothing; options are checked, converted, and only those that the caller set.
+    :param name: for people
+    :param schemes: the URL schemes that it serves, each with an entry point
+    :param api_version: the version of the contract that the plugin was built against, as a literal number
+    :param create: `create(url, options)` returns the backend and opens nothing; `options` has only those that the
+        caller set, checked and converted
+    :param capabilities: what the backend can do beyond the required methods, some of CAPABILITIES
+    :param options: the options of its URLs and of `create_backend`, with their types: bool, int, float, str, or any
+        class for an object passed by keyword. Every backend accepts `schema` and `enable_monitoring` without naming
+        them. `schema`, `host`, `port` and `dbname` are part of `StorageBackend.target`.
     """
 
     name: str
@@ -46,5 +49,5 @@ class StoragePlugin:
 
 @hookspec(firstresult=True)
 def llmbridge_storage() -> StoragePlugin:
-    """Describe the storage backend of this module. Synchronous; opens and imports as little as it can."""
+    """Return the descriptor of this module's storage backend. Open nothing and import as little as possible."""
     raise NotImplementedError

@@ -1,10 +1,11 @@
-"""The reference backend: everything in this process, small and obvious. The oracle of the tests."""
+"""Reference backend: keeps everything in this process. The tests compare other backends with it."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -40,7 +41,7 @@ CellKey = tuple[Grain, datetime, tuple[str | None, ...]]
 
 
 class Store:
-    """What outlives a connection."""
+    """Content of one store, which outlives connections."""
 
     def __init__(self) -> None:
         self.migrated = False
@@ -56,7 +57,10 @@ _named: dict[str, Store] = {}
 
 
 class MemoryBackend(StorageBackend):
-    """Books in memory. `memory://` is a store of its own, gone at `disconnect`; `memory://NAME` is one per process."""
+    """Backend in memory.
+
+    `memory://` is a new store that ends at `disconnect`; `memory://NAME` is one store per name and process.
+    """
 
     def __init__(self, name: str | None = None) -> None:
         self._name = name
@@ -74,9 +78,11 @@ class MemoryBackend(StorageBackend):
     @property
     def _open(self) -> Store:
         if self._store is None:
-            raise StorageClosedError("the memory store is not connected")
+            raise StorageClosedError("the memory store is not connected: call connect() first")
         if self._owner is None or self._owner[0] != os.getpid() or self._owner[1] is not asyncio.get_running_loop():
-            raise WrongLoopError("this memory store was opened by another event loop or process")
+            raise WrongLoopError(
+                "this memory store was opened by another event loop or process: create a backend in each of them"
+            )
         return self._store
 
     async def apply_migrations(self) -> MigrationReport:
@@ -133,14 +139,16 @@ class MemoryBackend(StorageBackend):
             if store.watermark is not None and call.called_at < store.watermark:
                 expired.append(call.id)
             elif call.id not in store.calls:
-                store.calls[call.id] = call.model_copy(deep=True)
+                store.calls[call.id] = _copied(call)
                 inserted += 1
         return RecordResult(inserted, len(calls) - inserted - len(expired), tuple(expired))
 
     async def list_calls(self, query: CallQuery) -> CallPage:
+        ids = None if query.ids is None else frozenset(query.ids)
+
         def wanted(call: CallRecord) -> bool:
             return (
-                (query.ids is None or call.id in query.ids)
+                (ids is None or call.id in ids)
                 and (query.since is None or call.called_at >= query.since)
                 and (query.until is None or call.called_at < query.until)
                 and (query.after is None or (call.called_at, call.id) < query.after)
@@ -152,9 +160,7 @@ class MemoryBackend(StorageBackend):
         )
         page = found[: query.limit]
         more = len(found) > len(page)
-        return CallPage(
-            [call.model_copy(deep=True) for call in page], (page[-1].called_at, page[-1].id) if more else None
-        )
+        return CallPage(list(map(_copied, page)), (page[-1].called_at, page[-1].id) if more else None)
 
     async def summarize_usage(self, query: UsageQuery) -> list[UsageRow]:
         store = self._open
@@ -168,17 +174,17 @@ class MemoryBackend(StorageBackend):
         day = before.replace(hour=0, minute=0, second=0, microsecond=0)
         if store.watermark is not None and day <= store.watermark:
             return 0
-        gone = [call for call in store.calls.values() if call.called_at < day]
+        purged = [call for call in store.calls.values() if call.called_at < day]
         for grain in GRAINS:
             cells: dict[CellKey, list[CallRecord]] = {}
-            for call in gone:
+            for call in purged:
                 cells.setdefault(_cell(call, grain), []).append(call)
             for key, calls in cells.items():
                 _merge(store.totals, key, calls)
-        for call in gone:
+        for call in purged:
             del store.calls[call.id]
         store.watermark = day
-        return len(gone)
+        return len(purged)
 
     async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
         calls = self._open.calls
@@ -186,7 +192,7 @@ class MemoryBackend(StorageBackend):
         repriced = 0
         for call_id, change in latest.items():
             old = calls[call_id]
-            if _stands(change, old):
+            if _is_stored(change, old):
                 continue
             repriced += 1
             calls[call_id] = old.model_copy(
@@ -228,7 +234,7 @@ class MemoryBackend(StorageBackend):
         return len(named) + len(cells)
 
 
-def _stands(change: CostChange, call: CallRecord) -> bool:
+def _is_stored(change: CostChange, call: CallRecord) -> bool:
     return (change.cost, change.cost_source, change.cost_reason, change.price_version) == (
         call.estimated_cost,
         call.cost_source,
@@ -264,9 +270,15 @@ def _create(url: StorageURL, options: Mapping[str, Any]) -> MemoryBackend:
     return MemoryBackend(url.path)
 
 
+def _copied(call: CallRecord) -> CallRecord:
+    """Return a record that shares nothing with `call` that could be changed."""
+    values = {"tools_used": call.tools_used, "metadata": call.metadata}
+    return call.model_copy(update={name: deepcopy(value) for name, value in values.items() if value is not None})
+
+
 @hookimpl
 def llmbridge_storage() -> StoragePlugin:
-    """Describe `memory://`."""
+    """Return the descriptor of `memory://`."""
     return StoragePlugin(
         name="memory",
         schemes=("memory",),

@@ -1,6 +1,6 @@
-"""The law of sums as code: what every backend's `summarize_usage` must equal.
+"""Reference implementation of usage sums: every backend's `summarize_usage` must return the same.
 
-A small store may return `summarize` over its rows.
+A simple backend may return `summarize` over its rows.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ..schemas import CallRecord
 from .histogram import bucket
 from .types import EARLIEST, TAG_PREFIX, Grain, TotalsRow, UsageQuery, UsageRow
 
-#: How long a cell of purged totals is.
+#: Length of a cell of purged totals.
 GRAINS: Mapping[Grain, timedelta] = {"day": timedelta(days=1), "quarter": timedelta(minutes=15)}
 
-#: The key of a cell of each grain.
+#: Key fields of a cell of each grain.
 CELL_KEYS: Mapping[Grain, tuple[str, ...]] = {
     "day": ("origin", "id_at_origin", "provider", "model_name", "status"),
     "quarter": ("origin", "provider", "model_name", "status"),
@@ -50,7 +50,7 @@ _HISTOGRAMS = ("by_status", "response_time_histogram", "first_token_histogram")
 
 
 class Sums:
-    """Running sums of one group, exact whatever their size."""
+    """Running sums of one group: exact, without an upper limit."""
 
     def __init__(self) -> None:
         self._counts = dict.fromkeys(_COUNTS, 0)
@@ -58,7 +58,7 @@ class Sums:
         self._histograms: dict[str, dict[Any, int]] = {name: {} for name in _HISTOGRAMS}
 
     def add_call(self, call: CallRecord) -> None:
-        """Count one call."""
+        """Add one call."""
         counts = self._counts
         counts["calls"] += 1
         counts["requests"] += call.attempt == 1
@@ -80,7 +80,7 @@ class Sums:
                 self._count("first_token_histogram", bucket(call.time_to_first_token_ms))
 
     def add_row(self, row: UsageRow) -> None:
-        """Add sums that were made before."""
+        """Add the sums of another row."""
         for name in _COUNTS:
             self._counts[name] += getattr(row, name)
         self._units += to_units(row.cost)
@@ -92,7 +92,7 @@ class Sums:
         self._histograms[name][key] = self._histograms[name].get(key, 0) + number
 
     def row(self, key: dict[str, Any] | None = None, period: int | None = None) -> UsageRow:
-        """The sums so far."""
+        """Return the current sums."""
         sums: dict[str, Any] = {**self._counts, **self._histograms}
         return UsageRow(key=key or {}, period=period, cost=from_units(self._units), **sums)
 
@@ -103,10 +103,10 @@ def summarize(
     totals: Sequence[TotalsRow] = (),
     watermark: datetime = EARLIEST,
 ) -> list[UsageRow]:
-    """The answer to `query` over `calls`, and over the `totals` of days purged before `watermark`.
+    """Return the result of `query` over `calls` and over the `totals` of days purged before `watermark`.
 
-    :raises PurgedDetailError: a cell of purged totals that matches the query is cut by one of its edges, or the
-        query asks for a tag or an error_type of purged calls
+    :raises PurgedDetailError: an edge of the query cuts a matching cell of purged totals, or the query needs a tag or
+        an error_type of purged calls
     """
     groups: dict[tuple[Hashable, ...], Sums] = {}
     if not query.group_by:
@@ -124,13 +124,13 @@ def summarize(
 
 
 def interval(edges: Sequence[datetime], at: datetime) -> int | None:
-    """The index of the interval of `edges` that `at` lies in; None outside of all."""
+    """Return the index of the interval of `edges` that contains `at`; None if there is none."""
     index = bisect_right(edges, at) - 1
     return index if 0 <= index < len(edges) - 1 else None
 
 
 def field_value(call: CallRecord, name: str) -> str | None:
-    """What a call has in a field of a filter or a grouping, `tag:NAME` included."""
+    """Return the value of a call for a field of a filter or a grouping, also for `tag:NAME`."""
     if name.startswith(TAG_PREFIX):
         return tag_value(call.metadata, name.removeprefix(TAG_PREFIX))
     found: str | None = getattr(call, name)
@@ -138,7 +138,7 @@ def field_value(call: CallRecord, name: str) -> str | None:
 
 
 def tag_value(metadata: Mapping[str, Any] | None, name: str) -> str | None:
-    """The top-level entry of `metadata` as a tag: text as it is, a number or bool as its JSON text, else None."""
+    """Return a top-level value of `metadata` as a tag: text as it is, a number or bool as its JSON text, else None."""
     found = (metadata or {}).get(name)
     if isinstance(found, str):
         return found
@@ -146,7 +146,7 @@ def tag_value(metadata: Mapping[str, Any] | None, name: str) -> str | None:
 
 
 def none_first(key: Iterable[Any]) -> tuple[tuple[bool, Any], ...]:
-    """A sort key that puts None before every value."""
+    """Return a sort key that puts None before every value."""
     return tuple((part is not None, part if part is not None else "") for part in key)
 
 
@@ -157,14 +157,15 @@ def _labelled(query: UsageQuery, key: tuple[Any, ...], sums: Sums) -> UsageRow:
 
 
 def too_fine(fields: Iterable[str]) -> list[str]:
-    """Those of a question's fields that no totals tell."""
+    """Return the fields of a query that totals do not contain, sorted."""
     return sorted(set(fields) - {*CELL_KEYS["day"], "period"})
 
 
 def purged_detail(query: UsageQuery, earliest: datetime) -> PurgedDetailError:
-    """What to raise when the totals that outlive purged calls do not tell the answer to `query`.
+    """Return the error for a query that needs more detail than the totals of purged calls have.
 
-    `earliest` is where the last of the cells that its edges cut ends; for what is `too_fine`, the watermark.
+    :param earliest: the end of the last cell that an edge of the query cuts; for fields that are `too_fine`, the
+        watermark
     """
     fields = {*query.filters, *query.group_by}
     ask = f"from {earliest.isoformat()} on"
@@ -174,7 +175,7 @@ def purged_detail(query: UsageQuery, earliest: datetime) -> PurgedDetailError:
         what = "parts of a purged UTC day" if "id_at_origin" in fields else "parts of a purged quarter of an hour"
         if earliest >= query.edges[-1]:
             ask = f"until {earliest.isoformat()} or from then on"
-    return PurgedDetailError(f"the totals that outlive purged calls do not tell {what}; ask {ask}", earliest=earliest)
+    return PurgedDetailError(f"the totals of purged calls do not contain {what}; ask {ask}", earliest=earliest)
 
 
 def _matching_cells(query: UsageQuery, totals: Sequence[TotalsRow], watermark: datetime) -> Sequence[TotalsRow]:

@@ -1,4 +1,4 @@
-"""What crosses the storage boundary: questions, answers and reports. All of it is frozen."""
+"""Frozen types of the storage contract: queries, pages, rows and reports."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from uuid import UUID
 from ..schemas import CallRecord
 from .histogram import percentile, value
 
-#: The bounds of an unbounded question; every storable time lies in [EARLIEST, LATEST).
+#: Bounds of an unbounded query; every storable time lies in [EARLIEST, LATEST).
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 LATEST = datetime.max.replace(tzinfo=UTC)
 
-#: Fields that a question may filter by, besides one metadata tag written `tag:NAME`.
+#: Fields that a query may filter by, besides one metadata tag written `tag:NAME`.
 FILTER_FIELDS = ("origin", "id_at_origin", "provider", "model_name", "status")
-#: Fields that it may group by, besides one tag and `period`.
+#: Fields that a query may group by, besides one tag and `period`.
 GROUP_FIELDS = (*FILTER_FIELDS, "error_type")
 TAG_PREFIX = "tag:"
 
@@ -37,7 +37,7 @@ Grain = Literal["day", "quarter"]
 
 @dataclass(frozen=True, slots=True)
 class MigrationReport:
-    """What `apply_migrations` did, by names of migrations; `report["applied"]` works too."""
+    """Result of `apply_migrations`: names of migrations. `report["applied"]` works too."""
 
     applied: list[str]
     skipped: list[str]
@@ -49,20 +49,24 @@ class MigrationReport:
         return getattr(self, name)
 
     def keys(self) -> tuple[str, ...]:
-        """The names of the fields."""
+        """Return the names of the fields."""
         return tuple(f.name for f in fields(self))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The field of that name, else `default`."""
+        """Return the field of that name, else `default`."""
         return getattr(self, name) if name in self.keys() else default
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaStatus:
-    """How far a store is migrated. `current` None is an empty store; `writable` False is too new for this code."""
+    """State of a store's migrations.
+
+    `current` is the newest applied migration (None: the store is empty), `head` the newest one that this release knows.
+    `writable` is False if the store was migrated by a newer release that this one may not write to.
+    """
 
     current: str | None
     head: str
@@ -72,7 +76,7 @@ class SchemaStatus:
 
 @dataclass(frozen=True, slots=True)
 class UpsertResult:
-    """How many rows were new and how many were replaced."""
+    """Result of `upsert_models`: the number of new models and of replaced ones."""
 
     inserted: int
     updated: int
@@ -80,7 +84,7 @@ class UpsertResult:
 
 @dataclass(frozen=True, slots=True)
 class RecordResult:
-    """What became of a batch. `expired` are the ids of calls before the store's watermark, which are not stored."""
+    """Result of `record_calls`. `expired` are the ids of calls before the store's watermark, which are not stored."""
 
     inserted: int
     duplicates: int
@@ -89,10 +93,12 @@ class RecordResult:
 
 @dataclass(frozen=True, slots=True)
 class CallQuery:
-    """Which calls to list: newest first, at most `limit`, those after the `after` of the page before.
+    """Query for a page of calls, newest first.
 
-    `since` inclusive, `until` exclusive, None unbounded. `ids` None does not restrict. Raises ValueError for a
-    wrong filter, limit, time, cursor or id.
+    `limit` is the most calls of the page. `after` is the cursor of the previous page (None: the first page). `since`
+    is inclusive, `until` exclusive; None is unbounded. `ids` None does not restrict.
+
+    :raises ValueError: a filter, limit, time, cursor or id is invalid
     """
 
     filters: Filters = field(default_factory=dict)
@@ -107,10 +113,10 @@ class CallQuery:
         if not 1 <= self.limit <= MAX_PAGE:
             raise ValueError(f"limit is {self.limit}; it must be from 1 to {MAX_PAGE}")
         if self.ids is not None and len(self.ids) > MAX_PAGE:
-            raise ValueError(f"{len(self.ids)} ids asked for; at most {MAX_PAGE} at once")
+            raise ValueError(f"too many ids: {len(self.ids)}; pass at most {MAX_PAGE} at once")
         for one in self.ids or ():
             if not isinstance(one, UUID):
-                raise ValueError(f"an id is a UUID, not {type(one).__name__}")
+                raise ValueError(f"an id must be a UUID, not {type(one).__name__}")
         for at in (self.since, self.until, self.after[0] if self.after else None):
             if at is not None:
                 check_utc(at)
@@ -118,7 +124,7 @@ class CallQuery:
 
 @dataclass(frozen=True, slots=True)
 class CallPage:
-    """Calls, newest first, and the cursor of the next page (None: this is the last)."""
+    """Page of calls, newest first, and the cursor of the next page (None: this is the last page)."""
 
     calls: list[CallRecord]
     next: Cursor | None
@@ -126,11 +132,13 @@ class CallPage:
 
 @dataclass(frozen=True, slots=True)
 class UsageQuery:
-    """Which sums to make.
+    """Query for sums over calls.
 
-    `edges` are sorted UTC instants, at least two: a call belongs to interval i if edges[i] <= called_at <
-    edges[i + 1], and to none outside. `group_by` takes the fields of GROUP_FIELDS, one `tag:NAME`, and `period`,
-    the interval. Raises ValueError for anything else.
+    `edges` are sorted UTC times, at least two: a call belongs to interval i if edges[i] <= called_at < edges[i + 1].
+    Calls outside all intervals are not counted. `group_by` takes the fields of GROUP_FIELDS, one `tag:NAME`, and
+    `period`, which is the interval.
+
+    :raises ValueError: a filter, grouping or edge is invalid
     """
 
     filters: Filters = field(default_factory=dict)
@@ -145,24 +153,24 @@ class UsageQuery:
         if len(set(self.group_by)) != len(self.group_by):
             raise ValueError("group_by names a field twice")
         if sum(map(_is_tag, self.group_by)) > 1:
-            raise ValueError("group_by takes one metadata tag")
+            raise ValueError("group_by takes at most one metadata tag")
         if len(self.edges) < 2:
-            raise ValueError("at least two edges are needed")
+            raise ValueError("edges must be at least two times")
         for edge in self.edges:
             check_utc(edge)
         if any(a >= b for a, b in pairwise(self.edges)):
-            raise ValueError("edges must rise")
+            raise ValueError("edges must be in ascending order, without repeats")
 
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
     """Sums over the calls of one group.
 
-    `key` has the fields of group_by except `period`, which stands in `period` as the index of its interval
-    (None: not grouped by it). `requests` counts first attempts; `by_status` has no zeros. Token sums and `cost`
-    (dollars, exact) leave out what is None. `unpriced_calls` have no cost and neither reason not_billed nor
-    synthetic; `unmeasured_calls` have no total_tokens and not reason not_billed. The times (ms) and histograms
-    (bucket of `storage.histogram` -> calls) cover successful calls with a value.
+    `key` has the fields of group_by except `period`. `period` is the index of the interval (None: not grouped by it).
+    `requests` counts first attempts. `by_status` has no zeros. Token sums and `cost` (dollars, exact) do not include
+    calls whose value is None: `unpriced_calls` counts calls without a cost whose reason is neither not_billed nor
+    synthetic, `unmeasured_calls` those without total_tokens whose reason is not not_billed. The times (ms) and
+    histograms (bucket of `storage.histogram` -> calls) cover successful calls with a value.
     """
 
     key: dict[str, Any] = field(default_factory=dict)
@@ -186,61 +194,62 @@ class UsageRow:
 
     @property
     def success_rate(self) -> float | None:
-        """The part of the calls that succeeded, 0 to 1; None without calls."""
+        """The part of the calls that succeeded, 0 to 1; None if there are no calls."""
         return self.by_status.get("success", 0) / self.calls if self.calls else None
 
     @property
     def failed_calls(self) -> int:
-        """Calls that did not succeed; `by_status` and a grouping by error_type tell them apart."""
+        """The number of calls that did not succeed; `by_status` and grouping by error_type tell them apart."""
         return self.calls - self.by_status.get("success", 0)
 
     @property
     def response_time_mean_ms(self) -> float | None:
-        """The mean time of a successful call; None where none was timed."""
+        """The mean time of a successful call in ms; None if none was timed."""
         return self.response_time_ms_sum / self.response_time_ms_count if self.response_time_ms_count else None
 
     @property
     def first_token_mean_ms(self) -> float | None:
-        """The mean time to the first token of a successful call, within 1.1 %; None where none was timed."""
+        """The mean time to the first token of a successful call in ms, within 1.1 %; None if none was timed."""
         timed = sum(self.first_token_histogram.values())
         total = sum(value(index) * calls for index, calls in self.first_token_histogram.items())
         return total / timed if timed else None
 
     def response_time_ms(self, percent: float) -> float | None:
-        """The time below or at which `percent` of the successful calls lie (50: the median), within 1.1 %; None where
-        none was timed."""
+        """Return the percentile of the time of successful calls in ms (50: the median), within 1.1 %; None if none was
+        timed."""
         return percentile(self.response_time_histogram, percent)
 
     def first_token_ms(self, percent: float) -> float | None:
-        """The time to the first token below or at which `percent` of the successful calls lie, within 1.1 %; None where
-        none was timed."""
+        """Return the percentile of the time to the first token of successful calls in ms, within 1.1 %; None if none
+        was timed."""
         return percentile(self.first_token_histogram, percent)
 
 
-#: As UsageRow, but not frozen: each field of a frozen one is set by a call, which takes several times as long.
+#: UsageRow without `frozen`. A frozen dataclass sets each field by a function call, which takes several times as long.
 _Unfrozen: Any = make_dataclass("_Unfrozen", [f.name for f in fields(UsageRow)], slots=True)
-_BEHIND_KEY = attrgetter(*[f.name for f in fields(UsageRow)][1:])
+_get_all_but_key = attrgetter(*[f.name for f in fields(UsageRow)][1:])
 
 
 def usage_row(*values: Any) -> UsageRow:
-    """A row of the values of all fields in their order. Answers have thousands of rows."""
+    """Return a UsageRow of the values of all its fields, in their order: faster than its constructor, for results of
+    thousands of rows."""
     row = _Unfrozen(*values)
     row.__class__ = UsageRow
     return cast("UsageRow", row)
 
 
 def with_key(row: UsageRow, key: dict[str, Any]) -> UsageRow:
-    """The same sums with another key."""
-    return usage_row(key, *_BEHIND_KEY(row))
+    """Return the same sums with another key."""
+    return usage_row(key, *_get_all_but_key(row))
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPrice:
-    """An own price, in dollars per million tokens, in force from `effective_from` (UTC) until the next one.
+    """Own price of a model, in dollars per million tokens, valid from `effective_from` (UTC) until the next one.
 
-    `cache_write_1h` is the rate of what a cache keeps for an hour, `cache_write` that of all else written to one.
-    A rate of None is not known: a call that needs it has no cost. 0 is a price. Without any rate it withdraws the one
-    before: from then on the model has the price of genai-prices again, if there is one.
+    `cache_write_1h` is the rate of tokens that a cache keeps for an hour, `cache_write` the rate of all other tokens
+    written to a cache. A rate of None is unknown: a call that needs it has no cost. 0 is a price. A price without any
+    rate ends the previous one: from then on the price of genai-prices applies again, if there is one.
     """
 
     provider: str
@@ -255,7 +264,7 @@ class ModelPrice:
 
 @dataclass(frozen=True, slots=True)
 class CostChange:
-    """A new cost (dollars, or None with its reason) for the call `id`, decided at `at` (UTC)."""
+    """New cost (dollars, or None with its reason) of the call `id`, decided at `at` (UTC)."""
 
     id: UUID
     cost: Decimal | None
@@ -267,7 +276,7 @@ class CostChange:
 
 @dataclass(frozen=True, slots=True)
 class TotalsReport:
-    """How many totals were counted anew, how many were wrong, how many were repaired."""
+    """Result of `check_totals`: how many totals were compared, how many were wrong, how many were repaired."""
 
     checked: int = 0
     wrong: int = 0
@@ -278,9 +287,9 @@ class TotalsReport:
 class TotalsRow:
     """Sums over the purged calls of one cell.
 
-    Grain `day`: a UTC day, with key origin, id_at_origin, provider, model_name, status. Grain `quarter`: a
-    quarter of an hour, the same key without id_at_origin. `start` is the cell's first instant (UTC). `sums` has
-    an empty key and no period.
+    Grain `day`: a UTC day, with the key origin, id_at_origin, provider, model_name, status. Grain `quarter`: a quarter
+    of an hour, with the same key without id_at_origin. `start` is the first time of the cell (UTC). `sums` has an
+    empty key and no period.
     """
 
     grain: Grain
@@ -291,8 +300,11 @@ class TotalsRow:
 
 @dataclass(frozen=True, slots=True)
 class TotalsPage:
-    """Totals of purged days, the text to go on from (None: this is the last page), and the store's watermark
-    (UTC midnight; None: nothing was ever purged)."""
+    """Page of totals of purged days.
+
+    `next` is the cursor of the next page (None: this is the last page), `watermark` that of the store (UTC midnight;
+    None: nothing was ever purged).
+    """
 
     rows: list[TotalsRow]
     next: str | None
@@ -316,4 +328,4 @@ def _check_filters(filters: Filters) -> None:
         if not isinstance(accepted, tuple):
             raise ValueError(f"the filter {name!r} must be a tuple of accepted values")
     if sum(map(_is_tag, filters)) > 1:
-        raise ValueError("filters take one metadata tag")
+        raise ValueError("filters take at most one metadata tag")

@@ -1,4 +1,4 @@
-"""The address of a store: parsing, masking, and what identifies the store behind it."""
+"""Storage URLs: parsing, masking, and the text that identifies the store behind one."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ MEMORY = ":memory:"
 
 _SCHEME = re.compile(r"[a-z][a-z0-9.-]*(\+[a-z0-9.+-]*)?", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:[\\/]", re.IGNORECASE)
-_FORGOTTEN_SLASHES = re.compile(r"[a-z][a-z0-9+.-]+:/|(?:memory|postgres|postgresql|sqlite):", re.IGNORECASE)
+_MISSING_SLASHES = re.compile(r"[a-z][a-z0-9+.-]+:/|(?:memory|postgres|postgresql|sqlite):", re.IGNORECASE)
 _FILE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 _SERVERS = frozenset({"postgres", "postgresql"})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class StorageURL:
-    """The address of a store. `str` and `repr` are masked; `dsn()` is not.
+    """Address of a store. `str` and `repr` hide the password; `dsn()` does not.
 
-    Parts are percent-decoded; None means that the URL does not have it. `path` is what a file-based store opens,
-    with `~` expanded (SQLite's `:memory:` included; for `memory://NAME` it is the name), `database` the name of a
-    server's database. Where neither the scheme nor a host tells which of the two is meant, as in
-    `store:///text`, both are set. Several hosts (`h1:1,h2:2`) are kept in `host` as written, with no `port`.
+    Parts are percent-decoded; None means that the URL does not have the part. `path` is the file of a file-based store,
+    with `~` expanded (also SQLite's `:memory:`; for `memory://NAME` it is the name). `database` is the name of a
+    server's database. If neither the scheme nor a host tells which of the two is meant, as in `store:///text`, both are
+    set. Several hosts (`h1:1,h2:2`) stay in `host` as written, and `port` is None.
     """
 
     scheme: str
@@ -37,7 +37,7 @@ class StorageURL:
     database: str | None = None
 
     def dsn(self) -> str:
-        """The URL with its password, for a driver to open; options are not part of it."""
+        """Return the URL with its password, for a driver to open; options are not part of it."""
         return self._text("" if self.password is None else ":" + quote(self.password, safe=""))
 
     def __str__(self) -> str:
@@ -58,23 +58,21 @@ class StorageURL:
 
 
 def parse(address: str | os.PathLike[str]) -> tuple[StorageURL, dict[str, str]]:
-    """The URL, and the options of its query as text.
+    """Return the URL and the options of its query as text.
 
-    Without `://`, a path is a SQLite file and taken literally: `?`, `#` and `%` belong to its name.
+    Without `://`, the address is the path of a SQLite file, taken literally: `?`, `#` and `%` belong to its name.
 
-    :raises InvalidStorageURLError: it is neither a URL nor a file. No text shows what may be a password.
+    :raises InvalidStorageURLError: the address is neither a valid URL nor a path. No text shows a possible password.
     """
     if isinstance(address, os.PathLike):
         return _sqlite_file(os.fsdecode(address)), {}
     if not isinstance(address, str):
-        raise InvalidStorageURLError(f"a storage URL is a text or a path, not a {type(address).__name__}")
+        raise InvalidStorageURLError(f"a storage URL must be a text or a path, not {type(address).__name__}")
     if not _DRIVE.match(address) and "://" in address:
         return _parse_url(address)
-    if _FORGOTTEN_SLASHES.match(address):
+    if _MISSING_SLASHES.match(address):
         scheme = address.partition(":")[0]
-        raise InvalidStorageURLError(
-            f"{scheme}: needs two slashes: write {scheme}://…, or ./{scheme}:… if a file is meant"
-        )
+        raise InvalidStorageURLError(f"{scheme}: needs two slashes: write {scheme}://…, or ./{scheme}:… for a file")
     if address == MEMORY or address.startswith("~") or re.search(r"[\\/]", address):
         return _sqlite_file(address), {}
     if address.lower().endswith(_FILE_SUFFIXES):
@@ -87,9 +85,9 @@ def parse(address: str | os.PathLike[str]) -> tuple[StorageURL, dict[str, str]]:
 
 
 def target(url: StorageURL, schema: str | None = None) -> str | None:
-    """Which store `url` means, the same text for every way to write it; None: a store in memory.
+    """Return the text that identifies the store of `url`, however the URL is written; None: a store in memory.
 
-    Never user, password or options. Files are absolute and resolved; nothing is opened.
+    It never contains user, password or options. Paths are absolute and resolved. Nothing is opened.
     """
     if url.scheme == "memory" or url.path == MEMORY:
         return None
@@ -106,16 +104,18 @@ def _parse_url(text: str) -> tuple[StorageURL, dict[str, str]]:
     match = _SCHEME.fullmatch(scheme)
     if not match:
         raise InvalidStorageURLError(
-            "what stands before :// is no scheme; a storage URL starts like sqlite:///calls.db"
+            "the text before :// is not a valid scheme: a storage URL starts like sqlite:///calls.db"
         )
     if driver := match[1]:
         plain = scheme.removesuffix(driver).lower()
         raise InvalidStorageURLError(
-            f"{scheme}:// names a driver, and the storage plugin brings its own: write {plain}://"
+            f"{scheme}:// names a driver, but the storage plugin chooses the driver: write {plain}://"
         )
     scheme = scheme.lower()
     if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", rest):
-        raise InvalidStorageURLError(f"the {scheme} URL contains a control character or what is no text")
+        raise InvalidStorageURLError(
+            f"the {scheme} URL contains a control character or a lone surrogate: percent-encode control characters"
+        )
 
     rest, _, query = rest.partition("?")
     authority, slash, path = rest.partition("/")
@@ -167,7 +167,7 @@ def _check_file(path: str) -> str:
     try:
         os.fsencode(path)
     except UnicodeEncodeError as error:
-        raise InvalidStorageURLError("the name of a SQLite file is no text that the file system takes") from error
+        raise InvalidStorageURLError("the name of a SQLite file cannot be encoded for the file system") from error
     return path
 
 
@@ -182,10 +182,10 @@ def _parse_authority(scheme: str, authority: str) -> tuple[str | None, str | Non
     bracketed = re.fullmatch(r"\[([^\[\]]*:[^\[\]]*)\](?::(.*))?", place)
     host, port = (bracketed[1], bracketed[2] or "") if bracketed else place.partition(":")[::2]
     if not bracketed and ("[" in place or "]" in place or ":" in port):
-        raise InvalidStorageURLError(f"the {scheme} URL has a wrong host: write an IPv6 address as [::1]")
+        raise InvalidStorageURLError(f"the {scheme} URL has an invalid host: write an IPv6 address as [::1]")
     if port and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536):
         raise InvalidStorageURLError(
-            f"the {scheme} URL has a port that is no number from 1 to 65535; in a user name or password, "
+            f"the {scheme} URL has an invalid port: write a number from 1 to 65535; in a user name or password, "
             "write / as %2F, ? as %3F, : as %3A and @ as %40"
         )
     return username, password, _unquote(scheme, host) or None, int(port) if port else None
@@ -222,7 +222,7 @@ def _unquote(scheme: str, text: str) -> str:
 
 def _quote(path: str) -> str:
     quoted = quote(path, safe="/:", errors="surrogateescape")
-    # An encoded tilde is a character of the name; a bare one would mean home.
+    # An encoded tilde is a character of the name; a bare one would mean the home directory.
     return "%7E" + quoted[1:] if quoted.startswith("~") else quoted
 
 

@@ -1,19 +1,20 @@
-"""The conformance kit of storage backends. It needs pytest and pytest-asyncio, in any of its modes.
+"""Conformance kit: tests that every storage backend must pass. It needs pytest and pytest-asyncio, in any mode.
 
-A backend is proven by a subclass with one fixture, the URL of a new and empty store for every test:
+Write a subclass with one fixture, which returns the URL of a new, empty store for every test:
 
     class TestMyStorage(StorageContract):
         @pytest.fixture
         def storage_url(self, tmp_path):
             return f"mystore:///{tmp_path}/calls.db"
 
-Backends are made by `llmbridge.plugins.create_backend`; override the method `make_backend(url)` to pass options.
-What the plugin declares among the capabilities is tested in full, and of the rest it is tested that it is refused.
+The kit creates backends with `llmbridge.plugins.create_backend`; override the method `make_backend(url)` to pass
+options. Capabilities that the plugin declares are tested completely. For the others, the kit tests that their methods
+raise UnsupportedOperationError.
 
-Whether the backend lives through an outage is tested with a second fixture, `storage_outage`: a synchronous context
-manager that makes the store of this test unreachable while it is entered, which happens at most once per test and on
-the test's event loop. Without it the tests of outages prove nothing; they are counted and listed as "not proven" at
-the end of the run, and carry the property `not_proven` in a JUnit report (under pytest-xdist the property alone).
+Outages are tested with a second fixture, `storage_outage`: a synchronous context manager that makes the store of this
+test unreachable while it is entered. It is entered at most once per test, on the test's event loop. Without this
+fixture the tests of outages prove nothing: they are counted and listed as "not proven" at the end of the run, and have
+the property `not_proven` in a JUnit report (with pytest-xdist only the property).
 
     class TestMyStorage(StorageContract):
         ...
@@ -39,7 +40,7 @@ pytest.register_assert_rewrite(
             "outage",
             "purging",
             "records",
-            "rewriting",
+            "reprice_and_erase",
             "sql",
             "usage",
         )

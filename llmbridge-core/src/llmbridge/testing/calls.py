@@ -1,4 +1,4 @@
-"""Recording calls: every field to the last digit, each id once, a batch wholly or not at all."""
+"""Tests of `record_calls`: every field exact, each id once, a batch completely or not at all."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ FULL: dict[str, Any] = {
     "called_at": EPOCH + timedelta(microseconds=123_456),
 }
 
-#: What one record may hold, one field at its limit a row.
+#: Records with fields at their limits.
 EXTREMES: tuple[dict[str, Any], ...] = (
     {"prompt_tokens": MAX_INT, "completion_tokens": MAX_INT, "total_tokens": MAX_INT, "max_tokens": MAX_INT},
     {"cache_read_tokens": MAX_INT, "cache_write_tokens": MAX_INT, "cache_write_1h_tokens": MAX_INT},
@@ -118,9 +118,9 @@ class CallContract(Harness):
         for call in calls:
             assert_same((await backend.list_calls(CallQuery(ids=(call.id,)))).calls, [call])
 
-    async def test_calls_of_every_ending_are_recorded(self, backend: StorageBackend) -> None:
-        endings = ("success", "error", "timeout", "rate_limited", "cancelled")
-        calls = [make_call(number, status=status) for number, status in enumerate(endings)]
+    async def test_calls_of_every_status_are_recorded(self, backend: StorageBackend) -> None:
+        statuses = ("success", "error", "timeout", "rate_limited", "cancelled")
+        calls = [make_call(number, status=status) for number, status in enumerate(statuses)]
         assert (await backend.record_calls(calls)).inserted == 5
         assert_same((await backend.list_calls(CallQuery())).calls, calls[::-1])
 

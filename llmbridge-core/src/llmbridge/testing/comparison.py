@@ -1,4 +1,4 @@
-"""Equality as the contract means it: the same values in the same types."""
+"""Strict comparison: the same values with the same types."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def assert_same(
     got: Sequence[CallRecord] | Sequence[LLMModel] | Sequence[ModelPrice] | Sequence[TotalsRow] | Sequence[UsageRow],
     expected: Sequence[Any],
 ) -> None:
-    """Fail unless both hold equal records in the same order, naming the first field that differs.
+    """Fail unless both contain equal records in the same order; name the first field that differs.
 
-    A float is not a Decimal, True is not 1, and a time must be aware and in UTC. Any mapping may stand for a dict.
+    A float is not a Decimal, True is not 1, and a time must be aware and in UTC. Any mapping is accepted for a dict.
     """
     for index, (one, other) in enumerate(zip(got, expected, strict=False)):
         assert type(one) is type(other), f"item {index} is a {type(one).__name__}, not a {type(other).__name__}"

@@ -1,4 +1,4 @@
-"""Many callers, cancelled callers, several backends on one store."""
+"""Tests with concurrent callers, cancelled callers and several backends on one store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BATCH = 40
 
 
 class ConcurrencyContract(Harness):
-    """Methods at the same time on one loop, and on one store."""
+    """Concurrent methods on one event loop, and several backends on one store."""
 
     async def test_concurrent_batches_count_every_id_once(self, backend: StorageBackend) -> None:
         calls = [make_call(number) for number in range(200)]

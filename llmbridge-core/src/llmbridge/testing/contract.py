@@ -1,4 +1,4 @@
-"""The whole contract of `llmbridge.storage`, as one class to inherit from."""
+"""`StorageContract`: all tests of the kit in one class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .listing import ListingContract
 from .models import ModelContract
 from .outage import OutageContract
 from .purging import PurgeContract
-from .reprice_and_erase import RewritingContract
+from .reprice_and_erase import RepriceAndEraseContract
 from .sql import SQLContract
 from .usage import UsageContract
 
@@ -23,10 +23,12 @@ class StorageContract(
     UsageContract,
     ConcurrencyContract,
     PurgeContract,
-    RewritingContract,
+    RepriceAndEraseContract,
     CopyContract,
     SQLContract,
     OutageContract,
 ):
-    """Every promise that a storage backend makes. Subclasses define the fixture `storage_url` and may define
-    `storage_outage`; both are described in `llmbridge.testing`."""
+    """Tests of the whole storage contract.
+
+    A subclass defines the fixture `storage_url` and may define `storage_outage`; see `llmbridge.testing`.
+    """

@@ -1,4 +1,4 @@
-"""Carrying the totals of purged days from one store to another. [copy]"""
+"""Tests of `read_totals` and `write_totals` [copy]."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from .usage import GROUPINGS
 
 
 async def read_all(backend: StorageBackend) -> list[TotalsPage]:
-    """Every page of totals, by the texts to go on from."""
+    """Return all pages of totals."""
     pages = [await backend.read_totals()]
     while (cursor := pages[-1].next) is not None:
         pages.append(await backend.read_totals(cursor))
-        assert len(pages) < 100_000, "the pages do not end"
+        assert len(pages) < 100_000, "read_totals() returns a next page without end"
     return pages
 
 
 async def assert_totals(backend: StorageBackend, expected: Sequence[TotalsRow]) -> None:
-    """Fail unless the store keeps just these totals, in this order."""
+    """Fail unless the store has exactly these totals, in this order."""
     assert_same([row for page in await read_all(backend) for row in page.rows], expected)
 
 
 class CopyContract(Harness):
-    """`read_totals` and `write_totals`. Totals are made by the kit from calls, so one store is enough."""
+    """`read_totals` and `write_totals`. The kit computes totals from calls, so one store is enough."""
 
     @needs("copy", "read_totals")
     async def test_a_store_that_never_purged_has_no_totals_and_no_watermark(

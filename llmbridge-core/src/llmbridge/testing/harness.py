@@ -1,4 +1,4 @@
-"""How the tests of the kit come by a backend, and what is watched while they use it."""
+"""Fixtures of the kit, and a wrapper that checks every exception of a backend."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..storage.types import CostChange
 from ..storage.url import parse
 from .records import EPOCH, make_call, make_totals
 
-#: How `needs` calls the methods of a capability that is not there.
+#: Arguments with which `needs` calls the methods of a capability that the plugin does not declare.
 _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "purge_calls": (EPOCH,),
     "reprice_calls": ([CostChange(make_call().id, None, None, "missing_rate", None, EPOCH)],),
@@ -30,7 +30,7 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "erase_user": ("kit", "user-1"),
 }
 
-_PROMISED = frozenset(
+_CONTRACT_METHODS = frozenset(
     name
     for contract in (StorageBackend, SQLAccess)
     for name, member in vars(contract).items()
@@ -39,9 +39,9 @@ _PROMISED = frozenset(
 
 
 class Watch:
-    """A backend whose every exception is looked at: a driver's own may not come out, nor any password.
+    """Wrapper of a backend that fails a test if an exception of a driver or a password leaves a method.
 
-    It stands in for the backend; core's errors, a plain ValueError and a cancellation pass through.
+    Core's errors, a plain ValueError and a cancellation pass through.
     """
 
     def __init__(self, watched: StorageBackend, secrets: frozenset[str]) -> None:
@@ -50,7 +50,7 @@ class Watch:
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self.watched, name)
-        return self._watching(attribute, name) if name in _PROMISED else attribute
+        return self._watching(attribute, name) if name in _CONTRACT_METHODS else attribute
 
     async def __aenter__(self) -> Watch:
         await self._watching(self.watched.__aenter__, "__aenter__")()
@@ -72,14 +72,14 @@ class Watch:
                     raise AssertionError(f"{where} shows the password in a {type(error).__name__}") from None
                 if not isinstance(error, LLMBridgeError) and type(error) is not ValueError:
                     kind = f"{type(error).__module__}.{type(error).__qualname__}"
-                    raise AssertionError(f"{where} let out a {kind}, which is no error of the contract") from error
+                    raise AssertionError(f"{where} raised {kind}, which is not an error of the contract") from error
                 raise
 
         return call
 
 
 class Store:
-    """The one store of a test, on which any number of backends can be made."""
+    """Store of one test, for which any number of backends can be created."""
 
     def __init__(self, url: str, make: Callable[[str], StorageBackend], capabilities: frozenset[str]) -> None:
         self.url = url
@@ -89,12 +89,12 @@ class Store:
         self._make = make
 
     def backend(self) -> StorageBackend:
-        """A new backend on the store, watched, not connected."""
+        """Return a new backend of the store: wrapped, not connected."""
         return cast("StorageBackend", Watch(self._make(self.url), self.secrets))
 
     @property
     def is_shared(self) -> bool:
-        """Whether several backend objects see the same store."""
+        """Whether several backend objects share the store."""
         return not self.capabilities.isdisjoint({"persistent", "multiprocess"})
 
 
@@ -107,13 +107,13 @@ def _texts(error: BaseException | None) -> Iterator[str]:
 
 
 def bare(backend: StorageBackend) -> StorageBackend:
-    """The backend itself, as its plugin made it."""
+    """Return the backend without its wrapper."""
     return cast("Watch", backend).watched
 
 
 def needs(capability: str, *methods: str) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., Awaitable[None]]]:
-    """Mark a test of a capability. Where the plugin does not declare it, the test is another one: each of its
-    `methods` raises UnsupportedOperationError."""
+    """Mark a test of a capability. If the plugin does not declare it, test instead that each of its `methods` raises
+    UnsupportedOperationError."""
 
     def decorate(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         @functools.wraps(test)
@@ -133,49 +133,49 @@ def needs(capability: str, *methods: str) -> Callable[[Callable[..., Awaitable[N
 @functools.cache
 def _declared(scheme: str) -> frozenset[str]:
     usable = [plugin for plugin in storage_plugins() if plugin.name == scheme and plugin.error is None]
-    assert len(usable) == 1, f"{len(usable)} usable plugins answer for {scheme}://; the kit needs one"
+    assert len(usable) == 1, f"{len(usable)} usable plugins provide {scheme}://; the kit needs exactly one"
     return frozenset(usable[0].capabilities)
 
 
 async def spin(steps: int) -> None:
-    """Let the event loop take so many steps."""
+    """Let the event loop run `steps` steps."""
     for _ in range(steps):
         await asyncio.sleep(0)
 
 
 class Harness:
-    """The fixtures of the kit. Tests are coroutines on a loop of their own, whatever the mode of pytest-asyncio."""
+    """Fixtures of the kit. Each test has its own event loop, in every mode of pytest-asyncio."""
 
     pytestmark = pytest.mark.asyncio(loop_scope="function")
 
     @pytest.fixture
     def storage_url(self) -> str:
-        """The URL of a new, empty store; a subclass defines it."""
+        """Return the URL of a new, empty store; a subclass defines it."""
         raise NotImplementedError(f"{type(self).__name__} must define the fixture storage_url (llmbridge.testing)")
 
     @pytest.fixture
     def storage_outage(self) -> AbstractContextManager[Any] | None:
-        """A context manager that makes the store unreachable; None: outages are not proven."""
+        """Return a context manager that makes the store unreachable; None: outages are not proven."""
         return None
 
     def make_backend(self, url: str) -> StorageBackend:
-        """A backend on the store. Override it to pass options."""
+        """Return a backend for the store. Override this to pass options."""
         backend = create_backend(url)
         assert backend is not None
         return backend
 
     def capabilities(self, url: str) -> frozenset[str]:
-        """What the plugin of the URL declares."""
+        """Return the capabilities that the plugin of the URL declares."""
         return _declared(parse(url)[0].scheme)
 
     @pytest.fixture
     def store(self, storage_url: str) -> Store:
-        """The store of this test."""
+        """Return the store of this test."""
         return Store(storage_url, self.make_backend, self.capabilities(storage_url))
 
     @pytest_asyncio.fixture(loop_scope="function")
     async def backend(self, store: Store) -> AsyncIterator[StorageBackend]:
-        """A backend on the store, connected and migrated."""
+        """Yield a backend of the store: connected and migrated."""
         async with store.backend() as backend:
             await backend.apply_migrations()
             yield backend

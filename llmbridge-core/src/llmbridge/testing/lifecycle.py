@@ -1,4 +1,4 @@
-"""Connecting, migrating, disconnecting, and what happens at the wrong time or on the wrong loop."""
+"""Tests of connecting, migrating and disconnecting, and of use at the wrong time or on the wrong event loop."""
 
 from __future__ import annotations
 

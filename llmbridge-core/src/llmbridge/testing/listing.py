@@ -1,4 +1,4 @@
-"""Listing calls: newest first, page by page, filtered."""
+"""Tests of `list_calls`: order, pages and filters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .records import EPOCH, TEXTS, make_call, make_calls
 SECOND = timedelta(seconds=1)
 TICK = timedelta(microseconds=1)
 
-#: Filters of one field each, of several values, of None and values, of nothing that is there, and combined.
+#: Filters: one field each, several values, None with values, values that no call has, and combinations.
 FILTERS: tuple[Filters, ...] = (
     {},
     {"origin": ("app",)},
@@ -54,32 +54,32 @@ FILTERS: tuple[Filters, ...] = (
 
 
 def newest_first(calls: Sequence[CallRecord]) -> list[CallRecord]:
-    """The calls in the order of `list_calls`."""
+    """Return the calls in the order of `list_calls`."""
     return sorted(calls, key=lambda call: (call.called_at, call.id), reverse=True)
 
 
 def matching(calls: Sequence[CallRecord], filters: Filters) -> list[CallRecord]:
-    """The calls that the filters accept."""
+    """Return the calls that match the filters."""
     return [call for call in calls if all(field_value(call, name) in values for name, values in filters.items())]
 
 
 async def record(backend: StorageBackend, calls: Sequence[CallRecord], size: int = 200) -> None:
-    """Record many calls in several batches."""
+    """Record calls in batches of `size`."""
     for start in range(0, len(calls), size):
         await backend.record_calls(calls[start : start + size])
 
 
-async def pages(backend: StorageBackend, **question: Any) -> list[list[CallRecord]]:
-    """All pages of a question, by their cursors."""
+async def pages(backend: StorageBackend, **query: Any) -> list[list[CallRecord]]:
+    """Return all pages of a query for calls."""
     found: list[list[CallRecord]] = []
     after = None
     while True:
-        page = await backend.list_calls(CallQuery(after=after, **question))
+        page = await backend.list_calls(CallQuery(after=after, **query))
         found.append(page.calls)
         if page.next is None:
             return found
-        assert page.calls, "an empty page has no next one"
-        assert after is None or page.next < after, "the cursor must move on"
+        assert page.calls, "an empty page must not have a cursor to a next page"
+        assert after is None or page.next < after, "the cursor must be below that of the previous page"
         after = page.next
 
 
@@ -190,5 +190,5 @@ async def _record_around_epoch(backend: StorageBackend) -> None:
     await backend.record_calls([make_call(number, called_at=at) for number, at in enumerate(times)])
 
 
-async def _listed(backend: StorageBackend, **question: Any) -> list[datetime]:
-    return [call.called_at for call in (await backend.list_calls(CallQuery(**question))).calls]
+async def _listed(backend: StorageBackend, **query: Any) -> list[datetime]:
+    return [call.called_at for call in (await backend.list_calls(CallQuery(**query))).calls]

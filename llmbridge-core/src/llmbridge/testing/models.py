@@ -1,4 +1,4 @@
-"""Models and own prices."""
+"""Tests of models and own prices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LATER = EPOCH + timedelta(days=1, microseconds=7)
 
 
 def make_price(provider: str = "openai", model_name: str = "gpt-4o", **rates: Decimal | None) -> ModelPrice:
-    """An own price in force from `EPOCH` on."""
+    """Return an own price that is valid from `EPOCH` on."""
     return ModelPrice(provider, model_name, EPOCH, **rates)
 
 

@@ -1,4 +1,4 @@
-"""Tests that could prove nothing, shown as what they are: neither passed nor skipped, but "not proven"."""
+"""Test outcome "not proven": neither passed nor skipped, for tests that could not check anything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PLUGIN_NAME = "llmbridge-not-proven"
 
 
 def not_proven(request: pytest.FixtureRequest, why: str) -> None:
-    """List the running test as not proven, in the summary of the run and in its reports."""
+    """Mark the running test as not proven in the summary and the reports of the run."""
     plugins = request.config.pluginmanager
     if not plugins.has_plugin(_PLUGIN_NAME):
         plugins.register(_NotProven(), _PLUGIN_NAME)

@@ -1,4 +1,4 @@
-"""A store that goes away and comes back."""
+"""Tests with a store that becomes unreachable and reachable again."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from .lifecycle import METHODS
 from .not_proven import not_proven
 from .records import make_call
 
-#: Seconds after which a call that neither works nor fails is taken to hang.
-_PATIENCE = 120
+#: Seconds after which a call that neither returns nor raises is regarded as hanging.
+_TIMEOUT = 120
 
 _LIVE = [name for name in METHODS if name not in ("apply_migrations", "schema_status")]
 
 
 def needs_outage(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Mark a test that makes the store unreachable; without a way to do so it is not proven."""
+    """Mark a test that makes the store unreachable; without the fixture `storage_outage` it is not proven."""
 
     @functools.wraps(test)
     async def run(self: Any, storage_outage: Any, request: pytest.FixtureRequest, **fixtures: Any) -> None:
         if storage_outage is None:
             not_proven(request, "there is no fixture storage_outage")
             return
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TIMEOUT):
             await test(self, storage_outage, request, **fixtures)
 
     return run
 
 
 class OutageContract(Harness):
-    """StorageUnavailableError while the store is away, and nothing to do but call again when it is back."""
+    """StorageUnavailableError while the store is unreachable; afterwards the same backend object works again."""
 
-    #: Seconds that a backend may take to find its store again.
+    #: Seconds that a backend may take to work again after an outage.
     recovery_time = 5.0
 
     async def recovered(self, backend: StorageBackend) -> None:
-        """Call the backend until it has found its store again."""
+        """Call the backend until it works again."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + self.recovery_time
         while True:

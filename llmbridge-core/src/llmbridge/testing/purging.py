@@ -1,4 +1,4 @@
-"""Purging calls and keeping their sums. [purge]"""
+"""Tests of `purge_calls` [purge]: deleted calls, kept sums, watermark."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUARTER = timedelta(minutes=15)
 MIDNIGHT = EPOCH.replace(hour=0) + 2 * DAY
 
 _SPAN = MIDNIGHT - 3 * DAY
-#: Edges that purged totals can answer, that only quarters can, and that nothing but calls can.
+#: Edges that purged totals can answer, that only quarters of an hour can, and that only calls can.
 EDGES: tuple[tuple[datetime, ...], ...] = (
     (EARLIEST, LATEST),
     tuple(_SPAN + DAY * n for n in range(7)),
@@ -38,8 +38,8 @@ EDGES: tuple[tuple[datetime, ...], ...] = (
 )
 
 
-def obstacles(purged: Sequence[CallRecord], query: UsageQuery) -> list[datetime]:
-    """The ends of those cells of these purged calls that keep the totals from telling the exact answer."""
+def inexact_cells(purged: Sequence[CallRecord], query: UsageQuery) -> list[datetime]:
+    """Return the ends of the cells of purged calls from which the exact answer cannot be computed."""
     fields = {*query.filters, *query.group_by} - {"period"}
     grain: Grain = "day" if "id_at_origin" in fields else "quarter"
     found: list[datetime] = []
@@ -57,9 +57,13 @@ def obstacles(purged: Sequence[CallRecord], query: UsageQuery) -> list[datetime]
 async def assert_exact_or_refused(
     backend: StorageBackend, calls: Sequence[CallRecord], query: UsageQuery, watermark: datetime = MIDNIGHT
 ) -> bool:
-    """Fail unless the backend sums all `calls`, those purged before `watermark` included, or says that their
-    detail is gone, and from when on it is there; return whether it answered."""
-    ends = obstacles([call for call in calls if call.called_at < watermark], query)
+    """Fail unless the backend returns the exact sums, or raises PurgedDetailError with the right `earliest` if it must.
+
+    Return whether it returned sums.
+
+    :param calls: all calls, including those purged before `watermark`
+    """
+    ends = inexact_cells([call for call in calls if call.called_at < watermark], query)
     if not ends:
         assert_same(await backend.summarize_usage(query), summarize(calls, query))
         return True
@@ -70,7 +74,7 @@ async def assert_exact_or_refused(
 
 
 class PurgeContract(Harness):
-    """`purge_calls`, and what it changes for the other methods."""
+    """`purge_calls`, and its effects on other methods."""
 
     @needs("purge", "purge_calls")
     async def test_purging_deletes_the_calls_before_a_day(self, store: Store, backend: StorageBackend) -> None:
@@ -98,7 +102,7 @@ class PurgeContract(Harness):
                 assert await assert_exact_or_refused(backend, calls, UsageQuery(group_by=group_by, edges=edges))
 
     @needs("purge", "purge_calls")
-    async def test_a_question_is_answered_exactly_or_refused(self, store: Store, backend: StorageBackend) -> None:
+    async def test_a_query_is_answered_exactly_or_refused(self, store: Store, backend: StorageBackend) -> None:
         calls = make_calls(100, seed=12)
         await backend.record_calls(calls)
         await backend.purge_calls(MIDNIGHT)
@@ -111,7 +115,7 @@ class PurgeContract(Harness):
         assert not all(answered)
 
     @needs("purge", "purge_calls")
-    async def test_only_purged_totals_that_match_stand_in_the_way(self, store: Store, backend: StorageBackend) -> None:
+    async def test_only_matching_purged_totals_prevent_an_answer(self, store: Store, backend: StorageBackend) -> None:
         purged = make_call(0, called_at=MIDNIGHT - timedelta(minutes=5), origin="gone")
         kept = make_call(1, called_at=MIDNIGHT + timedelta(minutes=5))
         await backend.record_calls([purged, kept])

@@ -1,4 +1,4 @@
-"""Deterministic calls, models and totals for tests: the same arguments always make the same values."""
+"""Deterministic calls, models and totals for tests: the same arguments always give the same values."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..schemas import CallRecord, CallStatus, CostReason, LLMModel
 from ..storage.reference import CELL_KEYS, GRAINS, summarize
 from ..storage.types import Grain, TotalsRow, UsageQuery
 
-#: The start of `make_call(0)`: a Sunday, an hour before midnight of a month's last day.
+#: Time of `make_call(0)`: a Sunday, one hour before the end of a month.
 EPOCH = datetime(2024, 3, 31, 23, 0, tzinfo=UTC)
 
 MAX_INT = 2**63 - 1
 MAX_COST = Decimal("8999999.999999999999")
 
-#: Texts whose order differs between code points, UTF-16 units, case folding, locales and padded comparison.
+#: Texts whose order differs by code point, by UTF-16 unit, by case folding, by locale and by padded comparison.
 TEXTS = (
     "Zeta",
     "alpha",
@@ -59,15 +59,15 @@ _REASONS: tuple[CostReason, ...] = ("unknown_model", "unmeasured_usage", "missin
 
 
 def make_id(at: datetime, number: int) -> UUID:
-    """A UUIDv7 of the millisecond of `at`, whose other bits are those of `number`."""
+    """Return a UUIDv7 with the millisecond of `at`; its other bits are those of `number`."""
     ms = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
     return UUID(int=(ms % 2**48 << 80) | (7 << 76) | (0b10 << 62) | (number % 2**62))
 
 
 def make_call(number: int = 0, /, **changes: Any) -> CallRecord:
-    """A successful, priced call; `changes` replace its fields.
+    """Return a successful, priced call; `changes` replace its fields.
 
-    Calls of different numbers have different ids and start one second apart, from `EPOCH` on.
+    Calls with different numbers have different ids and start one second apart, from `EPOCH` on.
     """
     called_at = changes.get("called_at", EPOCH + timedelta(seconds=number))
     usual: dict[str, Any] = {
@@ -89,8 +89,11 @@ def make_call(number: int = 0, /, **changes: Any) -> CallRecord:
 
 
 def make_calls(n: int, seed: int = 0, *, start: datetime = EPOCH, days: float = 3) -> list[CallRecord]:
-    """`n` calls spread over `days` from `start` on, in no order: every status, sums beyond 64 bits, None in
-    every optional field, equal times, times on the edges of hours and days and a microsecond beside them."""
+    """Return `n` random calls spread over `days` from `start` on, unordered.
+
+    They have every status, sums beyond 64 bits, None in every optional field, equal times, and times on the edges of
+    hours and days and one microsecond beside them.
+    """
     dice = random.Random(seed)  # noqa: S311
     span = int(timedelta(days=days) / timedelta(microseconds=1))
     calls: list[CallRecord] = []
@@ -152,7 +155,7 @@ def _random_metadata(dice: random.Random) -> dict[str, Any] | None:
 
 
 def make_model(provider: str = "openai", model_name: str = "gpt-4o-mini", **changes: Any) -> LLMModel:
-    """A model in use with every field set but `inactive_from`; `changes` replace fields."""
+    """Return a model in use with every field set but `inactive_from`; `changes` replace fields."""
     usual: dict[str, Any] = {
         "id": 2**63 - 25,
         "display_name": "Fünf \U0001f600",
@@ -174,7 +177,7 @@ def make_model(provider: str = "openai", model_name: str = "gpt-4o-mini", **chan
 
 
 def cell_of(call: CallRecord, grain: Grain) -> tuple[datetime, datetime]:
-    """Start and end (UTC) of the day or quarter of an hour that the call lies in."""
+    """Return start and end (UTC) of the day or quarter of an hour that contains the call."""
     width = GRAINS[grain]
     midnight = call.called_at.replace(hour=0, minute=0, second=0, microsecond=0)
     start = midnight + (call.called_at - midnight) // width * width
@@ -182,7 +185,7 @@ def cell_of(call: CallRecord, grain: Grain) -> tuple[datetime, datetime]:
 
 
 def make_totals(calls: Iterable[CallRecord]) -> list[TotalsRow]:
-    """The totals that a store keeps after purging just these calls, in the order of `read_totals`."""
+    """Return the totals of a store that has purged exactly these calls, in the order of `read_totals`."""
     calls = list(calls)
     return [row for grain in sorted(GRAINS) for row in _totals_of_grain(calls, grain)]
 

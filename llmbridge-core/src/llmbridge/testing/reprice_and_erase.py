@@ -1,4 +1,4 @@
-"""New costs for stored calls [reprice], and forgetting a user [erase]."""
+"""Tests of `reprice_calls` [reprice] and `erase_user` [erase]."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .harness import Harness, Store, needs
 from .listing import newest_first
 from .purging import DAY, MIDNIGHT, assert_exact_or_refused
 from .records import EPOCH, MAX_COST, make_call, make_calls, make_totals
-from .usage import HOURS, assert_lawful
+from .usage import HOURS, assert_sums
 
 AT = EPOCH + timedelta(days=40, microseconds=5)
 
 
 def make_change(call: CallRecord, cost: Decimal | None, **changes: Any) -> CostChange:
-    """A change to `cost` by the own prices; unknown for want of a rate if None."""
+    """Return a change to `cost` by own prices; None: the cost is unknown because a rate is missing."""
     usual: dict[str, Any] = {
         "cost_source": None if cost is None else "own_prices",
         "cost_reason": "missing_rate" if cost is None else None,
@@ -35,7 +35,7 @@ def make_change(call: CallRecord, cost: Decimal | None, **changes: Any) -> CostC
 
 
 def repriced(call: CallRecord, change: CostChange) -> CallRecord:
-    """The call as it is stored after the change."""
+    """Return the call as it is stored after the change."""
     return call.model_copy(
         update={
             "estimated_cost": change.cost,
@@ -50,7 +50,7 @@ def repriced(call: CallRecord, change: CostChange) -> CallRecord:
 
 
 def without_user(calls: Sequence[CallRecord], origin: str, id_at_origin: str) -> list[CallRecord]:
-    """The calls as they are after that user was erased."""
+    """Return the calls as they are stored after that user was erased."""
     return [
         call.model_copy(update={"id_at_origin": None})
         if (call.origin, call.id_at_origin) == (origin, id_at_origin)
@@ -59,11 +59,11 @@ def without_user(calls: Sequence[CallRecord], origin: str, id_at_origin: str) ->
     ]
 
 
-class RewritingContract(Harness):
+class RepriceAndEraseContract(Harness):
     """`reprice_calls` and `erase_user`."""
 
     @needs("reprice", "reprice_calls")
-    async def test_repricing_keeps_what_stood_before(self, store: Store, backend: StorageBackend) -> None:
+    async def test_repricing_keeps_the_previous_cost(self, store: Store, backend: StorageBackend) -> None:
         calls = [
             make_call(0),
             make_call(1, estimated_cost=None, cost_source=None, cost_reason="unknown_model"),
@@ -89,10 +89,10 @@ class RewritingContract(Harness):
         assert await backend.reprice_calls(list(changes.values())) == 60
         expected = [repriced(call, changes[call.id]) if call.id in changes else call for call in calls]
         for group_by in ((), ("id_at_origin",), ("period", "status"), ("tag:team",)):
-            await assert_lawful(backend, expected, UsageQuery(group_by=group_by, edges=HOURS))
+            await assert_sums(backend, expected, UsageQuery(group_by=group_by, edges=HOURS))
 
     @needs("reprice", "reprice_calls")
-    async def test_unknown_ids_are_left_out_and_the_last_change_of_an_id_wins(
+    async def test_unknown_ids_are_ignored_and_the_last_change_of_an_id_wins(
         self, store: Store, backend: StorageBackend
     ) -> None:
         call = make_call()
@@ -114,10 +114,10 @@ class RewritingContract(Harness):
         expected = repriced(repriced(call, changes[0]), changes[1])
         assert (expected.previous_cost, expected.previous_cost_reason) == (None, "missing_rate")
         assert_same((await backend.list_calls(CallQuery())).calls, [expected])
-        await assert_lawful(backend, [expected], UsageQuery())
+        await assert_sums(backend, [expected], UsageQuery())
 
     @needs("reprice", "reprice_calls")
-    async def test_a_change_to_what_stands_already_is_left_out(self, store: Store, backend: StorageBackend) -> None:
+    async def test_a_change_to_the_stored_values_is_ignored(self, store: Store, backend: StorageBackend) -> None:
         calls = [make_call(0), make_call(1), make_call(2, estimated_cost=None, cost_reason="unknown_model")]
         changes = [make_change(calls[0], Decimal(3)), make_change(calls[1], None), make_change(calls[2], Decimal(5))]
         await backend.record_calls(calls)
@@ -134,7 +134,7 @@ class RewritingContract(Harness):
         assert await backend.reprice_calls(others) == 3
         expected = [*map(repriced, expected, others)]
         assert_same((await backend.list_calls(CallQuery())).calls, newest_first(expected))
-        await assert_lawful(backend, expected, UsageQuery())
+        await assert_sums(backend, expected, UsageQuery())
 
     @needs("reprice", "reprice_calls")
     async def test_a_record_that_comes_again_does_not_undo_a_new_cost(
@@ -145,7 +145,7 @@ class RewritingContract(Harness):
         await backend.record_calls([call])
         await backend.reprice_calls([change])
         assert (await backend.record_calls([call])).duplicates == 1
-        await assert_lawful(backend, [repriced(call, change)], UsageQuery())
+        await assert_sums(backend, [repriced(call, change)], UsageQuery())
 
     @needs("erase", "erase_user")
     async def test_an_erased_user_is_none_and_the_sums_stay(self, store: Store, backend: StorageBackend) -> None:
@@ -156,7 +156,7 @@ class RewritingContract(Harness):
         assert await backend.erase_user("app", "user-1") == sum(a is not b for a, b in zip(calls, erased, strict=True))
         assert_same((await backend.list_calls(CallQuery(limit=1000))).calls, newest_first(erased))
         for group_by in ((), ("id_at_origin",), ("origin", "id_at_origin", "period")):
-            await assert_lawful(backend, erased, UsageQuery(group_by=group_by, edges=HOURS))
+            await assert_sums(backend, erased, UsageQuery(group_by=group_by, edges=HOURS))
 
     @needs("erase", "erase_user")
     async def test_erasing_again_or_someone_unknown_changes_nothing(

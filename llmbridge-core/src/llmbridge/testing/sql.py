@@ -1,4 +1,4 @@
-"""Plain SQL on the store [sql], and what a backend tells of its work [monitoring]."""
+"""Tests of `SQLAccess` [sql] and of the methods for monitoring [monitoring]."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _INSERT = "INSERT INTO {{tables.kit_notes}} (id, body) VALUES ($1, $2)"
 
 
 class SQLContract(Harness):
-    """`SQLAccess` and the methods of monitoring. Backends without them do not pretend to have them."""
+    """`SQLAccess` and the methods for monitoring; a backend has them if and only if its plugin declares them."""
 
     @pytest.fixture
     def sql(self, store: Store, backend: StorageBackend) -> SQLAccess | None:
-        """The backend as a way to its SQL; None if it has no such capability."""
+        """Return the backend as `SQLAccess`; None if it does not have the capability."""
         assert isinstance(bare(backend), SQLAccess) is ("sql" in store.capabilities)
         return cast("SQLAccess", backend) if "sql" in store.capabilities else None
 

@@ -1,4 +1,4 @@
-"""Sums over calls, held against the law."""
+"""Tests of `summarize_usage`, compared with the reference implementation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .records import EPOCH, MAX_COST, MAX_INT, TEXTS, make_call, make_calls
 
 HOURS = tuple(EPOCH.replace(minute=0) + timedelta(hours=hour) for hour in range(75))
 DAYS = tuple(EPOCH.replace(hour=0) + timedelta(days=day) for day in range(5))
-#: Edges of unlike length that leave out calls before, after, and none between.
+#: Edges of intervals with unequal lengths, with calls before and after them.
 UNEVEN = (HOURS[1] + TICK, HOURS[2], HOURS[2] + TICK, HOURS[9] - TICK, HOURS[9], HOURS[60])
 
 GROUPINGS: tuple[tuple[str, ...], ...] = (
@@ -36,8 +36,8 @@ GROUPINGS: tuple[tuple[str, ...], ...] = (
 )
 
 
-async def assert_lawful(backend: StorageBackend, calls: Sequence[CallRecord], query: UsageQuery) -> None:
-    """Fail unless the backend answers as a scan of these calls does."""
+async def assert_sums(backend: StorageBackend, calls: Sequence[CallRecord], query: UsageQuery) -> None:
+    """Fail unless the backend returns the same sums as a scan of these calls."""
     assert_same(await backend.summarize_usage(query), summarize(calls, query))
 
 
@@ -60,7 +60,7 @@ class UsageContract(Harness):
         calls = [make_call(1, called_at=EARLIEST), make_call(2, called_at=LATEST - TICK)]
         await backend.record_calls(calls)
         for edges in ((EARLIEST, EARLIEST + TICK), (LATEST - 2 * TICK, LATEST - TICK), (LATEST - TICK, LATEST)):
-            await assert_lawful(backend, calls, UsageQuery(edges=edges))
+            await assert_sums(backend, calls, UsageQuery(edges=edges))
 
     async def test_grouped_there_is_no_row_without_calls(self, backend: StorageBackend) -> None:
         assert await backend.summarize_usage(UsageQuery(group_by=("origin",))) == []
@@ -69,9 +69,9 @@ class UsageContract(Harness):
         periods = await backend.summarize_usage(UsageQuery(group_by=("period",), edges=HOURS))
         assert [(row.period, row.calls) for row in periods] == [(0, 1)]
 
-    async def test_calls_of_every_ending_are_counted(self, backend: StorageBackend) -> None:
-        endings = ("success", "error", "error", "timeout", "rate_limited", "cancelled")
-        await backend.record_calls([make_call(number, status=status) for number, status in enumerate(endings)])
+    async def test_calls_of_every_status_are_counted(self, backend: StorageBackend) -> None:
+        statuses = ("success", "error", "error", "timeout", "rate_limited", "cancelled")
+        await backend.record_calls([make_call(number, status=status) for number, status in enumerate(statuses)])
         [row] = await backend.summarize_usage(UsageQuery())
         assert (row.calls, row.total_tokens, row.cost) == (6, 6 * 17, Decimal("0.000028800006"))
         assert row.by_status == {"success": 1, "error": 2, "timeout": 1, "rate_limited": 1, "cancelled": 1}
@@ -121,7 +121,7 @@ class UsageContract(Harness):
         [row] = await backend.summarize_usage(UsageQuery())
         assert {getattr(row, name) for name in (*tokens, *subsets, "response_time_ms_sum")} == {25 * MAX_INT}
         assert row.cost == Decimal("224999999.999999999975")
-        await assert_lawful(backend, calls, UsageQuery(group_by=("id_at_origin", "period"), edges=HOURS))
+        await assert_sums(backend, calls, UsageQuery(group_by=("id_at_origin", "period"), edges=HOURS))
 
     async def test_negative_sums_pass_64_bits(self, backend: StorageBackend) -> None:
         calls = [make_call(number, estimated_cost=-MAX_COST) for number in range(25)]
@@ -172,7 +172,7 @@ class UsageContract(Harness):
         await backend.record_calls(calls)
         [row] = await backend.summarize_usage(UsageQuery())
         assert row.calls == 3
-        await assert_lawful(backend, calls, UsageQuery(group_by=("period",), edges=(EARLIEST, EPOCH, LATEST)))
+        await assert_sums(backend, calls, UsageQuery(group_by=("period",), edges=(EARLIEST, EPOCH, LATEST)))
 
     async def test_groups_are_ordered_by_code_point_none_first(self, backend: StorageBackend) -> None:
         users = (*TEXTS, None, "")
@@ -234,20 +234,20 @@ class UsageContract(Harness):
         words: dict[str | None, int] = {"None": 1, "false": 1, "null": 1, "true": 2}
         assert {row.key["tag:team"]: row.calls for row in rows} == {**expected, **words}
 
-    async def test_every_grouping_keeps_the_law(self, backend: StorageBackend) -> None:
+    async def test_every_grouping_is_summed_exactly(self, backend: StorageBackend) -> None:
         calls = make_calls(250, seed=4)
         await record(backend, calls)
         for group_by in GROUPINGS:
             for edges in ((EARLIEST, LATEST), HOURS, DAYS, UNEVEN):
-                await assert_lawful(backend, calls, UsageQuery(group_by=group_by, edges=edges))
+                await assert_sums(backend, calls, UsageQuery(group_by=group_by, edges=edges))
 
-    async def test_every_filter_keeps_the_law(self, backend: StorageBackend) -> None:
+    async def test_every_filter_is_summed_exactly(self, backend: StorageBackend) -> None:
         calls = make_calls(250, seed=5)
         await record(backend, calls)
         for filters in FILTERS:
             for group_by in ((), ("model_name",), ("id_at_origin", "tag:team")):
                 for edges in ((EARLIEST, LATEST), UNEVEN):
-                    await assert_lawful(backend, calls, UsageQuery(filters, group_by, edges))
+                    await assert_sums(backend, calls, UsageQuery(filters, group_by, edges))
 
     async def test_any_grouping_sums_to_the_ungrouped_total(self, backend: StorageBackend) -> None:
         await record(backend, make_calls(200, seed=6))
@@ -265,11 +265,11 @@ class UsageContract(Harness):
         for repair in (False, True):
             report = await backend.check_totals(repair)
             assert (report.wrong, report.repaired) == (0, 0)
-        await assert_lawful(backend, calls, UsageQuery(group_by=("status", "period"), edges=DAYS))
+        await assert_sums(backend, calls, UsageQuery(group_by=("status", "period"), edges=DAYS))
 
     async def test_a_year_of_days_may_be_asked_for_at_once(self, backend: StorageBackend) -> None:
         start = datetime(2024, 1, 1, tzinfo=EPOCH.tzinfo)
         calls = make_calls(100, seed=7, start=start, days=366)
         await backend.record_calls(calls)
         days = tuple(start + timedelta(days=day) for day in range(367))
-        await assert_lawful(backend, calls, UsageQuery(group_by=("period", "status"), edges=days))
+        await assert_sums(backend, calls, UsageQuery(group_by=("period", "status"), edges=days))

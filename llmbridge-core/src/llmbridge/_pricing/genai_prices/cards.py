@@ -1,4 +1,4 @@
-"""Rate cards made from the data of genai-prices, each once per model and price period."""
+"""Rate cards built from the data of genai-prices, once per model and price period."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from ..._shared.money import CONTEXT, parse
+from ...providers.pydantic_ai.table import PROVIDERS
 from ..rate_cards import RateCard, Rates, decimal_places
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, Provider, TieredPrices
     from genai_prices.types import ModelPrice as GenaiPrice
 
-#: Vendors that genai-prices lists under another id than the one they are called by. Its own loose matching is not
-#: used: it would take any name with "openai" in it for OpenAI.
-VENDOR_IDS = {
+#: Ids of price lists in genai-prices for names of providers that differ from them: those of the table of providers, and
+#: names that others use. The loose matching of genai-prices is not used: it takes any name with "openai" in it for
+#: OpenAI.
+PROVIDER_IDS = {
+    **{name: row.price_list for name, row in PROVIDERS.items() if row.price_list is not None},
     "azure-openai": "azure",
     "azure-responses": "azure",
-    "bedrock": "aws",
     "bedrock-mantle": "aws",
     "gemini": "google",
-    "google-cloud": "google",
     "google-gla": "google",
     "google-vertex": "google",
     "grok": "x-ai",
@@ -38,22 +39,23 @@ VENDOR_IDS = {
     "together_ai": "together",
     "vertex": "google",
     "voyage": "voyageai",
-    "xai": "x-ai",
 }
 
-#: Models looked up that are remembered; names come from callers, so there may be any number of them.
-_MOST_MODELS = 4096
+#: Most models in the cache; names come from callers, so there may be any number of them.
+_MAX_MODELS = 4096
 
-#: Most decimal places of a rate; published ones have those of a float.
-_MOST_DECIMALS = 30
+#: Most decimal places of a rate; published rates have at most those of a float.
+_MAX_DECIMALS = 30
 
 _FREE = Decimal(0)
 _ALWAYS = (0, 0)
 
 
 class RateCards:
-    """The rate cards of one edition of genai-prices' data, which `version` names, each made once per model and price
-    period."""
+    """Rate cards of one edition of genai-prices' data, built once per model and price period.
+
+    :param version: the name of the edition
+    """
 
     def __init__(self, providers: Iterable[Provider], version: str) -> None:
         self._providers = list(providers)
@@ -61,25 +63,29 @@ class RateCards:
         self.version = version
         self._models: dict[tuple[str, str], _PricedModel | None] = {}
 
-    def get(self, vendor: str, model_name: str, at: datetime) -> RateCard | None:
-        """The card in force at `at` (UTC); None for a vendor or model that the data does not have.
+    def get(self, provider: str, model_name: str, at: datetime) -> RateCard | None:
+        """Return the card that is valid at `at` (UTC); None if the data does not have the provider or the model.
 
-        Only the vendor's own list is searched, and those that the data names as resold by it (Azure: OpenAI).
+        Only the provider's own list is searched, and the lists that the data says it resells (Azure: OpenAI).
         """
-        key = (vendor, model_name)
+        key = (provider, model_name)
         try:
             model = self._models[key]
         except KeyError:
-            model = self._find(vendor, model_name)
-            if len(self._models) >= _MOST_MODELS:
+            model = self._find(provider, model_name)
+            if len(self._models) >= _MAX_MODELS:
                 self._models.clear()
             self._models[key] = model
         return None if model is None else model.card(at)
 
-    def check(self) -> None:
-        """Make every card once, and every expression that models are found by.
+    def counts(self) -> tuple[int, int]:
+        """Return how many providers the data has, and how many models."""
+        return len(self._providers), sum(len(provider.models) for provider in self._providers)
 
-        :raises ValueError: the data cannot price; the text names the model and says what is wrong
+    def check(self) -> None:
+        """Build every card and compile every regular expression once, to find errors in the data.
+
+        :raises ValueError: the data cannot be used; the text names the model and says what is wrong
         """
         for provider in self._providers:
             for model in provider.models:
@@ -88,29 +94,29 @@ class RateCards:
                 except (ValueError, ArithmeticError) as error:
                     raise ValueError(f"{provider.id}:{model.id}: {error}") from error
 
-    def check_list(self, vendor: str) -> None:
-        """:raises ValueError: the data has no list of this vendor"""
-        if self._list(vendor) is None:
-            close = get_close_matches(vendor.lower(), [*self._by_id, *VENDOR_IDS], n=1)
+    def check_list(self, provider: str) -> None:
+        """Raise ValueError if the data has no price list of this provider."""
+        if self._list(provider) is None:
+            close = get_close_matches(provider.lower(), [*self._by_id, *PROVIDER_IDS], n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(f"{self.version} has no price list of a vendor {vendor!r}{hint}")
+            raise ValueError(f"{self.version} has no price list of a provider {provider!r}{hint}")
 
-    def _list(self, vendor: str) -> Provider | None:
-        name = vendor.lower()
-        return self._by_id.get(VENDOR_IDS.get(name, name))
+    def _list(self, provider: str) -> Provider | None:
+        name = provider.lower()
+        return self._by_id.get(PROVIDER_IDS.get(name, name))
 
-    def _find(self, vendor: str, model_name: str) -> _PricedModel | None:
-        provider = self._list(vendor)
-        if provider is None:
+    def _find(self, provider: str, model_name: str) -> _PricedModel | None:
+        listed = self._list(provider)
+        if listed is None:
             return None
-        found = provider.find_model(model_name, all_providers=self._providers)
+        found = listed.find_model(model_name, all_providers=self._providers)
         if found is None or found.prices == []:
             return None
         return _PricedModel(found, self.version)
 
 
 class _PricedModel:
-    """One model and its price periods, cut at the UTC dates and times of day where its prices may change."""
+    """One model and its price periods, bounded by the UTC dates and times of day at which its prices may change."""
 
     def __init__(self, model: ModelInfo, version: str) -> None:
         from genai_prices.types import StartDateConstraint, TimeOfDateConstraint
@@ -151,7 +157,7 @@ class _PricedModel:
 
 @cache
 def bundled() -> RateCards:
-    """The cards of the installed genai-prices. The first call takes up to a second; nothing is ever fetched."""
+    """Return the cards of the installed genai-prices. The first call takes up to a second. Nothing is fetched."""
     from importlib.metadata import version
 
     from genai_prices.data import providers
@@ -164,7 +170,7 @@ def _check(model: ModelInfo, version: str) -> None:
         try:
             re.compile(expression)
         except re.error as error:
-            raise ValueError(f"{expression!r} is no regular expression: {error}") from error
+            raise ValueError(f"{expression!r} is not a valid regular expression: {error}") from error
     prices = [one.prices for one in model.prices] if isinstance(model.prices, list) else [model.prices]
     for price in prices:
         for name, rate in vars(price).items():
@@ -180,8 +186,8 @@ def _check_rate(name: str, rate: Decimal) -> None:
         raise ValueError(f"{name}: {error}") from error
     if amount < 0:
         raise ValueError(f"{name} is negative")
-    if decimal_places(rate) > _MOST_DECIMALS:
-        raise ValueError(f"{name} has more than {_MOST_DECIMALS} decimal places")
+    if decimal_places(rate) > _MAX_DECIMALS:
+        raise ValueError(f"{name} has more than {_MAX_DECIMALS} decimal places")
 
 
 def _amounts(rate: Decimal | TieredPrices | None) -> list[Decimal]:
@@ -191,7 +197,7 @@ def _amounts(rate: Decimal | TieredPrices | None) -> list[Decimal]:
 
 
 def _expressions(match: object) -> Iterator[str]:
-    """The regular expressions in a rule that models are found by, and in the rules that it is made of."""
+    """Yield the regular expressions of a match rule and of the rules in it."""
     from genai_prices.types import ClauseRegex
 
     if isinstance(match, ClauseRegex):
@@ -203,7 +209,7 @@ def _expressions(match: object) -> Iterator[str]:
 
 
 def _utc(at: time) -> time:
-    """A time of day as genai-prices reads it: in UTC unless it has an offset."""
+    """Return a time of day in UTC. Like genai-prices, take one without an offset as UTC."""
     if at.tzinfo is None:
         return at
     return datetime.combine(date(1970, 1, 1), at).astimezone(UTC).time()
@@ -220,11 +226,12 @@ def _card(price: GenaiPrice, version: str) -> RateCard:
 
 
 def _rates(price: GenaiPrice, prompt_tokens: int) -> Rates:
-    """The rates for one size of prompt, with genai-prices' rules for what a price does not list.
+    """Return the rates for one length of prompt, with genai-prices' rules for kinds of tokens that a price omits.
 
-    Tokens without a rate of their own are paid as the kind they belong to (those that a cache keeps for an hour as all
-    others written to it; Anthropic's list has both, 2 and 1.25 times the input), and a kind that is not listed is not
-    charged; but where only other things are charged (hours of audio, pages), tokens say nothing about the cost.
+    Tokens without a rate of their own cost as much as the kind that includes them (tokens that a cache keeps for an
+    hour as all others written to it; Anthropic's list has both, 2 and 1.25 times the input). Input and output that are
+    not listed are free. If only other things are charged (hours of audio, pages), no rate is known: tokens say nothing
+    about the cost.
     """
     listed = {name for name, rate in vars(price).items() if rate is not None}
     if listed and not any(name.endswith("_mtok") or name == "requests_kcount" for name in listed):

@@ -1,7 +1,7 @@
-"""Editions of genai-prices' data: the one that is installed, and a newer one that the user fetched.
+"""Editions of genai-prices' data: the installed one, and a newer one that the user fetched.
 
-Nothing is fetched unless `update` is called. What it fetched lies in the user's state directory, where every process
-of that user on that machine finds it.
+Only `update` fetches anything. It stores the data in the user's state directory, where every process of that user on
+that machine finds it.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from .cards import RateCards, bundled
 if TYPE_CHECKING:
     from genai_prices.types import Provider
 
-#: Where newer data is fetched from, if not from where genai-prices itself fetches it.
+#: URL of newer data, instead of the one from which genai-prices fetches it.
 URL_VARIABLE = "LLMBRIDGE_PRICES_URL"
 
-#: After how many seconds a process looks whether there is another edition.
+#: Seconds after which a process checks for another edition.
 MAX_AGE = 120.0
 
-#: Most bytes that are taken for price data; a published edition has about one million.
+#: Most bytes of price data that are accepted; a published edition has about one million.
 MAX_BYTES = 64 * 2**20
 
-logger = logging.getLogger("llmbridge.price_data")
+logger = logging.getLogger("llmbridge.pricing")
 
 
 @dataclass(frozen=True, slots=True)
 class Edition:
-    """Price data that was fetched: `version` names it on the rows that it priced, `fetched_at` is UTC, and
-    `installed` the genai-prices that was installed then."""
+    """Fetched price data. `version` is the price version of calls that it priced, `fetched_at` is UTC, and `installed`
+    is the version of genai-prices that was installed then."""
 
     version: str
     fetched_at: datetime
@@ -53,24 +53,41 @@ class Edition:
     providers: Sequence[Provider]
 
     def is_outdated(self) -> bool:
-        """Whether a higher genai-prices was installed after this was fetched, so that its own data is newer."""
+        """Return whether a higher version of genai-prices was installed after the fetch, so that its data is newer."""
         import genai_prices
 
         put_there = datetime.fromtimestamp(os.path.getmtime(genai_prices.__file__), UTC)
         return put_there > self.fetched_at and _parts(version("genai-prices")) > _parts(self.installed)
 
 
+@dataclass(frozen=True, slots=True)
+class PriceData:
+    """The price data that this process uses, and the file of fetched data.
+
+    `version` names it on the calls that it priced, `providers` and `models` are the numbers of price lists and of
+    models in them. `path` is the file of fetched data (None: there is no state directory), `fetched_at` (UTC) its age
+    (None: nothing was fetched, or the file cannot be read), and `error` says why it cannot be used.
+    """
+
+    version: str
+    providers: int
+    models: int
+    path: str | None
+    fetched_at: datetime | None
+    error: str | None
+
+
 def path() -> Path:
-    """The file of the fetched edition; it need not exist."""
-    return paths.directory() / "prices.json"
+    """Return the path of the fetched edition; the file need not exist."""
+    return paths.state_directory() / "prices.json"
 
 
 def update(url: str | None = None, timeout: float = 30.0) -> Edition:
-    """Fetch the newest data, store it, and put it in force: here at once, in other processes within five minutes.
+    """Fetch the newest data, store it and use it: in this process at once, in others within five minutes.
 
     :param url: where to fetch it from (None: LLMBRIDGE_PRICES_URL, else where genai-prices publishes it)
-    :param timeout: seconds to wait for each answer of the server
-    :raises PriceDataError: it cannot be fetched, read or stored; what was in force stays
+    :param timeout: seconds to wait for each step of the download
+    :raises PriceDataError: it cannot be fetched, read or stored; the current data stays
     """
     from genai_prices.update_prices import DEFAULT_UPDATE_URL
 
@@ -85,15 +102,15 @@ def update(url: str | None = None, timeout: float = 30.0) -> Edition:
     try:
         files.replace(path(), stored)
     except (OSError, RuntimeError) as error:
-        raise PriceDataError(f"the prices cannot be stored: {error}") from error
+        raise PriceDataError(f"the price data cannot be stored: {error}") from error
     refresh(at_once=True)
     return edition
 
 
 def read() -> Edition | None:
-    """The fetched edition; None where there is none.
+    """Return the fetched edition; None if there is none.
 
-    :raises PriceDataError: it cannot be read, or is broken
+    :raises PriceDataError: it cannot be read, or is damaged
     """
     try:
         content = path().read_bytes()
@@ -107,47 +124,62 @@ def read() -> Edition | None:
         raise PriceDataError(f"{path()}: {error}") from error
 
 
+def status() -> PriceData:
+    """Return what is known of the price data in use and of the file. Blocks while it reads."""
+    cards = current()
+    fetched_at = error = place = None
+    try:
+        place = str(path())
+        edition = read()
+        fetched_at = edition.fetched_at if edition is not None else None
+    except PriceDataError as failed:
+        error = str(failed)
+    except RuntimeError:  # no home directory
+        pass
+    return PriceData(cards.version, *cards.counts(), place, fetched_at, error)
+
+
 def current() -> RateCards:
-    """The rate cards of the edition in force. The first call takes up to a second."""
-    if _shelf.cards is None:
+    """Return the rate cards of the current edition. The first call takes up to a second."""
+    if _current.cards is None:
         refresh()
-    return _shelf.cards or bundled()
+    return _current.cards or bundled()
 
 
 def is_fresh() -> bool:
-    """Whether `current` is in memory, and it is too early to look whether there is another edition."""
-    return _shelf.cards is not None and time.monotonic() - _shelf.looked_at < MAX_AGE
+    """Return whether the current edition is in memory and was checked less than MAX_AGE seconds ago."""
+    return _current.cards is not None and time.monotonic() - _current.checked_at < MAX_AGE
 
 
 def refresh(*, at_once: bool = False) -> None:
-    """Put another edition in force if there is one; looked for every MAX_AGE seconds unless `at_once`.
+    """Use another edition if there is one. Check for it every MAX_AGE seconds, or now if `at_once` is True.
 
-    A file that is broken changes nothing and is warned of once. Blocks while it reads.
+    A damaged file changes nothing; it is logged once. Blocks while it reads.
     """
-    with _shelf.lock:
+    with _current.lock:
         if at_once or not is_fresh():
-            _shelf.refresh()
+            _current.refresh()
 
 
-class _Shelf:
-    """The edition in force in this process."""
+class _CurrentEdition:
+    """Edition that this process uses."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.cards: RateCards | None = None
-        self.looked_at = 0.0
-        self._seen: tuple[int, ...] | None = None
+        self.checked_at = 0.0
+        self._file: tuple[int, ...] | None = None
 
     def refresh(self) -> None:
-        self.looked_at = time.monotonic()
-        seen = _stamp()
-        if self.cards is not None and seen == self._seen:
+        self.checked_at = time.monotonic()
+        file = _stat()
+        if self.cards is not None and file == self._file:
             return
-        self._seen = seen
+        self._file = file
         try:
-            edition = read() if seen is not None else None
+            edition = read() if file is not None else None
         except PriceDataError as error:
-            logger.warning("newer prices are ignored: %s; mend it with: llmbridge models update", error)
+            logger.warning("newer prices are ignored: %s; fetch them again: llmbridge models update", error)
             self.cards = self.cards or bundled()
             return
         if edition is None or edition.is_outdated():
@@ -156,11 +188,11 @@ class _Shelf:
             self.cards = RateCards(edition.providers, edition.version)
 
 
-_shelf = _Shelf()
+_current = _CurrentEdition()
 
 
-def _stamp() -> tuple[int, ...] | None:
-    """What tells one content of the file from another; None where there is no file."""
+def _stat() -> tuple[int, ...] | None:
+    """Return inode, modification time and size of the file, which change with its content; None if there is none."""
     try:
         found = path().stat()
     except (OSError, RuntimeError):
@@ -174,64 +206,64 @@ def _fetch(url: str, timeout: float) -> bytes:
     shown = _without_secrets(url)
     content = bytearray()
     try:
-        with _unlogged(), httpx2.stream("GET", url, timeout=timeout, follow_redirects=True) as answer:
+        with _without_httpx2_logs(), httpx2.stream("GET", url, timeout=timeout, follow_redirects=True) as answer:
             answer.raise_for_status()
             for part in answer.iter_bytes():
                 content += part
                 if len(content) > MAX_BYTES:
-                    raise PriceDataError(f"{shown} sends more than {MAX_BYTES:,} bytes, which are no prices")
+                    raise PriceDataError(f"{shown} sent more than {MAX_BYTES:,} bytes: it is not price data")
         return bytes(content)
     except httpx2.HTTPStatusError as error:
         failed = PriceDataError(f"{shown} answered {error.response.status_code}")
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         failed = PriceDataError(f"prices cannot be fetched from {shown}: {type(error).__name__}")
-    # Out of the handlers, so that httpx2's exception, which has the whole address, is not the context of ours.
+    # Raised outside the handlers: httpx2's exception contains the whole URL and must not be the context of this one.
     raise failed
 
 
 @contextmanager
-def _unlogged() -> Iterator[None]:
-    """Without the lines in which httpx2 logs the whole addresses of this thread's requests."""
+def _without_httpx2_logs() -> Iterator[None]:
+    """Suppress httpx2's log records of this thread, because they contain whole URLs."""
     thread, log = threading.get_ident(), logging.getLogger("httpx2")
 
-    def is_of_others(record: logging.LogRecord) -> bool:
+    def is_of_other_thread(record: logging.LogRecord) -> bool:
         return record.thread != thread
 
-    log.addFilter(is_of_others)
+    log.addFilter(is_of_other_thread)
     try:
         yield
     finally:
-        log.removeFilter(is_of_others)
+        log.removeFilter(is_of_other_thread)
 
 
 def _parse(stored: bytes) -> Edition:
-    """The edition in a file's content: a line that describes it, then the data as it was published."""
+    """Return the edition in a file's content: one line that describes it, then the data as it was published."""
     try:
         first, _, content = stored.partition(b"\n")
         heading = json.loads(first)
         fetched_at, installed = datetime.fromisoformat(heading["fetched_at"]), str(heading["genai_prices"])
         digest = hashlib.sha256(content).hexdigest()
         if heading["sha256"] != digest or fetched_at.utcoffset() is None:
-            raise ValueError("its content is not what was stored")
+            raise ValueError("its content does not match its checksum")
         providers = _providers(json.loads(content, parse_float=exact))
         edition = Edition(f"genai-prices {fetched_at:%Y-%m-%d} {digest[:8]}", fetched_at, installed, providers)
         RateCards(providers, edition.version).check()
     except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
-        raise PriceDataError(f"this is no data of genai-prices ({_first_line(error)})") from error
+        raise PriceDataError(f"this is not valid data of genai-prices ({_first_line(error)})") from error
     return edition
 
 
 def _providers(published: Any) -> list[Provider]:
-    """The vendors of published data, without what only serves to read vendors' answers."""
+    """Return the providers of published data, without the rules for reading providers' responses."""
     from genai_prices.types import Provider
     from pydantic import ConfigDict, TypeAdapter
 
     if not isinstance(published, list) or not published:
-        raise ValueError("it is no list of vendors")
-    vendors = [{**_object(vendor, "vendor"), "extractors": None} for vendor in published]
-    for vendor in vendors:
-        vendor["models"] = [_with_prices(_object(model, "model")) for model in vendor.get("models", ())]
-    return TypeAdapter(list[Provider], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(vendors)
+        raise ValueError("it must be a list of providers")
+    providers = [{**_object(provider, "provider"), "extractors": None} for provider in published]
+    for provider in providers:
+        provider["models"] = [_with_prices(_object(model, "model")) for model in provider.get("models", ())]
+    return TypeAdapter(list[Provider], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(providers)
 
 
 def _with_prices(model: dict[str, Any]) -> dict[str, Any]:
@@ -244,7 +276,7 @@ def _with_prices(model: dict[str, Any]) -> dict[str, Any]:
 
 def _object(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"a {what} is no object")
+        raise ValueError(f"a {what} must be a JSON object")
     return value
 
 
@@ -271,9 +303,9 @@ def _without_secrets(url: str) -> str:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
-        return "that address"
-    # What has no host may have its password in the path.
-    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}" if parts.hostname else "that address"
+        return "that URL"
+    # A URL without a host may have a password in its path.
+    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}" if parts.hostname else "that URL"
 
 
 def _parts(text: str) -> tuple[int, ...]:

@@ -1,61 +1,53 @@
-"""`llmbridge calls`: the latest entries of the books."""
+"""`llmbridge calls`: lists the latest calls."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import database, dotenv, filters, output
+from .. import database, filters, output
 from ..options import (
     Database,
     Json,
     Models,
     Origins,
     Plugin,
+    Providers,
     Settings,
     Since,
     Statuses,
+    Tags,
     Until,
     Users,
-    Vendors,
     Zone,
     settings,
 )
 from ..output import Column
-from ..parser import Command
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
+    from ...reports import CallList
     from ...schemas import CallRecord
-    from ...storage.types import CallPage, CallQuery
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(cls=Command)(calls)
 
 
 def calls(
     context: typer.Context,
     user: Users = None,
     origin: Origins = None,
-    provider: Vendors = None,
+    provider: Providers = None,
     model: Models = None,
     status: Statuses = None,
-    tag: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Only calls with this metadata. Repeatable with other values."),
-    ] = None,
+    tag: Tags = None,
     since: Since = None,
     until: Until = None,
     limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, max=1000, help="Most calls to show.")] = 20,
     cursor: Annotated[
-        str | None, typer.Option(metavar="CURSOR", help="Go on where the page before ended.", show_default=False)
+        str | None,
+        typer.Option(metavar="CURSOR", help="Continue where the page before ended.", show_default=False),
     ] = None,
     tz: Zone = "UTC",
     db: Database = None,
@@ -66,38 +58,24 @@ def calls(
 
     With --json whole records, and in "next" the cursor of the next page (null: there is none).
     """
-    from ..._usage import cursor as cursors
-    from ..._usage import periods
-    from ..._usage import query as usage_query
-    from ...storage.types import CallQuery
-
     zone = filters.zone(tz)
     now = datetime.now(UTC)
-    start = filters.instant(filters.time("--since", since, now), zone)
-    end = filters.instant(filters.time("--until", until, now), zone)
-    with filters.answerable():
-        periods.check_range(start, end)
-        query = CallQuery(
-            usage_query.filters(
-                {
-                    "origin": filters.accepted(origin),
-                    "id_at_origin": filters.accepted(user),
-                    "provider": filters.accepted(provider),
-                    "model_name": filters.accepted(model),
-                    "status": filters.accepted(status),
-                },
-                filters.tags(tag),
-            ),
-            since=start,
-            until=end,
-            limit=limit,
-            after=None if cursor is None else cursors.decode(cursor),
-        )
+    question = {
+        "since": filters.instant(filters.time("--since", since, now), zone),
+        "until": filters.instant(filters.time("--until", until, now), zone),
+        "origin": filters.accepted(origin),
+        "id_at_origin": filters.accepted(user),
+        "provider": filters.accepted(provider),
+        "model_name": filters.accepted(model),
+        "status": filters.accepted(status),
+        "tags": filters.tags(tag),
+        "limit": limit,
+        "cursor": cursor,
+    }
     asked = settings(context, db, json, plugin)
-    page = asyncio.run(_ask(asked, query))
-    following = cursors.encode(page.next) if page.next is not None else None
+    page = asyncio.run(_find(asked, question))
     if asked.json:
-        output.json({"calls": [call.model_dump() for call in page.calls], "next": following})
+        output.json({"calls": [call.model_dump() for call in page.calls], "next": page.next})
         return
     columns = [
         Column(f"time ({tz})", "mark"),
@@ -109,20 +87,22 @@ def calls(
         Column("status", "mark"),
     ]
     output.table(columns, [_cells(call, zone) for call in page.calls])
-    if following is not None:
-        output.note(f"there are more: add --cursor {following}")
+    if page.next is not None:
+        output.note(f"there are more: add --cursor {page.next}")
 
 
-async def _ask(asked: Settings, query: CallQuery) -> CallPage:
+async def _find(asked: Settings, question: dict[str, Any]) -> CallList:
+    from ...db import LLMDatabase
+
+    with filters.invalid_arguments():
+        # Without a database: a wrong query is refused before anything is opened.
+        await LLMDatabase().find_calls(**question)
     async with database.opened(asked) as db:
-        filters = {**query.filters, **await dotenv.split(db, query.filters)}
-        return await db.list_calls(replace(query, filters=filters))
+        return await db.find_calls(**{**question, **await filters.split_models(db, question)})
 
 
 def _cells(call: CallRecord, zone: ZoneInfo) -> list[str]:
-    from ..._shared.money import text
-
-    cost = text(call.estimated_cost) if call.estimated_cost is not None else call.cost_reason or "unknown"
+    cost = output.money(call.estimated_cost) if call.estimated_cost is not None else call.cost_reason or "unknown"
     return [
         call.called_at.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S"),
         f"{call.origin}/{'-' if call.id_at_origin is None else call.id_at_origin}",

@@ -1,4 +1,4 @@
-"""`llmbridge chat`: one question, its answer, and its entry in the books."""
+"""`llmbridge chat`: sends one message to a model, prints the response and records the call."""
 
 from __future__ import annotations
 
@@ -12,55 +12,49 @@ import typer
 from .. import database, dotenv, filters, output
 from ..exit_codes import FAILED, UserError
 from ..options import Database, Json, Plugin, settings
-from ..parser import Command
 
 if TYPE_CHECKING:
     from ...schemas import LLMRequest, LLMResponse
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(cls=Command)(chat)
-
-
 def chat(
     context: typer.Context,
     text: Annotated[
-        str, typer.Argument(metavar="TEXT", help="What to say; - reads it from stdin.", show_default=False)
+        str, typer.Argument(metavar="TEXT", help="The message; - reads it from stdin.", show_default=False)
     ],
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="VENDOR:NAME", help="The model to ask.", show_default=False)
+        str | None,
+        typer.Option("--model", "-m", metavar="PROVIDER:NAME", help="The model to call.", show_default=False),
     ] = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt.")] = None,
     temperature: Annotated[float | None, typer.Option(metavar="NUMBER", help="Not sent unless given.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(metavar="N", min=1, help="Most tokens of the answer.")] = None,
-    timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.001, help="How long to wait for the vendor.")
-    ] = 60.0,
-    user: Annotated[str | None, typer.Option(metavar="ID", help="On whose account (id_at_origin).")] = None,
-    origin: Annotated[str, typer.Option(metavar="NAME", help="Application on whose account.")] = "llmbridge",
+    max_tokens: Annotated[int | None, typer.Option(metavar="N", min=1, help="Maximum tokens of the response.")] = None,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.001, help="Timeout of the provider.")] = 60.0,
+    user: Annotated[str | None, typer.Option(metavar="ID", help="User of the call (id_at_origin).")] = None,
+    origin: Annotated[str, typer.Option(metavar="NAME", help="Application of the call.")] = "llmbridge",
     tag: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Metadata of the call. Repeatable.")
     ] = None,
-    no_db: Annotated[bool, typer.Option("--no-db", metavar=" ", help="Keep no books.", show_default=False)] = False,
+    no_db: Annotated[
+        bool, typer.Option("--no-db", metavar=" ", help="Do not record the call.", show_default=False)
+    ] = False,
     db: Database = None,
     plugin: Plugin = None,
     json: Json = False,
 ) -> None:
-    """Ask a model and put the call on the books.
+    """Call a model and record the call.
 
-    The answer goes to stdout, what it cost and its record to stderr. The exit code is 1 if the call is not known to be
-    on the books, though it was answered.
+    The response goes to stdout, its cost and the record to stderr. The exit code is 1 if there is a response, but the
+    call may not be recorded.
 
-    Vendors' keys come from the environment, or from ./.env: NAME_API_KEY, with NAME_BASE_URL and NAME_ORG_ID, of
-    vendors whose key is not in the environment. Nothing else of that file is used.
+    The key of the provider comes from the environment, or from ./.env, whose variables of the provider are used
+    together if the environment has no key and no address of it. Nothing else of that file is used.
     """
-    from ..._records.validation import check_name
     from ...schemas import LLMRequest, Message
 
     if model is None:
         raise UserError(
-            "name a model: --model VENDOR:NAME, for example --model openai:gpt-4o-mini, or --model echo:demo, "
+            "name a model: --model PROVIDER:NAME, for example --model openai:gpt-4o-mini, or --model echo:demo, "
             "which answers offline"
         )
     if temperature is not None and not math.isfinite(temperature):
@@ -77,12 +71,9 @@ def chat(
         timeout=timeout,
         metadata=filters.metadata(tag),
     )
-    if not origin:
-        raise UserError("--origin is empty; name the application on whose account the call is")
-    check_name("--origin", origin)
+    _check_origin(origin)
     asked = settings(context, db, json, plugin)
-    with database.keys_from_env_file():
-        dotenv.check_address(model)
+    with dotenv.provider_variables(model):
         choice = None if no_db else database.announce(asked)
         response = asyncio.run(_ask(request, choice, asked.plugin, origin, user))
     if asked.json:
@@ -109,6 +100,19 @@ async def _ask(
         return await bridge.chat(request, id_at_origin=user)
 
 
+def _check_origin(origin: str) -> None:
+    """Refuse an invalid origin before the database is opened, so that the database is not blamed for it."""
+    from ...errors import RecordRejectedError
+    from ...service import LLMBridge
+
+    if not origin:
+        raise UserError("--origin is empty; write the name of the application")
+    try:
+        LLMBridge(origin=origin)
+    except RecordRejectedError as error:
+        raise RecordRejectedError(f"--{error}") from error
+
+
 def _from_stdin() -> str:
     try:
         return sys.stdin.read().removesuffix("\n")
@@ -119,19 +123,18 @@ def _from_stdin() -> str:
 
 
 def _record_line(response: LLMResponse) -> str:
-    from ..._shared.money import text
     from ...storage.reference import NEVER_PRICED
 
     usage = response.usage or {}
     if response.cost is not None:
-        cost = f"${text(response.cost)}"
+        cost = f"${output.money(response.cost)}"
     else:
         cost = f"{'nothing' if response.cost_reason in NEVER_PRICED else 'unknown'} ({response.cost_reason})"
     kept = {
         None: "not recorded: no database",
         "committed": f"recorded as {response.call_id}",
         "spooled": f"waits for the database as {response.call_id}",
-        "lost": "the call is not known to be on the books: the database failed",
+        "lost": "the call may not be recorded: the database failed",
     }[response.record_status]
     out = usage.get("completion_tokens")
     tokens = f"{output.tokens(usage.get('prompt_tokens'))} in, {'unknown' if out is None else output.count(out)} out"

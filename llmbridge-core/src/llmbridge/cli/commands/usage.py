@@ -1,4 +1,4 @@
-"""`llmbridge usage`: who spent what, on which model, when."""
+"""`llmbridge usage`: calls, tokens and cost, grouped by user, model, time and other fields."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import PurgedDetailError
-from .. import database, dotenv, filters, output
+from .. import database, filters, output
 from ..options import (
     Database,
     Json,
     Models,
     Origins,
     Plugin,
+    Providers,
     Settings,
     Since,
     Statuses,
+    Tags,
     Until,
     Users,
-    Vendors,
     Zone,
     settings,
 )
 from ..output import Column
-from ..parser import Command
 
 if TYPE_CHECKING:
     from ...storage.types import UsageRow
@@ -36,11 +36,6 @@ if TYPE_CHECKING:
 _FIGURES = ("calls", "re|quests", "tokens", "cost $", "un|priced", "un|measured", "success", "mean| ms")
 _PERCENTS = (50, 95, 99)
 _TIMES = ("calls", "success", "mean| ms", "p50", "p95", "p99", "first| mean", "first| p50", "first| p95", "first| p99")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(cls=Command)(usage)
 
 
 def usage(
@@ -52,20 +47,17 @@ def usage(
         typer.Option(
             metavar="FIELD,...",
             help="Group by origin, user, provider, model, status, error_type, tag:NAME, and one of hour, day, week, "
-            "month; none for the total alone. Repeatable. Not given, it is provider,model.",
+            "month; none for the total alone. Repeatable. Default: provider,model.",
             show_default=False,
         ),
     ] = None,
     tz: Zone = "UTC",
     user: Users = None,
     origin: Origins = None,
-    provider: Vendors = None,
+    provider: Providers = None,
     model: Models = None,
     status: Statuses = None,
-    tag: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Only calls with this metadata. Repeatable with other values."),
-    ] = None,
+    tag: Tags = None,
     times: Annotated[
         bool,
         typer.Option(
@@ -76,19 +68,19 @@ def usage(
     plugin: Plugin = None,
     json: Json = False,
 ) -> None:
-    """Show calls, tokens and exact cost, summed by what you ask.
+    """Show calls, tokens and exact cost, grouped by fields.
 
-    "unpriced" calls have a cost that nobody knows: the sum is then marked ≥, or "unknown" where it holds nothing
-    else. "unmeasured" calls have unknown tokens. Times are those of successful calls, in milliseconds; of --times,
-    those under "first" are to the first token, and percentiles are within 1.1 %. --json has all of it. A --since that
-    counts back from now moves back to midnight (UTC) where of its day there are only totals, and says so.
+    The cost of "unpriced" calls is unknown: the sum is then marked ≥, or is "unknown" if there are no others.
+    "unmeasured" calls have unknown tokens. Times are of successful calls, in milliseconds; with --times, those under
+    "first" are to the first token, and percentiles are within 1.1 %. --json has all of it. If --since counts back from
+    now into a purged day, it moves back to the midnight (UTC) of that day, and a note says so.
     """
     zone = filters.zone(tz)
     now = datetime.now(UTC)
     start = filters.instant(filters.time("--since", since, now), zone)
     end = filters.instant(filters.time("--until", until, now), zone)
     groups = filters.fields(by or ("provider,model",))
-    filters.periods_within(groups, start)
+    filters.check_periods(groups, start)
     chosen = {
         "origin": filters.accepted(origin),
         "id_at_origin": filters.accepted(user),
@@ -125,23 +117,22 @@ def usage(
 async def _ask(
     asked: Settings, question: dict[str, Any], movable: datetime | None
 ) -> tuple[datetime | None, list[UsageRow]]:
-    """The start and the rows of the answer. A `movable` start that cuts a purged day moves back to its midnight."""
-    from ..._usage import periods
+    """Return the start and the rows. A `movable` start inside a purged day moves back to its midnight."""
     from ...db import LLMDatabase
 
-    with filters.answerable():
-        # Without a database: a wrong question is refused before anything is opened.
+    with filters.invalid_arguments():
+        # Without a database: a wrong query is refused before anything is opened.
         await LLMDatabase().usage(**question)
     async with database.opened(asked) as db:
-        question = {**question, **await dotenv.split(db, question)}
+        question = {**question, **await filters.split_models(db, question)}
         try:
             return question["since"], await db.usage(**question)
         except PurgedDetailError:
             if movable is None:
                 raise
-        moved = periods.midnight(movable)
+        moved = movable.replace(hour=0, minute=0, second=0, microsecond=0)
         rows = await db.usage(**{**question, "since": moved})
-    output.note(f"since {moved:%Y-%m-%d %H:%M} UTC: of the purged day that --since falls in there are only totals")
+    output.note(f"since {moved:%Y-%m-%d %H:%M} UTC: --since is inside a purged day, of which only totals are left")
     return moved, rows
 
 
@@ -179,11 +170,9 @@ def _durations(row: UsageRow) -> list[str]:
 
 
 def _cost(row: UsageRow) -> str:
-    from ..._shared.money import text
-
     if not row.unpriced_calls:
-        return text(row.cost)
-    return output.at_least(text(row.cost)) if row.cost else "unknown"
+        return output.money(row.cost)
+    return output.at_least(output.money(row.cost)) if row.cost else "unknown"
 
 
 def _success(row: UsageRow) -> str:
@@ -203,7 +192,7 @@ def _shown(value: Any) -> str:
 
 
 def _document(row: UsageRow) -> dict[str, Any]:
-    """A row for programs: sums as in the books, and what is usually made of them."""
+    """Return a row for JSON: the sums as they are stored, and rates, means and percentiles."""
     summed = {
         f.name: getattr(row, f.name)
         for f in fields(row)
@@ -211,7 +200,7 @@ def _document(row: UsageRow) -> dict[str, Any]:
     }
     rate = row.success_rate
     return {
-        # The start of an hour keeps its offset, as a day keeps its date: both are of the zone asked for.
+        # The start of an hour keeps its offset, as a day keeps its date: both are in the zone asked for.
         "key": {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.key.items()},
         **summed,
         "success_rate": None if rate is None else round(rate, 6),

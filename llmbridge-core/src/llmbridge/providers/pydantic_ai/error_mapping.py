@@ -1,4 +1,4 @@
-"""From what a vendor answered, or failed to answer, to the errors of `llmbridge.errors`."""
+"""Maps a failed call of a provider to the errors of `llmbridge.errors`."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ _QUOTA_WORDS = ("credit balance is too low", "check your plan and billing detail
 
 _KEY_CODES = frozenset({"api_key_invalid", "authentication_error", "unauthenticated"})
 
-#: What a vendor says inside a stream that began well, in the place of a status.
+#: Codes that a provider sends inside a stream, where there is no HTTP status.
 _OVERLOAD_CODES = frozenset({"overloaded_error", "api_error", "server_error", "internal_server_error"})
 
-#: The codes and types of errors that our sentences repeat. Whatever else a vendor says may quote the request.
+#: The codes and types of errors that our texts repeat. Everything else that a provider sends may quote the request.
 _CODES = (
     _CONTENT_CODES
     | _CONTEXT_CODES
@@ -115,7 +115,7 @@ _CODES = (
     }
 )
 
-#: The parameters that our sentences name where the vendor points at one, such as `messages[3].content`.
+#: The parameters that our texts name if the provider names one, such as `messages[3].content`.
 _PARAMETERS = frozenset(
     {
         "frequency_penalty",
@@ -144,20 +144,20 @@ _PARAMETERS = frozenset(
     }
 )
 
-Kind = Literal["http", "credentials", "timeout", "unreachable", "broken_off", "response", "request"]
+Kind = Literal["http", "credentials", "timeout", "unreachable", "incomplete", "response", "request"]
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """What is known of a call that failed.
+class CallFailure:
+    """The facts about a failed call.
 
-    `kind` is how far it came: the vendor refused it (`http`, with the status), its library has nothing to show the
-    vendor (`credentials`), the time was up, the vendor could not
-    be reached, it stopped in the middle of its answer (`broken_off`), its answer is none (`response`), or nothing could
-    be sent (`request`). `status` None at `http`: it was said inside an answer that began well. `codes` are the vendor's
-    own words for its error, the most telling first, `message` its sentence for people, `parameter` what it points at:
-    all unchecked, and any of them may quote the request. `headers` have names in lower case. `wait` is how many seconds
-    the vendor asked to wait, where it did not say it in a header.
+    `kind` tells how far the call came: the provider refused it (`http`, with the status), the SDK found no credentials
+    (`credentials`), the timeout passed, the provider could not be reached, a streamed response ended too early
+    (`incomplete`), the response was not a completion (`response`), or the request could not be sent (`request`).
+    `status` is None at `http` if the error came inside a stream. `codes` are the provider's codes, the most specific
+    first, `message` is its text, `parameter` the parameter that it names: all unchecked, and each may quote the
+    request. `headers` have names in lower case. `wait` is the wait that the provider asked for outside the headers, in
+    seconds.
     """
 
     kind: Kind
@@ -170,52 +170,52 @@ class Failure:
 
     @property
     def known_codes(self) -> list[str]:
-        """Those of the codes that are known, in lower case."""
+        """Return the codes that are in the list of known codes, in lower case."""
         return [code for code in map(str.lower, self.codes) if code in _CODES]
 
     @property
     def known_parameter(self) -> str | None:
-        """The parameter, if it is one that is known."""
+        """Return the parameter if it is in the list of known parameters, else None."""
         name = re.split(r"[.\[]", self.parameter or "", maxsplit=1)[0]
         return name if name in _PARAMETERS else None
 
 
-class BrokenOffError(Exception):
-    """A streamed answer ended before the vendor said that it was complete."""
+class IncompleteStreamError(Exception):
+    """A streamed response ended before the provider said that it was complete."""
 
 
-class CountedError(Exception):
-    """A call failed, by the exception that is the cause of this one, when the vendor had counted some of it."""
+class PartialUsageError(Exception):
+    """A call failed, with the cause of this exception, after the provider had reported usage."""
 
     def __init__(self, usage: TokenUsage) -> None:
         super().__init__()
         self.usage = usage
 
 
-class VendorLibraryError(Exception):
-    """Stands in for an exception of a vendor's library, whose text may quote the key, the prompt or the answer.
+class SDKError(Exception):
+    """The replacement for an exception of an SDK, whose text may quote the key, the prompt or the response.
 
-    It has the library's traceback and says of which type the exception was.
+    It has the traceback of that exception, and its text names the type.
     """
 
 
-def stand_in(error: BaseException) -> VendorLibraryError:
-    """What to chain in the place of an exception of the vendor's library."""
+def without_text(error: BaseException) -> SDKError:
+    """Return the exception to chain instead of an exception of an SDK."""
     kinds: list[str] = []
     cause: BaseException | None = error
     while cause is not None and len(kinds) < 5:
         kinds.append(f"{type(cause).__module__}.{type(cause).__qualname__}")
         cause = cause.__cause__
-    return VendorLibraryError(" from ".join(kinds) + " (text withheld)").with_traceback(error.__traceback__)
+    return SDKError(" from ".join(kinds) + " (text withheld)").with_traceback(error.__traceback__)
 
 
 def to_error(
-    failure: Failure, *, provider: str, model: str, server: str, timeout: float, has_key: bool
+    failure: CallFailure, *, provider: str, model: str, server: str, timeout: float, has_key: bool
 ) -> LLMBridgeError:
-    """The one place where a failed call gets its exception.
+    """Return the exception for a failed call.
 
-    `server` says where the call went, `timeout` how long it could take, in seconds, and `has_key` whether a key went
-    with it. The text is ours: of the vendor's words it has only codes and parameters that are known beforehand.
+    `server` is the host that was called, `timeout` is in seconds, and `has_key` tells whether a key was sent. The text
+    is ours: it repeats only codes and parameters of the lists in this module.
     """
     where: dict[str, Any] = {"provider": provider, "model": model, "status_code": failure.status}
     match failure.kind:
@@ -227,39 +227,39 @@ def to_error(
             )
         case "credentials":
             return AuthenticationError(
-                f"{provider}: its library finds no credentials in the environment, or none that can be used", **where
+                f"{provider}: its SDK finds no credentials in the environment, or none that it can use", **where
             )
-        case "broken_off":
-            return ProviderUnavailableError(f"{provider} at {server} broke off its answer from {model}", **where)
+        case "incomplete":
+            return ProviderUnavailableError(f"{provider} at {server} broke off its response from {model}", **where)
         case "response":
             return InvalidResponseError(
-                f"{provider} at {server} answered no completion; is the base_url right?", **where
+                f"{provider} at {server} answered without a completion; is the base_url right?", **where
             )
         case "request":
             return InvalidRequestError(
-                f"the request cannot be sent to {provider} for {model}: it asks for what cannot be put into the "
-                "vendor's terms, a text of it is no valid Unicode, or the base_url is no address",
+                f"the request cannot be sent to {provider} for {model}: the provider's API has no form for it, a text "
+                "of it is not valid Unicode, or the base_url is not a valid address",
                 **where,
             )
     return _refusal(failure, provider, model, server, has_key, where)
 
 
 def _refusal(
-    failure: Failure, provider: str, model: str, server: str, has_key: bool, where: dict[str, Any]
+    failure: CallFailure, provider: str, model: str, server: str, has_key: bool, where: dict[str, Any]
 ) -> LLMBridgeError:
     status, codes = failure.status or 0, set(failure.known_codes)
     words = (failure.message or "").lower()
-    refused = f"{provider} refused the request for {model}: {_told(failure)}"
+    refused = f"{provider} refused the request for {model}: {_summary(failure)}"
     if 300 <= status < 400:
         return ProviderUnavailableError(
             f"{provider} at {server} redirects ({status}), which is not followed; is the base_url right?", **where
         )
     if codes & _CONTENT_CODES or (status in (400, 403) and any(said in words for said in _CONTENT_WORDS)):
-        return ContentFilterError(f"{refused}; its safety system objects to what the messages say", **where)
+        return ContentFilterError(f"{refused}; its safety system refused the content of the messages", **where)
     if codes & _CONTEXT_CODES or (status in (400, 413, 422) and any(said in words for said in _CONTEXT_WORDS)):
         return ContextLengthError(
-            f"{refused}; the messages and max_tokens are more than the model's context holds: shorten them, or take "
-            "a model with a longer context",
+            f"{refused}; the messages and max_tokens are longer than the model's context: shorten them, or use a model "
+            "with a longer context",
             **where,
         )
     if status in (402, 429) or codes & _QUOTA_CODES or any(said in words for said in _QUOTA_WORDS):
@@ -267,50 +267,50 @@ def _refusal(
         wait = failure.wait if wait is None else wait
         return RateLimitError(f"{refused}; {_limit(status, codes, wait)}", retry_after=wait, **where)
     if status in (401, 403) or codes & _KEY_CODES:
-        return AuthenticationError(f"{refused}; {_doubt(status, has_key)}", **where)
+        return AuthenticationError(f"{refused}; {_key_hint(status, has_key)}", **where)
     if status == 404 and ("model_not_found" in codes or "model" in words):
         return ModelNotFoundError(f"{refused}; it has no such model, or not for this API key")
     if status == 404:
         return InvalidRequestError(f"{refused}; {server} has no such address: is the base_url right?", **where)
     if status == 408:
-        return ProviderTimeoutError(f"{provider} gave up on the request for {model}: {_told(failure)}", **where)
+        return ProviderTimeoutError(f"{provider} gave up on the request for {model}: {_summary(failure)}", **where)
     if status == 413:
         return InvalidRequestError(f"{refused}; the request is too large: shorten its messages", **where)
     if status >= 500 or codes & _OVERLOAD_CODES:
         return ProviderUnavailableError(
-            f"{provider} failed on its side for {model}: {_told(failure)}; try again later",
+            f"{provider} failed on its side for {model}: {_summary(failure)}; try again later",
             retry_after=retry_after(failure.headers),
             **where,
         )
     if status >= 400:
         return InvalidRequestError(f"{refused}; check its parameters against what this model takes", **where)
-    return InvalidResponseError(f"{provider} at {server} answered {status}, which is no completion", **where)
+    return InvalidResponseError(f"{provider} at {server} answered {status}, which is not a completion", **where)
 
 
 def _limit(status: int, codes: set[str], wait: float | None) -> str:
     if status == 402 or codes & _QUOTA_CODES:
-        return "the account has no credit or quota left, which is mended in its billing"
+        return "the account has no credit or quota left: check its billing"
     return "too many requests or tokens: " + ("slow down" if wait is None else f"try again in {wait:g} s")
 
 
-def _doubt(status: int, has_key: bool) -> str:
+def _key_hint(status: int, has_key: bool) -> str:
     if not has_key:
         return "no API key was sent: pass api_key= along with the base_url"
     return "may this API key use the model?" if status == 403 else "is the API key right?"
 
 
-def _told(failure: Failure) -> str:
-    """The status, with the most telling code and the parameter where they are known: `400 invalid_value (stop)`."""
+def _summary(failure: CallFailure) -> str:
+    """Return the status with the most specific known code and parameter: `400 invalid_value (stop)`."""
     code = next(iter(failure.known_codes), None)
     parameter = failure.known_parameter
-    status = "an error in its answer" if failure.status is None else str(failure.status)
+    status = "an error in its response" if failure.status is None else str(failure.status)
     return status + (f" {code}" if code else "") + (f" ({parameter})" if parameter else "")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The wait that a vendor asked for, in seconds: `retry-after-ms`, else `retry-after` as a number or an HTTP date.
+    """Return the wait that a provider asked for, in seconds: `retry-after-ms`, else `retry-after` as a number or date.
 
-    None: it did not say, or not in a form that can be read.
+    None: there is no such header, or it is invalid.
     """
     milliseconds = _positive(headers.get("retry-after-ms"))
     if milliseconds is not None:

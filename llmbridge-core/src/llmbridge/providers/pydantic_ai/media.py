@@ -1,4 +1,4 @@
-"""Images and documents in a message, in one form, whichever of the accepted ones the caller wrote."""
+"""Reads images and documents from the accepted formats of a message part."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DOCUMENT = "a document is an http(s) URL, a data URL or base64; llmbridge.file_
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """One image or PDF: its bytes, or the URL under which the vendor finds it. `detail` is OpenAI's, of an image."""
+    """One image or PDF: its bytes, or a URL that the provider fetches. `detail` is OpenAI's option for an image."""
 
     media_type: str
     data: bytes | None = field(default=None, repr=False)
@@ -28,17 +28,17 @@ class Media:
 
     @property
     def is_image(self) -> bool:
-        """Whether it is an image; otherwise it is a PDF."""
+        """Return whether it is an image; otherwise it is a PDF."""
         return self.media_type != PDF
 
 
 def media(part: dict[str, Any]) -> Media | None:
-    """The image or PDF of a content part, None for a part of another type.
+    """Return the image or PDF of a content part, None for a part of another type. Nothing is fetched or read.
 
-    Accepted are `image_url`, `file`, `input_image` and `input_file` as OpenAI has them, and `image` and `document`
-    with the `source` that Anthropic has.
+    Accepted are `image_url`, `file`, `input_image` and `input_file` in OpenAI's format, and `image` and `document`
+    with the `source` of Anthropic's format.
 
-    :raises InvalidRequestError: it holds neither, or in no form that can be sent; nothing is fetched or read
+    :raises InvalidRequestError: the part has no image or PDF, or not in a format that can be sent
     """
     match part:
         case {"type": "image_url" | "input_image", "image_url": {"url": str(text), **more}}:

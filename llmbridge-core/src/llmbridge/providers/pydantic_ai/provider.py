@@ -1,204 +1,178 @@
-"""What the vendors of pydantic-ai have in common: when they open, what their errors say, when they close."""
+"""The base class of the providers that are called through pydantic-ai: opens the client, translates errors, closes."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-import os
-from abc import abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from ...errors import AuthenticationError, InvalidRequestError, LLMBridgeError, ProviderError, ProviderNotFoundError
+from ...errors import AuthenticationError, LLMBridgeError, ProviderError, ProviderNotFoundError
 from ...schemas import LLMRequest
 from ..base import BaseLLMProvider, Completion, Delta
-from .endpoint import Access
-from .error_mapping import BrokenOffError, CountedError, Failure, VendorLibraryError, stand_in, to_error
+from .endpoint import find_endpoint
+from .error_mapping import (
+    CallFailure,
+    IncompleteStreamError,
+    PartialUsageError,
+    SDKError,
+    to_error,
+    without_text,
+)
+from .table import PROVIDERS
 
 if TYPE_CHECKING:
-    from .sdk import Server
+    from .sdk import ProviderClient
 
-#: Seconds that listing the models of a vendor may take.
-_LISTING = 30.0
+#: Timeout of listing the models of a provider, in seconds.
+_LISTING_TIMEOUT = 30.0
 
 
-class VendorProvider(BaseLLMProvider):
-    """A vendor that is reached by its own library.
+class PydanticAIProvider(BaseLLMProvider):
+    """A provider that is called through pydantic-ai and the provider's SDK.
 
-    The environment is read, the vendor's packages are imported and connections are made at the first call. All calls
-    share one pool of connections, which belongs to the event loop of the first. Redirects are not followed, and a
-    server whose `base_url` is passed gets nothing from the environment. `http_client`, an `httpx2.AsyncClient` of the
-    caller's own, is used as it is and not closed.
+    The first call reads the environment, imports the SDK and connects. All calls share one connection pool, which
+    belongs to the event loop of the first. Redirects are not followed. A server whose `base_url` is passed gets nothing
+    from the environment. `http_client`, an `httpx2.AsyncClient` of the caller, is used as it is and not closed.
     """
 
-    #: The vendor whose protocol is spoken, and what to install where its packages are missing.
+    #: The row of the table of providers.
     kind: str
-    requirement: str
+    organization: str | None = None
 
     def __init__(
         self, api_key: str | None = None, base_url: str | None = None, *, http_client: object | None = None
     ) -> None:
         super().__init__(api_key, base_url)
+        self.name = self.kind
         self.http_client = http_client
-        self._server: Server | None = None
-
-    @abstractmethod
-    def _access(self) -> Access:
-        """Where to and with what, from the options and the environment.
-
-        :raises ProviderError: there is no key, or the address is none
-        """
+        self._client: ProviderClient | None = None
 
     async def prepare(self) -> None:
-        """Read the environment and import the vendor's packages, which takes seconds the first time.
+        """Read the environment and import the SDK, which takes seconds the first time.
 
-        :raises ProviderError: there is no key, or the address is none
-        :raises ProviderNotFoundError: the vendor's packages are not installed
+        :raises ProviderError: there is no key, or the address is invalid
+        :raises ProviderNotFoundError: the SDK is not installed
         """
-        if self._server is None:
+        if self._client is None:
             await self._open()
 
     async def complete(self, request: LLMRequest, model: str, *, timeout: float) -> Completion:
-        """Send one request, once: no retry. `model` is the name without prefix, `timeout` is in seconds.
+        """Send one request, without retries, and return the response. `model` is the name without prefix, `timeout` is
+        in seconds.
 
-        :raises ProviderError: the vendor refused or failed; the text is ours and repeats nothing that was sent or said
-        :raises ModelNotFoundError: the vendor does not have the model
-        :raises ProviderNotFoundError: the vendor's packages are not installed
+        :raises ProviderError: the provider refused or failed; the text repeats nothing of the request or the response
+        :raises ModelNotFoundError: the provider does not have the model
+        :raises ProviderNotFoundError: the SDK is not installed
         """
-        server = self._server or await self._open()
+        client = self._client or await self._open()
         try:
-            return await server.complete(request, model, timeout=timeout)
+            return await client.complete(request, model, timeout=timeout)
         except ProviderError as error:
             error.provider, error.model = self.name, model
             raise
         except Exception as error:
-            failed, cause = self._failed(server, error, model, timeout)
-        # Out of the handler, so that the library's exception, which may quote anything, is not the context of ours.
-        raise failed from cause
+            raised, cause = self._translate(client, error, model, timeout)
+        # Outside the handler, so that the SDK's exception, which may quote anything, is not the context of ours.
+        raise raised from cause
 
     async def stream(self, request: LLMRequest, model: str, *, timeout: float) -> AsyncIterator[Delta]:
-        """Send one request, once, and yield the answer as it comes. `timeout` is the longest wait for the next piece,
-        in seconds; the time that the consumer takes does not count. Closing the iterator closes the connection.
+        """Send one request, without retries, and yield the response as it arrives. `timeout` is the longest wait for
+        the next part, in seconds; the consumer's own time does not count. Closing the iterator closes the connection.
 
-        Raises as `complete`. An error after the first step has no `status_code`: what came may have been charged.
+        Raises as `complete`. An error after the first part has no `status_code`: what arrived may have been charged.
         """
-        server = self._server or await self._open()
-        begun = False
+        client = self._client or await self._open()
+        has_begun = False
         try:
-            async with aclosing(server.stream(request, model, timeout=timeout)) as deltas:
+            async with aclosing(client.stream(request, model, timeout=timeout)) as deltas:
                 async for delta in deltas:
-                    begun = True
+                    has_begun = True
                     yield delta
             return
         except ProviderError as error:
             error.provider, error.model = self.name, model
             raise
         except Exception as error:
-            failed, cause = self._failed(server, error, model, timeout)
-        if begun and isinstance(failed, ProviderError):
-            failed.status_code = None
-        raise failed from cause
+            raised, cause = self._translate(client, error, model, timeout)
+        if has_begun and isinstance(raised, ProviderError):
+            raised.status_code = None
+        raise raised from cause
 
     async def list_models(self) -> list[str] | None:
-        """The names of the models that the vendor's API lists, sorted; None for a vendor that lists none.
+        """Return the names of the models that the provider's API lists, sorted; None if it lists none.
 
         Raises as `complete`.
         """
-        server = self._server or await self._open()
+        client = self._client or await self._open()
         try:
-            async with asyncio.timeout(_LISTING):
-                names = await server.list_models()
+            async with asyncio.timeout(_LISTING_TIMEOUT):
+                names = await client.list_models()
             return None if names is None else sorted(names)
         except Exception as error:
-            failed, cause = self._failed(server, error, "its list of models", _LISTING)
-        if isinstance(failed, ProviderError):
-            failed.model = None
-        raise failed from cause
+            raised, cause = self._translate(client, error, "its list of models", _LISTING_TIMEOUT)
+        if isinstance(raised, ProviderError):
+            raised.model = None
+        raise raised from cause
 
     async def close(self) -> None:
         """Close the connections. Idempotent; a later call opens new ones."""
-        server, self._server = self._server, None
-        if server is not None:
-            await server.close()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
 
-    def _failed(
-        self, server: Server, error: BaseException, model: str, timeout: float
-    ) -> tuple[LLMBridgeError, VendorLibraryError]:
-        """What to raise for an exception of the library, and from what."""
-        from .sdk.exceptions import failure
+    def _translate(
+        self, client: ProviderClient, error: BaseException, model: str, timeout: float
+    ) -> tuple[LLMBridgeError, SDKError]:
+        """Return what to raise for an exception of the SDK, and its cause."""
+        from .sdk.exceptions import call_failure
 
         usage = None
-        if isinstance(error, CountedError):
+        if isinstance(error, PartialUsageError):
             usage, error = error.usage, error.__cause__ or error
-        failed = to_error(
-            Failure("broken_off") if isinstance(error, BrokenOffError) else failure(error),
+        raised = to_error(
+            CallFailure("incomplete") if isinstance(error, IncompleteStreamError) else call_failure(error),
             provider=self.name,
             model=model,
-            server=server.address,
+            server=client.host,
             timeout=timeout,
-            has_key=server.access.has_key,
+            has_key=client.endpoint.has_key,
         )
-        if isinstance(failed, ProviderError):
-            failed.usage = usage
-        return failed, stand_in(error)
+        if isinstance(raised, ProviderError):
+            raised.usage = usage
+        return raised, without_text(error)
 
-    async def _open(self) -> Server:
+    async def _open(self) -> ProviderClient:
         try:
-            # The import takes seconds, in which the event loop has other things to do.
-            library = await asyncio.to_thread(importlib.import_module, ".sdk", __package__)
-            await asyncio.to_thread(library.load, self.kind)
+            # The import takes seconds: in a thread, so that the event loop goes on.
+            sdk = await asyncio.to_thread(importlib.import_module, ".sdk", __package__)
+            await asyncio.to_thread(sdk.load, self.kind)
         except ImportError as error:
             raise ProviderNotFoundError(
-                f'{self.name}: needs packages that are not installed: pip install "{self.requirement}"'
+                f'{self.name}: needs packages that are not installed: pip install "{PROVIDERS[self.kind].requirement}"'
             ) from error
-        if self._server is not None:
-            return self._server
+        if self._client is not None:
+            return self._client
         try:
-            server: Server = library.open_server(self._access())
+            endpoint = find_endpoint(
+                self.name,
+                self.kind,
+                api_key=self.api_key,
+                base_url=self.base_url,
+                organization=self.organization,
+                http_client=self.http_client,
+            )
+            client: ProviderClient = sdk.open_client(endpoint)
         except ProviderError as error:
             error.provider = self.name
             raise
         except Exception as error:
-            cause = stand_in(error)
+            cause = without_text(error)
         else:
-            self._server = server
-            return server
+            self._client = client
+            return client
         raise AuthenticationError(
-            f"{self.name}: its library finds no credentials that it can use, or takes none of the options",
+            f"{self.name}: its SDK finds no credentials that it can use, or does not take one of the options",
             provider=self.name,
         ) from cause
-
-
-def address(vendor: str, passed: str | None, variable: str) -> str | None:
-    """The address of the vendor's server: the one passed, else the environment's; None is the vendor's own.
-
-    :raises InvalidRequestError: it is none
-    """
-    url = (passed or os.environ.get(variable) or "").strip().rstrip("/")
-    if url and not _is_address(url):
-        raise InvalidRequestError(f"{vendor}: base_url must be like http://localhost:8000/v1", provider=vendor)
-    return url or None
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
-def key(vendor: str, passed: str | None, *variables: str) -> str | None:
-    """The key that was passed, else the first that the environment has under one of these names.
-
-    :raises AuthenticationError: no key looks like that
-    """
-    found = next(
-        (text for text in (passed, *map(os.environ.get, variables)) if text is not None and text.strip()), ""
-    ).strip()
-    if not (found.isascii() and (found.isprintable() or not found)):
-        named = " or ".join((*variables, "api_key="))
-        raise AuthenticationError(f"{vendor}: {named} has characters that no key has", provider=vendor)
-    return found or None

@@ -1,4 +1,4 @@
-"""A request's messages and tools in one form, whichever of the accepted ones the caller wrote."""
+"""Reads messages, tools and response format from the accepted formats of a request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .media import Media, media
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the assistant made earlier; `arguments` is JSON text."""
+    """A tool call in an earlier assistant message; `arguments` is JSON text."""
 
     id: str
     name: str
@@ -22,37 +22,37 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool on offer. `function` is its description in OpenAI's form, with everything that the caller gave."""
+    """An offered tool. `function` is its definition in OpenAI's format, with everything that the caller gave."""
 
     name: str
     function: dict[str, Any]
 
     @property
     def description(self) -> str | None:
-        """What the tool does, for the model."""
+        """Return the description for the model."""
         return self.function.get("description")
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The JSON schema of the arguments, as the caller wrote it."""
+        """Return the JSON schema of the arguments, as the caller wrote it."""
         return self.function.get("parameters") or {"type": "object", "properties": {}}
 
 
 def messages(request: LLMRequest) -> list[Message]:
-    """The messages to send.
+    """Return the messages to send.
 
-    :raises InvalidRequestError: there are none, or one of them is no message
+    :raises InvalidRequestError: there are none, or one of them is not a Message
     """
     found: Any = request.messages
     if not isinstance(found, list) or not found:
         raise InvalidRequestError("the request has no messages")
     if not all(isinstance(message, Message) for message in found):
-        raise InvalidRequestError("every message of a request is a Message")
+        raise InvalidRequestError("each message of a request must be a Message")
     return found
 
 
 def parts(message: Message) -> list[str | Media]:
-    """What a message says, in order: text, images and documents, the latter of users alone.
+    """Return the parts of a message in order: text, and images and documents if it is a user message.
 
     :raises InvalidRequestError: it has a part that cannot be sent
     """
@@ -61,7 +61,7 @@ def parts(message: Message) -> list[str | Media]:
     if isinstance(message.content, str):
         return [message.content]
     if not isinstance(message.content, list):
-        raise InvalidRequestError(f"the content of a {message.role} message is text or a list of parts")
+        raise InvalidRequestError(f"the content of a {message.role} message must be text or a list of parts")
     return [_part(part, message.role) for part in message.content]
 
 
@@ -75,11 +75,13 @@ def _part(part: Any, role: str) -> str | Media:
         found = media(part)
         if found is not None and role == "user":
             return found
-    raise InvalidRequestError(f"a {role} message has a part that cannot be sent; users send text, images and PDF")
+    raise InvalidRequestError(
+        f"a {role} message has a part that cannot be sent; only user messages may have images and PDF"
+    )
 
 
 def texts(message: Message) -> list[str]:
-    """The text parts of a message that is no user's, in order.
+    """Return the parts of a message that may only have text, in order.
 
     :raises InvalidRequestError: it has a part that is not text
     """
@@ -87,7 +89,7 @@ def texts(message: Message) -> list[str]:
 
 
 def tool_calls(message: Message) -> list[ToolCall]:
-    """The calls of an assistant message, from OpenAI's form or the flat `{"id", "name", "arguments"}`."""
+    """Return the tool calls of an assistant message, from OpenAI's format or the flat `{"id", "name", "arguments"}`."""
     return [_tool_call(call) for call in _dicts(message.tool_calls, "the tool calls of an assistant message")]
 
 
@@ -95,14 +97,14 @@ def _dicts(found: Any, what: str) -> list[dict[str, Any]]:
     if found is None:
         return []
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise InvalidRequestError(f"{what} are a list of dicts")
+        raise InvalidRequestError(f"{what} must be a list of dicts")
     return found
 
 
 def _tool_call(call: dict[str, Any]) -> ToolCall:
     function = call.get("function", call)
     if not isinstance(function, dict):
-        raise InvalidRequestError("the function of a tool call is a dict with name and arguments")
+        raise InvalidRequestError("the function of a tool call must be a dict with name and arguments")
     name, arguments = function.get("name"), function.get("arguments")
     if not isinstance(name, str) or not name or not isinstance(call.get("id"), str):
         raise InvalidRequestError("a tool call of an assistant message needs an id and a name")
@@ -119,23 +121,23 @@ def _json_text(value: Any) -> str:
 
 
 def tools(request: LLMRequest) -> list[Tool]:
-    """The tools on offer, from OpenAI's form or the flat `{"name", "description", "parameters"}`."""
+    """Return the offered tools, from OpenAI's format or the flat `{"name", "description", "parameters"}`."""
     return [_tool(tool) for tool in _dicts(request.tools, "tools")]
 
 
 def _tool(tool: dict[str, Any]) -> Tool:
     if tool.get("type", "function") != "function":
-        raise InvalidRequestError("a tool that is no function cannot be sent")
+        raise InvalidRequestError("a tool whose type is not function cannot be sent")
     function = tool["function"] if "function" in tool else _without_type(tool)
     if not isinstance(function, dict):
-        raise InvalidRequestError("the function of a tool is a dict with name, description and parameters")
+        raise InvalidRequestError("the function of a tool must be a dict with name, description and parameters")
     name = function.get("name")
     if not isinstance(name, str) or not name:
         raise InvalidRequestError("a tool needs a name")
     if not isinstance(function.get("description"), str | None):
-        raise InvalidRequestError("the description of a tool is text")
+        raise InvalidRequestError("the description of a tool must be text")
     if not isinstance(function.get("parameters"), dict | None):
-        raise InvalidRequestError("the parameters of a tool are a JSON schema, a dict")
+        raise InvalidRequestError("the parameters of a tool must be a JSON schema as a dict")
     return Tool(name, function)
 
 
@@ -144,9 +146,9 @@ def _without_type(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def tool_choice(request: LLMRequest, offered: list[Tool]) -> str | dict[str, Any] | None:
-    """How tools may be chosen, in OpenAI's form; None when the caller did not say.
+    """Return the tool choice in OpenAI's format; None if the caller set none.
 
-    :raises InvalidRequestError: it is no choice, or asks for a tool that is not on offer
+    :raises InvalidRequestError: it is not a valid choice, or names a tool that is not offered
     """
     choice = request.tool_choice
     if choice is None or choice in ("auto", "none"):
@@ -159,15 +161,15 @@ def tool_choice(request: LLMRequest, offered: list[Tool]) -> str | dict[str, Any
     function = choice.get("function", choice) if isinstance(choice, dict) else {}
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str):
-        raise InvalidRequestError("tool_choice is 'auto', 'none', 'required' or names one function")
+        raise InvalidRequestError("tool_choice must be 'auto', 'none', 'required' or name one function")
     if name not in names:
         raise InvalidRequestError("tool_choice names a tool that the request does not offer")
     return {"type": "function", "function": {"name": name}}
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerSchema:
-    """The JSON schema that the answer is to keep to. `strict` None: the caller did not say."""
+class ResponseSchema:
+    """The JSON schema of the response. `strict` is None if the caller did not set it."""
 
     name: str
     schema: dict[str, Any]
@@ -175,10 +177,10 @@ class AnswerSchema:
     strict: bool | None = None
 
 
-def answer_form(request: LLMRequest) -> Literal["text", "json"] | AnswerSchema | dict[str, Any]:
-    """The form of the answer that was asked for; a dict is one that only OpenAI's protocol may know.
+def response_format(request: LLMRequest) -> Literal["text", "json"] | ResponseSchema | dict[str, Any]:
+    """Return the response format that was asked for; a dict is one that only OpenAI's protocol may know.
 
-    :raises InvalidRequestError: it is no form
+    :raises InvalidRequestError: it is not a valid format
     """
     form = request.response_format
     if form is None:
@@ -190,7 +192,7 @@ def answer_form(request: LLMRequest) -> Literal["text", "json"] | AnswerSchema |
             return "json"
         case {"type": "json_schema", "json_schema": {"schema": dict(schema), **more}}:
             name, description, strict = more.get("name"), more.get("description"), more.get("strict")
-            return AnswerSchema(
+            return ResponseSchema(
                 name if isinstance(name, str) else "answer",
                 schema,
                 description if isinstance(description, str) else None,
@@ -200,21 +202,21 @@ def answer_form(request: LLMRequest) -> Literal["text", "json"] | AnswerSchema |
             raise InvalidRequestError("a response_format of type json_schema needs json_schema with its schema")
         case dict():
             return form
-    raise InvalidRequestError("a model as response_format is sent by its JSON schema")
+    raise InvalidRequestError("a response_format must be a dict here: send a model as its JSON schema")
 
 
-def additions(request: LLMRequest) -> dict[str, Any]:
-    """What the caller adds to the request's body.
+def extra_body(request: LLMRequest) -> dict[str, Any]:
+    """Return the fields that the caller adds to the request body.
 
-    :raises InvalidRequestError: it is no JSON, asks for a stream, or names another model than the one that is charged
+    :raises InvalidRequestError: they are not JSON, or contain `stream` or `model`
     """
     added: Any = request.extra or {}
     if not isinstance(added, dict):
-        raise InvalidRequestError("extra is a dict that goes into the request body")
+        raise InvalidRequestError("extra must be a dict: it is added to the request body")
     if "stream" in added:
-        raise InvalidRequestError("extra cannot decide whether the answer is streamed; call chat() or stream()")
+        raise InvalidRequestError("extra cannot set stream; call chat() or stream()")
     if "model" in added:
-        raise InvalidRequestError("extra cannot decide which model answers; name it in LLMRequest.model")
+        raise InvalidRequestError("extra cannot set model; name it in LLMRequest.model")
     try:
         json.dumps([added, request.response_format if isinstance(request.response_format, dict) else None])
     except (TypeError, ValueError, RecursionError) as error:

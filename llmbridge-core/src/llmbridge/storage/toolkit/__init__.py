@@ -1,8 +1,11 @@
 """Optional parts for SQL backends. They may change in minor releases.
 
-time_cells: the cells of time that rollups are kept by, and how a question is covered by them.
-sql_templates: SQL with placeholders for table names.
-shielded: work that a caller's cancellation must not cut in the middle.
+time_cells: time cells of rollups, and which cells cover a query.
+rollups: the columns of rollups, which rows answer a query, and the answer from their sums.
+lifecycle: connect and disconnect of a backend, once for all callers.
+maintenance: long work as many short transactions.
+sql_templates: SQL with placeholders for the names of tables.
+shielded: tasks that the caller's cancellation does not interrupt.
 `make_private_file` and `exists`: files that only their owner may read.
 """
 

@@ -8,9 +8,8 @@ yet, the tail, are summed for each question in the same snapshot.
 A histogram is a text of entries with commas between, each `BUCKET` (one call) or `BUCKET:CALLS`. It is the sum of its
 entries: a bucket may stand in several, and CALLS may be negative. So two histograms are merged by writing one behind
 the other, and one is taken from another by writing its negative behind it. Only when the text grows past another
-`HISTOGRAM_STEP` characters it is written anew with one entry for each bucket. A row is folded into many times, and most
-rows have few calls, so this is much cheaper than keeping every text sorted; and the text stays shorter than its shortest
-form and one step.
+`HISTOGRAM_STEP` characters it is written anew with one entry for each bucket. Most rows have few calls, so this is much
+cheaper than to keep every text sorted; and no text is longer than its shortest form and one step.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from operator import add, itemgetter, sub
+from operator import add, itemgetter
 from typing import Any, NamedTuple
 
 from ..._shared.money import from_units, to_units
@@ -71,6 +70,14 @@ def read_histogram(text: str | None) -> dict[int, int]:
 def write_histogram(counts: Mapping[int, int]) -> str | None:
     """Return the shortest text of a histogram; None if it has no calls."""
     return ",".join([str(bucket) if calls == 1 else f"{bucket}:{calls}" for bucket, calls in counts.items()]) or None
+
+
+def subtract(counts: Mapping[Any, int], taken: Mapping[Any, int]) -> dict[Any, int]:
+    """Return counts without those that are taken away, in the same order and without zeros."""
+    if not taken:
+        return dict(counts)
+    left = {key: counts.get(key, 0) - taken.get(key, 0) for key in {**counts, **taken}}
+    return {key: number for key, number in left.items() if number}
 
 
 class RollupPlan:
@@ -127,21 +134,17 @@ class RollupPlan:
 class Histogram(Mapping[int, int]):
     """bucket -> calls, equal to a dict. It is counted when it is first read, which most callers never do."""
 
-    __slots__ = ("_counted", "_parts")
+    __slots__ = ("_added", "_counted", "_taken")
 
-    def __init__(self, parts: Sequence[tuple[int, str | None]]) -> None:
-        self._parts: Sequence[tuple[int, str | None]] | None = parts
-        self._counted: dict[int, int] = {}
+    def __init__(self, added: str | None, taken: str | None = None) -> None:
+        self._added = added
+        self._taken = taken
+        self._counted: dict[int, int] | None = None
 
     def _counts(self) -> dict[int, int]:
-        parts, self._parts = self._parts, None
-        if parts is not None:
-            added, taken = (
-                read_histogram(",".join([text for sign, text in parts if text and sign == wanted]))
-                for wanted in (1, -1)
-            )
-            left = {bucket: added.get(bucket, 0) - taken.get(bucket, 0) for bucket in {**added, **taken}}
-            self._counted = {bucket: left[bucket] for bucket in sorted(left) if left[bucket]}
+        if self._counted is None:
+            self._counted = subtract(read_histogram(self._added), read_histogram(self._taken))
+            self._added = self._taken = None
         return self._counted
 
     def __getitem__(self, bucket: int) -> int:
@@ -160,8 +163,18 @@ class Histogram(Mapping[int, int]):
         return dict, (self._counts(),)
 
 
-#: Sums as `UsageRows.add` takes them, without their key.
-_Sums = tuple[int, str, Sequence[int], str | None, str | None]
+#: Sums of one group: numbers, and the texts of statuses, response times and first tokens, first those that were added,
+#: then those that were taken away. A plain tuple, since answers have thousands.
+_Sums = tuple[Any, ...]
+
+
+def _plus(one: _Sums, other: _Sums) -> _Sums:
+    numbers = list(map(add, one[0], other[0]))
+    return (numbers, *map(_joined, one[1:], other[1:]))
+
+
+def _joined(text: str | None, more: str | None) -> str | None:
+    return f"{text},{more}" if text and more else text or more
 
 
 class UsageRows:
@@ -169,12 +182,12 @@ class UsageRows:
 
     def __init__(self, query: UsageQuery) -> None:
         self._fields = query.group_by
-        self._groups: dict[tuple[Any, ...], list[_Sums]] = {}
+        self._groups: dict[tuple[Any, ...], _Sums] = {}
         self._user = self._fields.index("id_at_origin") if "id_at_origin" in self._fields else None
 
     def add(
         self,
-        key: Sequence[Any],
+        key: tuple[Any, ...],
         statuses: str,
         numbers: Sequence[int],
         response: str | None,
@@ -186,19 +199,19 @@ class UsageRows:
         `statuses` is `STATUS:CALLS,…`, in which a status may stand more than once; `numbers` are those of NUMBERS; no
         user is '' or None. The histograms are texts, None for none.
         """
-        group = tuple(key)
-        if self._user is not None and not group[self._user]:
-            group = (*group[: self._user], None, *group[self._user + 1 :])
-        sums = (sign, statuses, numbers, response, first_token)
-        if group in self._groups:
-            self._groups[group].append(sums)
-        else:
-            self._groups[group] = [sums]
+        if self._user is not None and not key[self._user]:
+            key = (*key[: self._user], None, *key[self._user + 1 :])
+        sums: _Sums = (numbers, statuses, response, first_token, None, None, None)
+        if sign < 0:
+            sums = ([-number for number in numbers], None, None, None, statuses, response, first_token)
+        known = self._groups.get(key)
+        self._groups[key] = sums if known is None else _plus(known, sums)
 
     def rows(self) -> list[UsageRow]:
         """Return the rows in the order of the contract."""
-        found = [(key, row) for key, sums in self._groups.items() if (row := self._row(key, sums)).calls]
-        if not found and not self._fields:
+        fields = self._fields
+        found = [(key, _row(fields, key, sums)) for key, sums in self._groups.items() if sums[0][0]]
+        if not found and not fields:
             return [UsageRow()]
         try:
             found.sort(key=itemgetter(0))
@@ -206,48 +219,42 @@ class UsageRows:
             found.sort(key=lambda pair: none_first(pair[0]))
         return [row for _, row in found]
 
-    def _row(self, key: tuple[Any, ...], sums: list[_Sums]) -> UsageRow:
-        sign, statuses, numbers, response, first_token = sums[0]
-        entries = [entry.split(":") for entry in statuses.split(",")]
-        by_status = {status: int(calls) for status, calls in entries}
-        is_one = len(sums) == 1 and sign > 0
-        if not is_one or len(by_status) < len(entries):
-            by_status, numbers = _merged(sums)
-        calls, requests, unmeasured, unpriced, timed, cost, total, prompt, completion, *rest = numbers
-        cache_read, cache_write, reasoning, ms = rest
-        labels = dict(zip(self._fields, key, strict=True))
-        return usage_row(
-            labels,
-            labels.pop("period", None),
-            calls,
-            requests,
-            by_status,
-            prompt,
-            completion,
-            total,
-            cache_read,
-            cache_write,
-            reasoning,
-            from_units(cost),
-            unpriced,
-            unmeasured,
-            ms,
-            timed,
-            Histogram([(1, response)] if is_one else [(sign, text) for sign, _, _, text, _ in sums]),
-            Histogram([(1, first_token)] if is_one else [(sign, text) for sign, _, _, _, text in sums]),
-        )
+
+def _row(fields: tuple[str, ...], key: tuple[Any, ...], sums: _Sums) -> UsageRow:
+    numbers, statuses, response, first_token, taken_statuses, taken_response, taken_first_token = sums
+    calls, requests, unmeasured, unpriced, timed, cost, total, prompt, completion, read, write, reasoning, ms = numbers
+    by_status = _read_statuses(statuses)
+    if taken_statuses:
+        by_status = subtract(by_status, _read_statuses(taken_statuses))
+    labels = dict(zip(fields, key, strict=True))
+    return usage_row(
+        labels,
+        labels.pop("period", None),
+        calls,
+        requests,
+        by_status,
+        prompt,
+        completion,
+        total,
+        read,
+        write,
+        reasoning,
+        from_units(cost),
+        unpriced,
+        unmeasured,
+        ms,
+        timed,
+        Histogram(response, taken_response),
+        Histogram(first_token, taken_first_token),
+    )
 
 
-def _merged(sums: Sequence[_Sums]) -> tuple[dict[str, int], Sequence[int]]:
-    """Return the calls by status and the numbers of several sums."""
-    by_status: dict[str, int] = {}
-    numbers: Sequence[int] = [0] * len(NUMBERS)
-    for sign, statuses, more, _, _ in sums:
-        numbers = list(map(add if sign > 0 else sub, numbers, more))
-        for entry in statuses.split(","):
-            status, _, calls = entry.partition(":")
-            by_status[status] = by_status.get(status, 0) + sign * int(calls)
-    return {status: calls for status, calls in by_status.items() if calls}, numbers
+def _read_statuses(text: str | None) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for entry in text.split(",") if text else ():
+        status, _, calls = entry.partition(":")
+        found[status] = found.get(status, 0) + int(calls)
+    return found
 
 
 class Rollup(NamedTuple):

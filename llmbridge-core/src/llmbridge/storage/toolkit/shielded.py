@@ -1,4 +1,4 @@
-"""Work that a caller's cancellation must not cut in the middle."""
+"""Tasks that the caller's cancellation does not interrupt."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ T = TypeVar("T")
 
 
 class Tasks:
-    """The work of one backend that goes on in tasks of its own."""
+    """Background tasks of one backend."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Begin `work`, for which `drain` waits."""
+        """Start `work` as a task; `drain` waits for it."""
         task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
     async def to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do `work`, all of it; a caller that is cancelled meanwhile gets its CancelledError then."""
+        """Run `work` to its end and return its result. If the caller is cancelled, raise CancelledError afterwards."""
         task = self.begin(work)
         try:
             return await asyncio.shield(task)
@@ -33,13 +33,13 @@ class Tasks:
             raise
 
     async def drain(self) -> None:
-        """Wait until no work is running."""
+        """Wait until no task is running."""
         while self._running:
             await asyncio.wait(self._running)
 
 
 async def ended(task: asyncio.Future[Any]) -> None:
-    """Wait until `task` has ended, however often the caller is cancelled; its failure counts as told."""
+    """Wait until `task` has ended, even if the caller is cancelled; do not raise or log the task's exception."""
     while not task.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait([task])

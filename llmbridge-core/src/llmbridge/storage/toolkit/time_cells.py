@@ -1,9 +1,9 @@
-"""Which kept totals answer a question, and where only the calls themselves can.
+"""Query planner for rollups: which time cells answer a usage query, and for which times the calls must be read.
 
-Totals are kept in cells of a few grains, each aligned to its own length. An interval is covered by the coarsest cells
-that fit; where it takes nearly all of a coarse cell, that cell is added and the rest of it taken away again, which sums
-allow and which spares most of the cells of a local day. What the finest cells cannot tell, since an edge cuts them, is
-left to a scan.
+Rollups have cells of a few grains, each aligned to its own length. An interval is covered by the coarsest cells that
+fit. If it takes nearly all of a coarse cell, the whole cell is added and the rest of it is subtracted: sums allow that,
+and it saves most of the cells of a local day. If an edge cuts one of the finest cells, the calls of that cell are
+scanned.
 
 Times are whole seconds since 1970 in UTC for cells, whole microseconds for scans.
 """
@@ -29,8 +29,8 @@ SECOND = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The cells of `grain` whose start lies in [start, end) belong to the interval `period`: once, or with `sign` -1
-    taken away from it."""
+    """Range of cells: those of `grain` that start in [start, end) are added to the interval `period` (`sign` 1), or
+    subtracted from it (`sign` -1)."""
 
     grain: int
     start: int
@@ -41,26 +41,29 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What answers a question: the cells of `parts`, and the calls of `gaps`, which are rising ranges [from, to) in
-    microseconds that do not touch. Outside of the gaps every instant of the question is in the parts just once."""
+    """Plan of a query: the cells of `parts`, and the calls of `gaps`.
+
+    Gaps are ranges [from, to) in microseconds, ascending and not adjacent. Every other time of the query is in the
+    parts exactly once.
+    """
 
     parts: tuple[Part, ...]
     gaps: tuple[tuple[int, int], ...]
 
     @property
     def bounds(self) -> list[int]:
-        """The ends of all gaps in order: an instant with an odd number of them at or before it is in a gap."""
+        """The bounds of all gaps in order: a time with an odd number of bounds at or before it is in a gap."""
         return [bound for gap in self.gaps for bound in gap]
 
 
 def micros(at: datetime) -> int:
-    """Whole microseconds since 1970 of an aware time."""
+    """Return the whole microseconds from 1970 to an aware time."""
     since = at - EPOCH
     return (since.days * 86_400 + since.seconds) * SECOND + since.microseconds
 
 
 def cover(edges: Sequence[datetime], grains: Sequence[int]) -> Coverage:
-    """The coverage of the intervals between `edges` by cells of `grains`, the coarsest first."""
+    """Return how cells of `grains` (in seconds, the coarsest first) cover the intervals between `edges`."""
     finest = grains[-1] * SECOND
     instants = [micros(edge) for edge in edges]
     if edges[-1] == LATEST:  # no call is later, so the last cell is not cut
@@ -74,7 +77,7 @@ def cover(edges: Sequence[datetime], grains: Sequence[int]) -> Coverage:
 
 
 def _gaps(instants: Sequence[int], finest: int) -> Iterator[tuple[int, int]]:
-    """The finest cells that an edge cuts, as far as they lie within the question; neighbours as one."""
+    """Yield the finest cells that an edge cuts, limited to the query; adjacent ones as one range."""
     first, last = instants[0], instants[-1]
     begun: tuple[int, int] | None = None
     for instant in instants:
@@ -93,7 +96,7 @@ def _gaps(instants: Sequence[int], finest: int) -> Iterator[tuple[int, int]]:
 
 
 def _cells(start: int, end: int, grains: Sequence[int], period: int, sign: int = 1) -> Iterator[Part]:
-    """The cells that make up [start, end), both of which are aligned to the last of `grains`."""
+    """Yield the cells that cover [start, end); both bounds are aligned to the last of `grains`."""
     if start >= end:
         return
     grain, finer = grains[0], grains[1:]
@@ -116,7 +119,7 @@ def _cells(start: int, end: int, grains: Sequence[int], period: int, sign: int =
 
 
 class Uses:
-    """For what the cells of one grain are used."""
+    """Lookup of the intervals that use the cells of one grain."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         bounds = sorted({bound for part in parts for bound in (part.start, part.end)})
@@ -128,7 +131,7 @@ class Uses:
                 self._uses[position].append((part.period, part.sign))
 
     def ranges(self) -> list[tuple[int, int]]:
-        """Where cells are used: rising ranges [from, to) of their starts that do not touch."""
+        """Return the ranges [from, to) of starts of the cells that are used, ascending and not adjacent."""
         found: list[tuple[int, int]] = []
         for position, uses in enumerate(self._uses):
             if not uses:
@@ -141,5 +144,5 @@ class Uses:
         return found
 
     def of(self, start: int) -> list[tuple[int, int]]:
-        """The periods and signs of the cell that begins at `start`."""
+        """Return the periods and signs of the cell that starts at `start`."""
         return self._uses[bisect_right(self._bounds, start)]

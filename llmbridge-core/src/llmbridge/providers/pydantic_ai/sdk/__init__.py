@@ -1,41 +1,35 @@
-"""The one package that touches pydantic-ai and the SDKs below it. Imported when a vendor is first called."""
+"""The only package that imports pydantic-ai and the SDKs below it. It is imported by the first call of a provider."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
 
-from ..endpoint import Access
-from .client import Server
-from .log_filter import keep_requests_out
+from ..endpoint import Endpoint
+from ..table import PROVIDERS
+from .client import ProviderClient
+from .log_filter import install_log_filter
 
-#: The module of each vendor that has one of its own.
-_MODULES = {
-    "openai": "chat_completions",
-    "ollama": "chat_completions",
-    "anthropic": "anthropic",
-    "google": "google",
-}
-
-__all__ = ["Server", "load", "open_server"]
+__all__ = ["ProviderClient", "load", "open_client"]
 
 
 def load(kind: str) -> ModuleType:
-    """Import what a vendor takes.
+    """Import the module of the protocol that a provider speaks, and the provider's SDK.
 
-    :raises ImportError: its SDK is not installed
+    :raises ImportError: the SDK is not installed
     """
-    keep_requests_out()
-    module = import_module(f".{_MODULES.get(kind, 'generic')}", __package__)
-    if kind not in _MODULES:
+    install_log_filter()
+    protocol = PROVIDERS[kind].protocol
+    module = import_module(f".{protocol}", __package__)
+    if protocol == "generic":
         module.load(kind)
     return module
 
 
-def open_server(access: Access) -> Server:
-    """The vendor's server. Connects to nothing.
+def open_client(endpoint: Endpoint) -> ProviderClient:
+    """Return a client for an endpoint. It connects with its first request.
 
-    :raises ProviderError: an option is wrong, or something is missing
+    :raises ProviderError: an option is invalid, or something is missing
     """
-    server: Server = load(access.kind).open_server(access)
-    return server
+    client: ProviderClient = load(endpoint.kind).open_client(endpoint)
+    return client

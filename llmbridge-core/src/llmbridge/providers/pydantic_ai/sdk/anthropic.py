@@ -1,4 +1,4 @@
-"""Anthropic's messages."""
+"""The client for Anthropic's messages API."""
 
 from __future__ import annotations
 
@@ -18,50 +18,50 @@ from pydantic_ai.providers.anthropic import AnthropicProvider
 from ....errors import InvalidRequestError
 from ....schemas import LLMRequest, TokenUsage
 from .. import request as conversation
-from ..endpoint import Access
+from ..endpoint import Endpoint
 from . import messages
-from .client import Call, Server, with_settings
-from .response import Heard, Overheard, count, measured, plain, total
+from .client import Call, ProviderClient, with_settings
+from .usage import TappedStream, UsageTap, as_data, count, none_if_empty, total
 
-#: What the library is given instead of the usage that it would trip over where some of it is missing.
-_NOTHING = BetaUsage.construct(input_tokens=0, output_tokens=0)
+#: Given to pydantic-ai instead of the reported usage: it fails if a count is missing.
+_NO_USAGE = BetaUsage.construct(input_tokens=0, output_tokens=0)
 
 
-class Messages(Server):
-    """The messages API of one server that speaks Anthropic's protocol."""
+class AnthropicClient(ProviderClient):
+    """A client for a server that speaks Anthropic's protocol."""
 
     takes = frozenset({"image", "image url", "pdf", "pdf url"})
 
-    def __init__(self, access: Access) -> None:
-        super().__init__(access)
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(endpoint)
         self._client = anthropic.AsyncAnthropic(
-            api_key=access.key,
-            base_url=access.address,
+            api_key=endpoint.key,
+            base_url=endpoint.address and endpoint.address.removesuffix("/v1"),  # the SDK adds it
             max_retries=0,
-            # A redirect would take the prompt to a server that nobody chose.
-            http_client=access.http_client
-            or anthropic.DefaultAsyncHttpxClient(follow_redirects=False, auth=access.login),
+            # A redirect would send the prompt to a server that nobody chose.
+            http_client=endpoint.http_client
+            or anthropic.DefaultAsyncHttpxClient(follow_redirects=False, auth=endpoint.login),
         )
-        if not access.from_environment:
-            # The library reads them itself and knows no argument for "none".
+        if not endpoint.from_environment:
+            # The SDK reads them from the environment; no argument prevents that.
             self._client._custom_headers = {}
         self._provider = AnthropicProvider(anthropic_client=self._client)
 
     @property
     def url(self) -> str:
-        """Where requests go."""
+        """Return the base URL of requests."""
         return str(self._client.base_url)
 
-    def model(self, name: str, heard: Heard) -> AnthropicModel:
-        """Messages by the model of that name."""
+    def model(self, name: str, tap: UsageTap) -> AnthropicModel:
+        """Return pydantic-ai's model of that name."""
         return _MessagesModel(
             name,
-            heard=heard,
+            tap=tap,
             provider=self._provider,
             profile=merge_profile(
                 AnthropicProvider.model_profile(name),
-                # With them the library drops a temperature, or lowers max_tokens, that it thinks the model does not
-                # take.
+                # Otherwise pydantic-ai drops a temperature, or lowers max_tokens, if it assumes that the model does
+                # not take it.
                 AnthropicModelProfile(
                     anthropic_disallows_sampling_settings=False,
                     anthropic_max_output_tokens=None,
@@ -71,7 +71,7 @@ class Messages(Server):
         )
 
     def usage(self, reported: Any) -> TokenUsage | None:
-        """Anthropic's counts: input is what was neither read from a cache nor written to one, output includes
+        """Return Anthropic's counts: its input excludes tokens read from a cache or written to one, its output includes
         thinking.
 
         https://platform.claude.com/docs/en/build-with-claude/prompt-caching#tracking-cache-performance
@@ -79,7 +79,7 @@ class Messages(Server):
         if not isinstance(reported, Mapping):
             return None
         read, written = count(reported, "cache_read_input_tokens"), count(reported, "cache_creation_input_tokens")
-        return measured(
+        return none_if_empty(
             TokenUsage(
                 prompt_tokens=total(count(reported, "input_tokens"), read, written),
                 completion_tokens=count(reported, "output_tokens"),
@@ -90,65 +90,63 @@ class Messages(Server):
             )
         )
 
-    def shape(self, call: Call, request: LLMRequest, tools: list[conversation.Tool]) -> Call:
-        """The form of the answer is native to newer models, for a schema."""
+    def adapt(self, call: Call, request: LLMRequest, tools: list[conversation.Tool]) -> Call:
+        """Add tool choice, extra body and response format; only newer models accept a JSON schema."""
         call = with_settings(
-            call, tool_choice=messages.tool_choice(request, tools), extra_body=conversation.additions(request)
+            call, tool_choice=messages.tool_choice(request, tools), extra_body=conversation.extra_body(request)
         )
-        form = conversation.answer_form(request)
+        form = conversation.response_format(request)
         if form == "text":
             return call
-        if not isinstance(form, conversation.AnswerSchema):
-            raise InvalidRequestError("anthropic answers in JSON by a schema alone: response_format of json_schema")
+        if not isinstance(form, conversation.ResponseSchema):
+            raise InvalidRequestError(
+                "anthropic answers in JSON only with a schema: use a response_format of type json_schema"
+            )
         if not call.model.profile.get("supports_json_schema_output", False):
-            raise InvalidRequestError(f"{call.model.model_name} does not keep to a JSON schema; a tool may serve")
+            raise InvalidRequestError(f"{call.model.model_name} does not support a JSON schema; use a tool instead")
         asked = OutputObjectDefinition(form.schema, form.name, form.description, strict=True)
         return replace(call, parameters=replace(call.parameters, output_mode="native", output_object=asked))
 
     async def list_models(self) -> list[str]:
-        """The names of all models that the key may use."""
+        """Return the names of all models that the key may use."""
         return [model.id async for model in self._client.models.list(limit=1000)]
 
     async def close(self) -> None:
-        """Close the connections that are ours."""
-        if self.access.http_client is None:
+        """Close the connections, unless the HTTP client is the caller's."""
+        if self.endpoint.http_client is None:
             await self._client.close()
 
 
-def open_server(access: Access) -> Messages:
-    """The server of that access."""
-    return Messages(access)
+def open_client(endpoint: Endpoint) -> AnthropicClient:
+    """Return a client for the endpoint."""
+    return AnthropicClient(endpoint)
 
 
 class _MessagesModel(AnthropicModel):
-    """Messages with usage as the vendor reported it; the library fills in zeros."""
+    """A model that keeps the usage as it was reported; pydantic-ai fills in zeros."""
 
-    def __init__(self, name: str, *, heard: Heard, **options: Any) -> None:
+    def __init__(self, name: str, *, tap: UsageTap, **options: Any) -> None:
         super().__init__(name, **options)
-        self._heard = heard
+        self._tap = tap
 
     def _process_response(self, response: BetaMessage, *args: Any, **options: Any) -> ModelResponse:
-        self._heard.usage = plain(getattr(response, "usage", None))
-        return super()._process_response(response.model_copy(update={"usage": _NOTHING}), *args, **options)
+        self._tap.usage = as_data(getattr(response, "usage", None))
+        return super()._process_response(response.model_copy(update={"usage": _NO_USAGE}), *args, **options)
 
     async def _process_streamed_response(self, response: Any, *args: Any, **options: Any) -> Any:
-        overheard: Any = Overheard(response, self._hear)
-        return await super()._process_streamed_response(overheard, *args, **options)
+        tapped: Any = TappedStream(response, self._observe)
+        return await super()._process_streamed_response(tapped, *args, **options)
 
-    def _hear(self, event: Any) -> None:
+    def _observe(self, event: Any) -> None:
         match event.type:
             case "message_start":
-                self._heard.ended = False
+                self._tap.has_ended = False
                 self._add(event.message)
             case "message_delta":
                 self._add(event)
             case "message_stop":
-                self._heard.ended = True
+                self._tap.has_ended = True
 
     def _add(self, holder: Any) -> None:
-        """Later counts replace earlier ones; those that are not repeated stay."""
-        reported = plain(getattr(holder, "usage", None))
-        if isinstance(reported, Mapping):
-            known = {name: value for name, value in reported.items() if value is not None}
-            self._heard.usage = {**(self._heard.usage or {}), **known}
-        holder.usage = _NOTHING
+        self._tap.add(as_data(getattr(holder, "usage", None)))
+        holder.usage = _NO_USAGE

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions: OpenAI itself, Ollama, and every server that speaks the protocol."""
+"""The client for chat completions: OpenAI, Ollama and every server that speaks OpenAI's protocol."""
 
 from __future__ import annotations
 
@@ -16,59 +16,64 @@ from pydantic_ai.tools import ToolDefinition
 
 from ....schemas import LLMRequest, TokenUsage
 from .. import request as conversation
-from ..endpoint import Access
-from .client import Call, Server, with_settings
-from .response import Heard, Overheard, count, measured, plain, total
+from ..endpoint import Endpoint
+from .client import Call, ProviderClient, with_settings
+from .usage import TappedStream, UsageTap, as_data, count, none_if_empty, total
 
-#: Models that refuse `max_tokens`; all others understand it, on every server that speaks the protocol.
+#: Models that refuse `max_tokens`; all others accept it, on every server that speaks the protocol.
 _REASONING_MODELS = ("o1", "o3", "o4", "gpt-5", "gpt-6")
 
 
-class ChatCompletions(Server):
-    """Chat completions of one server that speaks OpenAI's protocol."""
+class ChatCompletionsClient(ProviderClient):
+    """A client for a server that speaks OpenAI's protocol."""
 
     takes = frozenset({"image", "image url", "pdf"})
 
-    def __init__(self, access: Access) -> None:
-        super().__init__(access)
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(endpoint)
         self._client = openai.AsyncOpenAI(
-            api_key=access.key,
-            base_url=access.address,
-            organization=access.organization,
+            api_key=endpoint.key,
+            base_url=self._base_url(endpoint.address),
+            organization=endpoint.organization,
             max_retries=0,
-            # A redirect would take the prompt to a server that nobody chose.
-            http_client=access.http_client or openai.DefaultAsyncHttpxClient(follow_redirects=False, auth=access.login),
+            # A redirect would send the prompt to a server that nobody chose.
+            http_client=endpoint.http_client
+            or openai.DefaultAsyncHttpxClient(follow_redirects=False, auth=endpoint.login),
         )
-        if not access.from_environment:
-            # The library reads them itself and knows no argument for "none".
-            self._client.organization, self._client.project = access.organization, None
+        if endpoint.kind != "openai" or not endpoint.from_environment:
+            # The SDK reads them from the environment; no argument prevents that.
+            self._client.organization, self._client.project = endpoint.organization, None
             self._client._custom_headers = {}
         self._provider = OpenAIProvider(openai_client=self._client)
         self._is_openai = self._client.base_url.host == "api.openai.com"
 
+    def _base_url(self, address: str | None) -> str | None:
+        """Return the base URL for the SDK."""
+        return address
+
     @property
     def url(self) -> str:
-        """Where requests go."""
+        """Return the base URL of requests."""
         return str(self._client.base_url)
 
-    def model(self, name: str, heard: Heard) -> OpenAIChatModel:
-        """Chat completions by the model of that name."""
+    def model(self, name: str, tap: UsageTap) -> OpenAIChatModel:
+        """Return pydantic-ai's model of that name."""
         return _ChatModel(
             name,
-            heard=heard,
+            tap=tap,
             provider=self._provider,
             profile=OpenAIModelProfile(
                 json_schema_transformer=None,
-                # With it the library drops a temperature that it thinks the model does not take.
+                # Otherwise pydantic-ai drops a temperature if it assumes that the model does not take it.
                 openai_supports_reasoning=False,
                 openai_chat_supports_max_completion_tokens=self._is_openai or name.startswith(_REASONING_MODELS),
             ),
         )
 
     def usage(self, reported: Any) -> TokenUsage | None:
-        """OpenAI's counts: input includes what was cached, output includes reasoning, the details are subsets.
+        """Return OpenAI's counts: input includes cached tokens, output includes reasoning, the details are subsets.
 
-        Others that speak the protocol count reasoning besides the output, as their total shows.
+        Some other servers exclude reasoning from the output; their total shows it.
         """
         if not isinstance(reported, Mapping):
             return None
@@ -79,7 +84,7 @@ class ChatCompletions(Server):
             with_reasoning = total(completion, reasoning)
             if count(reported, "total_tokens") == total(prompt, with_reasoning):
                 completion = with_reasoning
-        return measured(
+        return none_if_empty(
             TokenUsage(
                 prompt_tokens=prompt,
                 completion_tokens=completion,
@@ -89,35 +94,38 @@ class ChatCompletions(Server):
             )
         )
 
-    def shape(self, call: Call, request: LLMRequest, tools: list[conversation.Tool]) -> Call:
-        """All that is in OpenAI's form already goes into the request body as it is."""
+    def adapt(self, call: Call, request: LLMRequest, tools: list[conversation.Tool]) -> Call:
+        """Add to the request body as it is what already is in OpenAI's format."""
         return with_settings(call, extra_body=body(request, tools))
 
     async def list_models(self) -> list[str]:
-        """The names of all models that the key may use."""
+        """Return the names of all models that the key may use."""
         return [model.id async for model in self._client.models.list()]
 
     async def close(self) -> None:
-        """Close the connections that are ours."""
-        if self.access.http_client is None:
+        """Close the connections, unless the HTTP client is the caller's."""
+        if self.endpoint.http_client is None:
             await self._client.close()
 
 
-class Ollama(ChatCompletions):
-    """Ollama, by the OpenAI protocol that it speaks under `/v1`. It fetches no URL."""
+class OllamaClient(ChatCompletionsClient):
+    """A client for Ollama, which speaks OpenAI's protocol under `/v1` and fetches no URL."""
 
     takes = frozenset({"image"})
 
+    def _base_url(self, address: str | None) -> str | None:
+        return address if address is None or address.endswith("/v1") else f"{address}/v1"
 
-def open_server(access: Access) -> ChatCompletions:
-    """The server of that access."""
-    return (Ollama if access.kind == "ollama" else ChatCompletions)(access)
+
+def open_client(endpoint: Endpoint) -> ChatCompletionsClient:
+    """Return a client for the endpoint."""
+    return (OllamaClient if endpoint.kind == "ollama" else ChatCompletionsClient)(endpoint)
 
 
 def body(request: LLMRequest, tools: list[conversation.Tool]) -> dict[str, Any]:
-    """What OpenAI's protocol has and pydantic-ai would change."""
+    """Return the fields of the request body that pydantic-ai would change."""
     added: dict[str, Any] = {}
-    form = conversation.answer_form(request)
+    form = conversation.response_format(request)
     if form == "json":
         added["response_format"] = {"type": "json_object"}
     elif isinstance(request.response_format, dict):
@@ -125,25 +133,25 @@ def body(request: LLMRequest, tools: list[conversation.Tool]) -> dict[str, Any]:
     choice = conversation.tool_choice(request, tools)
     if choice is not None:
         added["tool_choice"] = choice
-    return {**added, **conversation.additions(request)}
+    return {**added, **conversation.extra_body(request)}
 
 
 class _ChatModel(OpenAIChatModel):
-    """Chat completions with tools as the caller wrote them and usage as the vendor reported it.
+    """A model that sends tools as the caller wrote them and keeps the usage as it was reported.
 
-    The library fills in zeros for what a vendor did not report, and refuses an answer whose usage is incomplete.
+    pydantic-ai fills in zeros for missing counts, and refuses a response with incomplete usage.
     """
 
-    def __init__(self, name: str, *, heard: Heard, **options: Any) -> None:
+    def __init__(self, name: str, *, tap: UsageTap, **options: Any) -> None:
         super().__init__(name, **options)
-        self._heard = heard
+        self._tap = tap
 
     def _map_tool_definition(self, f: ToolDefinition, model_settings: ModelSettings) -> ChatCompletionToolParam:
         function: Any = (f.metadata or {})["function"]
         return {"type": "function", "function": function}
 
     def _validate_completion(self, response: ChatCompletion) -> Any:
-        self._heard.usage = plain(response.usage)
+        self._tap.usage = as_data(response.usage)
         return super()._validate_completion(response.model_copy(update={"usage": None}))
 
     async def _process_streamed_response(
@@ -152,11 +160,11 @@ class _ChatModel(OpenAIChatModel):
         model_request_parameters: ModelRequestParameters,
         model_settings: OpenAIChatModelSettings | None = None,
     ) -> OpenAIStreamedResponse:
-        overheard: Any = Overheard(response, self._hear)
-        return await super()._process_streamed_response(overheard, model_request_parameters, model_settings)
+        tapped: Any = TappedStream(response, self._observe)
+        return await super()._process_streamed_response(tapped, model_request_parameters, model_settings)
 
-    def _hear(self, chunk: ChatCompletionChunk) -> None:
+    def _observe(self, chunk: ChatCompletionChunk) -> None:
         if chunk.usage is not None:
-            self._heard.usage, chunk.usage = plain(chunk.usage), None
+            self._tap.usage, chunk.usage = as_data(chunk.usage), None
         if any(choice.finish_reason for choice in chunk.choices or ()):
-            self._heard.ended = True
+            self._tap.has_ended = True

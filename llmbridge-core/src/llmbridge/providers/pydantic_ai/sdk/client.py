@@ -1,4 +1,4 @@
-"""One vendor's server: a request out, an answer back, whole or as it comes."""
+"""The base class of the clients: sends one request and returns the response, complete or streamed."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from ....errors import InvalidRequestError, ProviderError
 from ....schemas import LLMRequest, TokenUsage
 from ...base import Completion, Delta
 from .. import request as conversation
-from ..endpoint import Access
-from ..error_mapping import BrokenOffError, CountedError
+from ..endpoint import Endpoint
+from ..error_mapping import IncompleteStreamError, PartialUsageError
 from ..media import Media
 from . import messages, response
-from .response import Heard
+from .usage import UsageTap
 
-#: The parameters of a request by the names that pydantic-ai has for them.
+#: The parameters of a request, by their names in pydantic-ai.
 _PARAMETERS = {
     "temperature": "temperature",
     "max_tokens": "max_tokens",
@@ -46,68 +46,68 @@ _PARAMETERS = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request in pydantic-ai's terms, with what is heard of its answer beside the library."""
+    """One request in pydantic-ai's types, and the tap for the usage of its response."""
 
     model: Model[Any]
     messages: list[ModelMessage]
     settings: ModelSettings
     parameters: ModelRequestParameters
-    heard: Heard
+    tap: UsageTap
 
 
-class Server(ABC):
-    """A vendor's server over one pool of connections."""
+class ProviderClient(ABC):
+    """A client of one endpoint, with one connection pool."""
 
-    #: Which media the vendor takes, each by its bytes or by a URL.
+    #: The media that the provider accepts, as bytes or by a URL.
     takes: ClassVar[Collection[str]] = ()
 
-    def __init__(self, access: Access) -> None:
-        self.access = access
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
 
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where requests go."""
+        """Return the base URL of requests."""
 
     @property
-    def address(self) -> str:
-        """Host and port, for people."""
+    def host(self) -> str:
+        """Return host and port, for error texts."""
         return urlsplit(self.url).netloc.rpartition("@")[2]
 
     @abstractmethod
-    def model(self, name: str, heard: Heard) -> Model[Any]:
-        """pydantic-ai's model of that name. What its library does not pass on goes to `heard`."""
+    def model(self, name: str, tap: UsageTap) -> Model[Any]:
+        """Return pydantic-ai's model of that name. It writes to `tap` what pydantic-ai does not pass on."""
 
     @abstractmethod
     def usage(self, reported: Any) -> TokenUsage | None:
-        """The tokens of a call from what the vendor reported of them; None when it reported none (yet)."""
+        """Return the tokens of a call from the provider's usage object; None if it has no count (yet)."""
 
-    def reported(self, heard: Heard, answer: ModelResponse | StreamedResponse) -> Any:
-        """What the vendor has reported of the tokens so far."""
-        return heard.usage
+    def reported_usage(self, tap: UsageTap, answer: ModelResponse | StreamedResponse) -> Any:
+        """Return the usage object that the provider has sent so far."""
+        return tap.usage
 
     @abstractmethod
-    def shape(self, call: Call, request: LLMRequest, tools: list[conversation.Tool]) -> Call:
-        """The call with the form of the answer, the choice of tools and what the caller adds, the vendor's way.
+    def adapt(self, call: Call, request: LLMRequest, tools: list[conversation.Tool]) -> Call:
+        """Return the call with response format, tool choice and extra body, as the provider's API has them.
 
-        :raises InvalidRequestError: the vendor does not offer what was asked
+        :raises InvalidRequestError: the provider does not support one of them
         """
 
     async def list_models(self) -> list[str] | None:
-        """The names of the vendor's models for text; None when it lists none."""
+        """Return the names of the provider's models for text; None if it lists none."""
         return None
 
     async def close(self) -> None:
-        """Close the connections that are ours."""
+        """Close the connections, unless the HTTP client is the caller's."""
 
-    def has_ended(self, heard: Heard, answer: ModelResponse) -> bool:
-        """Whether the vendor itself brought a streamed answer to its end."""
-        return bool(heard.ended)
+    def has_ended(self, tap: UsageTap, answer: ModelResponse) -> bool:
+        """Return whether the provider itself ended a streamed response."""
+        return bool(tap.has_ended)
 
     async def complete(self, request: LLMRequest, model: str, *, timeout: float) -> Completion:
-        """One request, once. Raises our own errors before it is sent, and the library's own afterwards."""
-        call = self._call(request, model, timeout)
-        with self._counting(call.heard, streamed=False):
+        """Send one request, without retries. Raises errors of llmbridge before it is sent, and the SDK's afterwards."""
+        call = self._prepare(request, model, timeout)
+        with self._keeping_usage(call.tap, streamed=False):
             async with asyncio.timeout(timeout):
                 answer = await model_request(
                     call.model,
@@ -116,16 +116,18 @@ class Server(ABC):
                     model_request_parameters=call.parameters,
                     instrument=False,
                 )
-            if call.heard.ended is False:  # the library streams what it expects to take long
-                raise BrokenOffError
-        return response.completion(answer, model, self.usage(self.reported(call.heard, answer)))
+            if call.tap.has_ended is False:  # the SDK streams a response that it expects to take long
+                raise IncompleteStreamError
+        return response.completion(answer, model, self.usage(self.reported_usage(call.tap, answer)))
 
     async def stream(self, request: LLMRequest, model: str, *, timeout: float) -> AsyncGenerator[Delta, None]:
-        """One request, once, and its answer as it comes. `timeout` is the longest wait for the next piece of it.
+        """Send one request, without retries, and yield the response as it arrives.
 
-        Raises as `complete`, and BrokenOffError where the vendor stopped before the end of its answer.
+        `timeout` is the longest wait for the next part, in seconds.
+
+        Raises as `complete`, and IncompleteStreamError if the provider stopped before the end of its response.
         """
-        call = self._call(request, model, timeout)
+        call = self._prepare(request, model, timeout)
         opening = model_request_stream(
             call.model,
             call.messages,
@@ -134,71 +136,71 @@ class Server(ABC):
             instrument=False,
         )
         sent, known, usage = "", None, None
-        with self._counting(call.heard, streamed=True):
+        with self._keeping_usage(call.tap, streamed=True):
             async with AsyncExitStack() as open_stream:
                 async with asyncio.timeout(timeout):
                     answer = await open_stream.enter_async_context(opening)
                 events = aiter(answer)
-                # Only the waits are timed: what the consumer does with a piece takes as long as it takes.
+                # The timeout is for each wait: the time that the consumer takes does not count.
                 while (event := await _next(events, timeout)) is not None:
-                    text, reported = _text(event), self.reported(call.heard, answer)
+                    text, reported = _text(event), self.reported_usage(call.tap, answer)
                     if reported != known:
-                        known, usage = reported, self._so_far(call.heard, reported)
+                        known, usage = reported, self._partial_usage(call.tap, reported)
                     sent += text
-                    # A piece without text is a sign of life: thoughts and the arguments of tools may take long.
+                    # A part without text shows that the call goes on: thoughts and tool arguments may take long.
                     yield Delta(text, usage)
                 whole = answer.get()
-                if not self.has_ended(call.heard, whole):
-                    raise BrokenOffError
-                last = response.completion(whole, model, self.usage(self.reported(call.heard, whole)))
+                if not self.has_ended(call.tap, whole):
+                    raise IncompleteStreamError
+                last = response.completion(whole, model, self.usage(self.reported_usage(call.tap, whole)))
         rest = last.content[len(sent) :] if last.content.startswith(sent) else ""
         yield Delta(rest, last.usage, last)
 
     @contextmanager
-    def _counting(self, heard: Heard, *, streamed: bool) -> Iterator[None]:
-        """Keep what the vendor had counted when its library gives up on the answer."""
+    def _keeping_usage(self, tap: UsageTap, *, streamed: bool) -> Iterator[None]:
+        """Keep the usage that the provider had reported when the SDK fails."""
         try:
             yield
         except ProviderError:
             raise
         except Exception as error:
-            if heard.usage is None:
+            if tap.usage is None:
                 raise
-            is_whole = not streamed and heard.ended is None
-            usage = self.usage(heard.usage) if is_whole else self._so_far(heard, heard.usage)
+            is_whole = not streamed and tap.has_ended is None
+            usage = self.usage(tap.usage) if is_whole else self._partial_usage(tap, tap.usage)
             if usage is None:
                 raise
-            raise CountedError(usage) from error
+            raise PartialUsageError(usage) from error
 
-    def _so_far(self, heard: Heard, reported: Any) -> TokenUsage | None:
+    def _partial_usage(self, tap: UsageTap, reported: Any) -> TokenUsage | None:
         usage = self.usage(reported)
-        return usage if usage is None or heard.ended else usage.model_copy(update={"source": "partial"})
+        return usage if usage is None or tap.has_ended else usage.model_copy(update={"source": "partial"})
 
-    def _call(self, request: LLMRequest, model: str, timeout: float) -> Call:
+    def _prepare(self, request: LLMRequest, model: str, timeout: float) -> Call:
         tools = conversation.tools(request)
         self._check_media(messages.media(request))
-        heard = Heard()
-        call = self.shape(
+        tap = UsageTap()
+        call = self.adapt(
             Call(
-                self.model(model, heard),
+                self.model(model, tap),
                 messages.messages(request),
                 messages.settings(request, timeout),
                 ModelRequestParameters(function_tools=[messages.tool(tool) for tool in tools]),
-                heard,
+                tap,
             ),
             request,
             tools,
         )
-        refused = sorted(_PARAMETERS[name] for name in call.settings if name in _unsupported(call.model))
+        refused = sorted(_PARAMETERS[name] for name in call.settings if name in _unsupported_settings(call.model))
         if refused:
             raise InvalidRequestError(f"{model} does not take {', '.join(refused)}")
         return call
 
-    def _check_media(self, found: list[Media]) -> None:
-        for part in found:
+    def _check_media(self, parts: list[Media]) -> None:
+        for part in parts:
             kind = ("image" if part.is_image else "pdf") + ("" if part.url is None else " url")
             if kind not in self.takes:
-                raise InvalidRequestError(f"{self.access.kind} does not take {_MEDIA[kind]}")
+                raise InvalidRequestError(f"{self.endpoint.kind} does not take {_MEDIA[kind]}")
 
 
 _MEDIA = {
@@ -210,12 +212,12 @@ _MEDIA = {
 
 
 def with_settings(call: Call, **changes: Any) -> Call:
-    """The call with more settings; those that are None or empty are left out."""
+    """Return the call with more settings; those that are None or empty are left out."""
     chosen: Any = {**call.settings, **{name: value for name, value in changes.items() if value not in (None, {})}}
     return replace(call, settings=chosen)
 
 
-def _unsupported(model: Model[Any]) -> Collection[str]:
+def _unsupported_settings(model: Model[Any]) -> Collection[str]:
     return model._unsupported_settings() & _PARAMETERS.keys()
 
 

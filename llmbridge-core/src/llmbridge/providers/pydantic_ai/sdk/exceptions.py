@@ -1,4 +1,4 @@
-"""From an exception of pydantic-ai, or of an SDK below it, to what it says of the call."""
+"""Reads the facts about a failed call from an exception of pydantic-ai or of an SDK."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import httpx2
 from pydantic_ai import exceptions
 
-from ..error_mapping import Failure
+from ..error_mapping import CallFailure
 
-#: What the libraries of Google and Amazon raise where they find no credentials, or none that can be used.
+#: Exceptions of the SDKs of Google and Amazon if they find no credentials, or none that they can use.
 _NO_CREDENTIALS = frozenset(
     {
         "DefaultCredentialsError",
@@ -25,11 +25,11 @@ _NO_CREDENTIALS = frozenset(
 )
 
 
-def failure(error: BaseException) -> Failure:
-    """What an exception says of the call. Whatever is not known is an answer that is none: JSON that is broken, a
-    field of the wrong type, an assertion of the library."""
+def call_failure(error: BaseException) -> CallFailure:
+    """Return the facts about the failed call. An exception of unknown type means an invalid response: broken JSON, a
+    field of the wrong type, a failed assertion of the SDK."""
     if (_kinds(error) | _kinds(error.__cause__)) & _NO_CREDENTIALS:
-        return Failure("credentials")
+        return CallFailure("credentials")
     match error:
         case (
             TimeoutError()
@@ -37,7 +37,7 @@ def failure(error: BaseException) -> Failure:
             | exceptions.ModelRequestTimeout()
             | httpx2.TimeoutException()
         ):
-            return Failure("timeout")
+            return CallFailure("timeout")
         case exceptions.ModelHTTPError():
             return _refused(error.status_code, error.body, error.headers or {}, error.retry_after)
         case exceptions.ModelConnectionError():
@@ -45,11 +45,11 @@ def failure(error: BaseException) -> Failure:
         case exceptions.ModelAPIError() if error.in_stream:
             return _refused(None, error.body, {}, error.retry_after)
         case exceptions.UserError() | NotImplementedError() | UnicodeEncodeError() | httpx2.InvalidURL():
-            return Failure("request")
+            return CallFailure("request")
         case exceptions.ModelAPIError() if _kinds(error.__cause__) & {"APIStatusError", "APIConnectionError"}:
-            return failure(error.__cause__ or error)
+            return call_failure(error.__cause__ or error)
         case exceptions.ModelAPIError() | exceptions.UnexpectedModelBehavior():
-            return Failure("response", status=200)
+            return CallFailure("response", status=200)
     kinds = _kinds(error)
     if "APIStatusError" in kinds:
         status, body = getattr(error, "status_code", None), getattr(error, "body", None)
@@ -60,29 +60,31 @@ def failure(error: BaseException) -> Failure:
     if "APIConnectionError" in kinds:
         return _unreachable(error.__cause__)
     if "TransportError" in kinds or isinstance(error, OSError):
-        return Failure("unreachable")
-    return Failure("response")
+        return CallFailure("unreachable")
+    return CallFailure("response")
 
 
 def _kinds(error: BaseException | None) -> set[str]:
-    """The names of an exception's classes: those of the SDKs go by the same ones, and not all are installed."""
+    """Return the names of an exception's classes: the SDKs use the same names, and not all SDKs are installed."""
     return {kind.__name__ for kind in type(error).__mro__}
 
 
-def _unreachable(cause: BaseException | None) -> Failure:
+def _unreachable(cause: BaseException | None) -> CallFailure:
     match cause:
         case httpx2.TimeoutException():
-            return Failure("timeout")
+            return CallFailure("timeout")
         case httpx2.DecodingError() | httpx2.TooManyRedirects():
-            return Failure("response")
+            return CallFailure("response")
         case httpx2.UnsupportedProtocol() | httpx2.LocalProtocolError() | httpx2.InvalidURL():
-            return Failure("request")
+            return CallFailure("request")
     if cause is not None and "APIConnectionError" in _kinds(cause):
         return _unreachable(cause.__cause__)
-    return Failure("unreachable")
+    return CallFailure("unreachable")
 
 
-def _refused(status: int | None, body: object, headers: Mapping[str, str], retry_after: float | None = None) -> Failure:
+def _refused(
+    status: int | None, body: object, headers: Mapping[str, str], retry_after: float | None = None
+) -> CallFailure:
     facts: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     error = facts.get("error")
     facts = error if isinstance(error, Mapping) else facts
@@ -96,7 +98,7 @@ def _refused(status: int | None, body: object, headers: Mapping[str, str], retry
     ]
     message = body if isinstance(body, str) else error if isinstance(error, str) else None
     message = message or facts.get("message") or facts.get("detail")
-    return Failure(
+    return CallFailure(
         "http",
         status=status,
         codes=tuple(code for code in codes if isinstance(code, str)),

@@ -1,4 +1,4 @@
-"""Gemini's generateContent."""
+"""The client for Google's Gemini API (generateContent)."""
 
 from __future__ import annotations
 
@@ -17,47 +17,51 @@ from pydantic_ai.providers.google import GoogleProvider
 from ....errors import InvalidRequestError
 from ....schemas import LLMRequest, TokenUsage
 from .. import request as conversation
-from ..endpoint import Access
+from ..endpoint import Endpoint
 from . import messages
-from .client import Call, Server, with_settings
-from .response import Heard, Overheard, count, measured, plain, total
+from .client import Call, ProviderClient, with_settings
+from .usage import TappedStream, UsageTap, as_data, count, none_if_empty, total
 
-#: Where the responses go that are received while a stream is opened.
+#: Collects the HTTP responses that are received while a stream is opened.
 _received: ContextVar[list[Any] | None] = ContextVar("received", default=None)
 
-#: Seconds that a long answer may take where no timeout of the call ends it first.
-_LONGEST = 3600.0
+#: Timeout of the HTTP client in seconds; the timeout of the call normally is shorter.
+_HTTP_TIMEOUT = 3600.0
 
 
-class GenerateContent(Server):
-    """The Gemini API of one server."""
+class GoogleClient(ProviderClient):
+    """A client for a server that speaks the Gemini API."""
 
     takes = frozenset({"image", "pdf"})
 
-    def __init__(self, access: Access) -> None:
-        super().__init__(access)
-        # A redirect would take the prompt to a server that nobody chose.
-        self._http_client = access.http_client or httpx2.AsyncClient(
-            follow_redirects=False, timeout=_LONGEST, auth=access.login
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(endpoint)
+        # A redirect would send the prompt to a server that nobody chose.
+        self._http_client = endpoint.http_client or httpx2.AsyncClient(
+            follow_redirects=False, timeout=_HTTP_TIMEOUT, auth=endpoint.login
         )
         self._http_client.event_hooks = {
             **self._http_client.event_hooks,
             "response": [*self._http_client.event_hooks["response"], _receive],
         }
-        self._provider = GoogleProvider(api_key=access.key, base_url=access.address, http_client=self._http_client)
+        self._provider = GoogleProvider(
+            api_key=endpoint.key,
+            base_url=endpoint.address and endpoint.address.removesuffix("/v1beta"),  # the SDK adds it
+            http_client=self._http_client,
+        )
 
     @property
     def url(self) -> str:
-        """Where requests go."""
+        """Return the base URL of requests."""
         return self._provider.base_url
 
-    def model(self, name: str, heard: Heard) -> GoogleModel:
-        """The model of that name."""
-        return _ContentModel(name, heard=heard, provider=self._provider)
+    def model(self, name: str, tap: UsageTap) -> GoogleModel:
+        """Return pydantic-ai's model of that name."""
+        return _ContentModel(name, tap=tap, provider=self._provider)
 
     def usage(self, reported: Any) -> TokenUsage | None:
-        """Gemini's counts: the prompt includes what was cached and excludes the results of tools, and thoughts lie
-        outside the candidates. A count of 0 is left out by the vendor.
+        """Return Gemini's counts: the prompt includes cached tokens and excludes the results of tools, and the
+        candidates exclude thoughts. The API leaves out a count of 0.
 
         https://ai.google.dev/api/generate-content#UsageMetadata
         """
@@ -70,7 +74,7 @@ class GenerateContent(Server):
             completion = None if prompt is None or everything is None or everything < prompt else everything - prompt
         else:
             completion = (answer or 0) + (thoughts or 0)
-        return measured(
+        return none_if_empty(
             TokenUsage(
                 prompt_tokens=prompt,
                 completion_tokens=completion,
@@ -79,26 +83,26 @@ class GenerateContent(Server):
             )
         )
 
-    def shape(self, call: Call, request: LLMRequest, tools: list[conversation.Tool]) -> Call:
-        """The form of the answer and what the caller adds go past the library, by settings of our own."""
-        match conversation.answer_form(request):
+    def adapt(self, call: Call, request: LLMRequest, tools: list[conversation.Tool]) -> Call:
+        """Add the response format and extra body as settings of our own, which pydantic-ai passes through."""
+        match conversation.response_format(request):
             case "text":
                 form: dict[str, Any] = {}
             case "json":
                 form = {"response_mime_type": "application/json"}
-            case conversation.AnswerSchema(schema=schema):
+            case conversation.ResponseSchema(schema=schema):
                 form = {"response_mime_type": "application/json", "response_json_schema": schema}
             case _:
-                raise InvalidRequestError("google answers in text, in JSON or by a JSON schema")
+                raise InvalidRequestError("google answers in text, in JSON or with a JSON schema")
         return with_settings(
             call,
             tool_choice=messages.tool_choice(request, tools),
             llmbridge_form=form,
-            llmbridge_body=conversation.additions(request),
+            llmbridge_body=conversation.extra_body(request),
         )
 
     async def list_models(self) -> list[str]:
-        """The names of the models that generate content."""
+        """Return the names of the models that generate content."""
         return [
             (model.name or "").removeprefix("models/")
             async for model in await self._provider.client.aio.models.list()
@@ -106,8 +110,8 @@ class GenerateContent(Server):
         ]
 
     async def close(self) -> None:
-        """Close the connections that are ours."""
-        if self.access.http_client is None:
+        """Close the connections, unless the HTTP client is the caller's, and remove the hook from it."""
+        if self.endpoint.http_client is None:
             await self._http_client.aclose()
         hooks = self._http_client.event_hooks
         self._http_client.event_hooks = {
@@ -116,9 +120,9 @@ class GenerateContent(Server):
         }
 
 
-def open_server(access: Access) -> GenerateContent:
-    """The server of that access."""
-    return GenerateContent(access)
+def open_client(endpoint: Endpoint) -> GoogleClient:
+    """Return a client for the endpoint."""
+    return GoogleClient(endpoint)
 
 
 async def _receive(response: Any) -> None:
@@ -128,14 +132,14 @@ async def _receive(response: Any) -> None:
 
 
 class _ContentModel(GoogleModel):
-    """Content with usage as the vendor reported it, in the form that the caller asked for.
+    """A model that keeps the usage as it was reported, and sends the response format that the caller asked for.
 
-    Google's SDK leaves the response of a stream that is not read to its end open; this closes it.
+    Google's SDK does not close the response of a stream that is not read to its end; this class does.
     """
 
-    def __init__(self, name: str, *, heard: Heard, **options: Any) -> None:
+    def __init__(self, name: str, *, tap: UsageTap, **options: Any) -> None:
         super().__init__(name, **options)
-        self._heard = heard
+        self._tap = tap
         self._open: list[Any] = []
 
     async def _build_content_and_config(
@@ -154,22 +158,22 @@ class _ContentModel(GoogleModel):
     def _process_response(
         self, response: GenerateContentResponse, model_request_parameters: ModelRequestParameters
     ) -> ModelResponse:
-        self._hear(response)
+        self._observe(response)
         return super()._process_response(response, model_request_parameters)
 
     async def _process_streamed_response(
         self, response: Any, model_request_parameters: ModelRequestParameters
     ) -> StreamedResponse:
-        overheard: Any = Overheard(response, self._hear)
+        tapped: Any = TappedStream(response, self._observe)
         before = _received.set(self._open)
         try:
-            return await super()._process_streamed_response(overheard, model_request_parameters)
+            return await super()._process_streamed_response(tapped, model_request_parameters)
         finally:
             _received.reset(before)
 
     @asynccontextmanager
     async def request_stream(self, *args: Any, **options: Any) -> AsyncGenerator[StreamedResponse, None]:
-        """The library's, which closes its response as well."""
+        """Open a stream, and close its HTTP response at the end."""
         try:
             async with super().request_stream(*args, **options) as answer:
                 yield answer
@@ -177,13 +181,9 @@ class _ContentModel(GoogleModel):
             for response in self._open:
                 await response.aclose()
 
-    def _hear(self, chunk: GenerateContentResponse) -> None:
-        """Later counts replace earlier ones; those that are not repeated stay."""
-        reported = plain(chunk.usage_metadata)
-        if isinstance(reported, Mapping):
-            known = {name: value for name, value in reported.items() if value is not None}
-            self._heard.usage = {**(self._heard.usage or {}), **known}
+    def _observe(self, chunk: GenerateContentResponse) -> None:
+        self._tap.add(as_data(chunk.usage_metadata))
         chunk.usage_metadata = None
         blocked = chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason is not None
         if blocked or any(candidate.finish_reason for candidate in chunk.candidates or ()):
-            self._heard.ended = True
+            self._tap.has_ended = True

@@ -1,4 +1,4 @@
-"""What SDKs log: at DEBUG some of them log a whole request, prompt included."""
+"""Log filter for SDKs that log whole requests, prompts included, at DEBUG."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import logging
 _CLIENTS = ("openai._base_client", "anthropic._base_client", "groq._base_client")
 
 
-def keep_requests_out() -> None:
-    """Keep from every log what these clients log at DEBUG. Idempotent."""
+def install_log_filter() -> None:
+    """Drop what these clients log at DEBUG. Idempotent."""
     for name in _CLIENTS:
-        logging.getLogger(name).addFilter(_is_worth_more)
+        logging.getLogger(name).addFilter(_is_above_debug)
 
 
-def _is_worth_more(record: logging.LogRecord) -> bool:
+def _is_above_debug(record: logging.LogRecord) -> bool:
     return record.levelno > logging.DEBUG

@@ -1,4 +1,4 @@
-"""From a request to the messages, tools and settings of pydantic-ai."""
+"""Converts a request to the messages, tools and settings of pydantic-ai."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from ..media import Media
 
 
 def messages(request: LLMRequest) -> list[ModelMessage]:
-    """The conversation. What follows one another without an answer between is one request, so that the results of
-    several tools come together.
+    """Return the messages of the request. Messages without an assistant message between them are one request, so that
+    the results of several tools are sent together.
 
     :raises InvalidRequestError: a message is incomplete, or has a part that cannot be sent
     """
@@ -41,15 +41,15 @@ def messages(request: LLMRequest) -> list[ModelMessage]:
         if message.role == "assistant":
             calls = conversation.tool_calls(message)
             tool_names.update({call.id: call.name for call in calls})
-            found.append(_answer(message, calls))
+            found.append(_assistant(message, calls))
             continue
         if not found or not isinstance(found[-1], ModelRequest):
             found.append(ModelRequest([]))
-        found[-1] = ModelRequest([*found[-1].parts, *_asked(message, tool_names)])
+        found[-1] = ModelRequest([*found[-1].parts, *_request_parts(message, tool_names)])
     return found
 
 
-def _answer(message: Message, calls: list[conversation.ToolCall]) -> ModelResponse:
+def _assistant(message: Message, calls: list[conversation.ToolCall]) -> ModelResponse:
     said: list[ModelResponsePart] = [TextPart(text) for text in conversation.texts(message)]
     said += [ToolCallPart(call.name, call.arguments, tool_call_id=call.id) for call in calls]
     if not said:
@@ -57,7 +57,7 @@ def _answer(message: Message, calls: list[conversation.ToolCall]) -> ModelRespon
     return ModelResponse(said)
 
 
-def _asked(message: Message, tool_names: dict[str, str]) -> list[ModelRequestPart]:
+def _request_parts(message: Message, tool_names: dict[str, str]) -> list[ModelRequestPart]:
     said = conversation.parts(message)
     if not said:
         raise InvalidRequestError(f"a {message.role} message has no content")
@@ -69,7 +69,7 @@ def _asked(message: Message, tool_names: dict[str, str]) -> list[ModelRequestPar
             return [UserPromptPart(content)]
         case "tool":
             if message.tool_call_id is None:
-                raise InvalidRequestError("a tool message needs the tool_call_id that it answers")
+                raise InvalidRequestError("a tool message needs the tool_call_id of the call that it answers")
             name = tool_names.get(message.tool_call_id, "tool")
             return [ToolReturnPart(name, "\n".join(conversation.texts(message)), message.tool_call_id)]
         case _:
@@ -88,7 +88,7 @@ def _content(part: str | Media) -> UserContent:
 
 
 def media(request: LLMRequest) -> list[Media]:
-    """The images and documents of the whole conversation."""
+    """Return the images and documents of all messages."""
     return [
         part
         for message in conversation.messages(request)
@@ -98,7 +98,7 @@ def media(request: LLMRequest) -> list[Media]:
 
 
 def tool(offered: conversation.Tool) -> ToolDefinition:
-    """A tool on offer."""
+    """Return the definition of an offered tool."""
     strict = offered.function.get("strict")
     return ToolDefinition(
         name=offered.name,
@@ -110,7 +110,7 @@ def tool(offered: conversation.Tool) -> ToolDefinition:
 
 
 def settings(request: LLMRequest, timeout: float) -> ModelSettings:
-    """What the caller set of the parameters that most vendors know. What is None is not sent; 0 is sent as 0."""
+    """Return the parameters that the caller set and most providers accept. None is not sent; 0 is sent as 0."""
     chosen = ModelSettings(timeout=timeout)
     if request.temperature is not None:
         chosen["temperature"] = request.temperature
@@ -124,6 +124,6 @@ def settings(request: LLMRequest, timeout: float) -> ModelSettings:
 
 
 def tool_choice(request: LLMRequest, tools: list[conversation.Tool]) -> Any:
-    """How tools may be chosen, in pydantic-ai's form; None when the caller did not say."""
+    """Return the tool choice in pydantic-ai's format; None if the caller set none."""
     choice = conversation.tool_choice(request, tools)
     return [choice["function"]["name"]] if isinstance(choice, dict) else choice
