@@ -12,7 +12,8 @@ from asyncpg import Connection, Record
 _PLANNING = "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off"
 #: A question about few rows of large tables is answered by indexes and nested loops. Without statistics, or with those
 #: of yesterday, PostgreSQL takes ranges of time for much longer than they are and would rather read whole tables.
-_BY_INDEX = f"{_PLANNING}; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_sort = off"
+_OFF = ("seqscan", "hashjoin", "mergejoin", "sort")
+_BY_INDEX = "; ".join((_PLANNING, *(f"SET LOCAL enable_{name} = off" for name in _OFF)))
 
 _TAKE_TURN = "SELECT FROM {{tables.llmbridge_state}} WHERE id = 1 FOR NO KEY UPDATE"
 _SHUT_OUT_WRITERS = "SELECT FROM {{tables.llmbridge_state}} WHERE id = 1 FOR UPDATE"
