@@ -73,8 +73,8 @@ class PostgreSQLStore:
     _EMPTY = """
     DELETE FROM parity.llmbridge_calls;
     DELETE FROM parity.llmbridge_lots;
-    DELETE FROM parity.llmbridge_totals;
-    DELETE FROM parity.llmbridge_user_totals;
+    DELETE FROM parity.llmbridge_usage_by_time;
+    DELETE FROM parity.llmbridge_usage_by_user;
     UPDATE parity.llmbridge_state SET watermark = NULL;
     DELETE FROM parity.llmbridge_models;
     DELETE FROM parity.llmbridge_prices

@@ -16,40 +16,41 @@ from .connection import Session
 from .filters import Parameters, conditions
 from .rollups import Lot, open_lot, watermark
 
-#: Every batch touches its lot, which tells that it may be stored: that nobody has closed the lot, that no newer release
-#: says that this one may not write, and that no more was purged than the writer knows of.
+#: Every batch touches its lot, which tells that it may be stored: that nobody has closed the lot, and so nothing was
+#: purged since it was opened, and that no newer release says that this one may not write.
 _TOUCH = " ".join(
     (
         "UPDATE {{tables.llmbridge_lots}} SET calls = calls + $1, touched = now()",
         "WHERE number = $2 AND NOT folded AND (",
         schema.WRITABLE_FROM,
-        ") <= $3 AND (SELECT watermark FROM {{tables.llmbridge_state}}) IS NOT DISTINCT FROM $4::timestamptz",
-        "RETURNING number",
+        ") <= $3 RETURNING number",
     )
 )
 _VALUES = ", ".join(f"{name}::json" if name in JSON_COLUMNS else name for name in CALL_COLUMNS)
 
 
 def _insert(calls: str) -> str:
-    """One statement for any number of calls: one round trip, and by itself a transaction."""
+    """Return one statement for any number of calls: one round trip, and by itself a transaction. It tells whether the
+    lot takes calls, and how many were stored."""
     return " ".join(
         (
             "WITH mine AS (",
             _TOUCH,
-            ") INSERT INTO {{tables.llmbridge_calls}} (",
+            "), stored AS ( INSERT INTO {{tables.llmbridge_calls}} (",
             ", ".join((*CALL_COLUMNS, "lot")),
             ") SELECT",
             _VALUES,
             ", number FROM mine CROSS JOIN",
             calls,
-            "AS incoming ON CONFLICT (id) DO NOTHING",
+            "AS incoming ON CONFLICT (id) DO NOTHING RETURNING lot )",
+            "SELECT (SELECT count(*) FROM mine) AS lots, (SELECT count(*) FROM stored) AS calls",
         )
     )
 
 
 #: The calls in one argument, and, where that cannot be, in one for each column.
-_INSERT_ROWS = _insert("unnest($5::{{tables.llmbridge_incoming}}[])")
-_ARRAYS = [f"unnest(${number}::{kind}[]) AS {name}" for number, (name, kind) in enumerate(CALL_COLUMNS.items(), 5)]
+_INSERT_ROWS = _insert("unnest($4::{{tables.llmbridge_incoming}}[])")
+_ARRAYS = [f"unnest(${number}::{kind}[]) AS {name}" for number, (name, kind) in enumerate(CALL_COLUMNS.items(), 4)]
 _INSERT_COLUMNS = _insert(" ".join(("( SELECT", ", ".join(_ARRAYS), ")")))
 #: What PostgreSQL says of a type that was dropped and made anew since the connection learned it.
 _ANOTHER_TYPE = "cache lookup failed for type"
@@ -67,22 +68,21 @@ async def insert(session: Session, calls: Sequence[CallRecord], where: str, lot:
         in_time = [call for call in calls if call.called_at >= purged_before]
         late = tuple(call.id for call in calls if call.called_at < purged_before)
         try:
-            inserted = await _store(session, in_time, lot)
+            lots, inserted = await _store(session, in_time, lot)
         except (ArithmeticError, TypeError, UnicodeError) as error:
             raise RecordRejectedError(f"the PostgreSQL database {where} cannot hold a value: {error}") from error
-        if inserted or await _may_write(session, lot):
+        if lots:
             lot.calls += inserted
             return RecordResult(inserted, len(in_time) - inserted, late)
         await schema.check_writable(session, where)
         lot.number = None
 
 
-async def _store(session: Session, calls: Sequence[CallRecord], lot: Lot) -> int:
+async def _store(session: Session, calls: Sequence[CallRecord], lot: Lot) -> tuple[int, int]:
+    """Return 1 if the lot takes calls, else 0, and how many were stored."""
     firsts = {call.id.int: call for call in reversed(calls)}
     rows = [encode_call(firsts[number]) for number in sorted(firsts)]
-    if not rows:
-        return 0
-    guards = (len(rows), lot.number, schema.HEAD_NUMBER, lot.watermark)
+    guards = (len(rows), lot.number, schema.HEAD_NUMBER)
     if not lot.by_column:
         try:
             return await _sent(session, _INSERT_ROWS, *guards, rows)
@@ -92,19 +92,15 @@ async def _store(session: Session, calls: Sequence[CallRecord], lot: Lot) -> int
     return await _sent(session, _INSERT_COLUMNS, *guards, *by_column(rows, len(CALL_COLUMNS)))
 
 
-async def _sent(session: Session, statement: str, *args: Any) -> int:
+async def _sent(session: Session, statement: str, *args: Any) -> tuple[int, int]:
     try:
-        return await session.execute(statement, *args)
+        found = await session.fetch(statement, *args)
     except asyncpg.InternalServerError as error:
         if _ANOTHER_TYPE not in str(error):
             raise
         await session.connection.reload_schema_state()
-        return await session.execute(statement, *args)
-
-
-async def _may_write(session: Session, lot: Lot) -> bool:
-    """Touch the lot; whether it takes calls."""
-    return await session.fetch_value(_TOUCH, 0, lot.number, schema.HEAD_NUMBER, lot.watermark) is not None
+        found = await session.fetch(statement, *args)
+    return found[0]["lots"], found[0]["calls"]
 
 
 async def select(session: Session, query: CallQuery) -> CallPage:

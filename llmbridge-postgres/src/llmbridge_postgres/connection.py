@@ -8,9 +8,16 @@ from typing import Any
 
 from asyncpg import Connection, Record
 
+#: Each question is planned for its own values: a plan for any range of time would be a bad one for most.
 _PLANNING = "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off"
+#: A question about few rows of large tables is answered by indexes and nested loops. Without statistics, or with those
+#: of yesterday, PostgreSQL takes ranges of time for much longer than they are and would rather read whole tables.
+_BY_INDEX = (
+    f"{_PLANNING}; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
+)
 
-_TAKE_TURN = "LOCK TABLE {{tables.llmbridge_state}} IN SHARE ROW EXCLUSIVE MODE"
+_TAKE_TURN = "SELECT FROM {{tables.llmbridge_state}} WHERE id = 1 FOR NO KEY UPDATE"
+_SHUT_OUT_WRITERS = "SELECT FROM {{tables.llmbridge_state}} WHERE id = 1 FOR UPDATE"
 
 
 class Session:
@@ -54,26 +61,26 @@ class Session:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """A transaction for a change of several statements."""
-        async with self.connection.transaction():
-            yield
-
-    @asynccontextmanager
-    async def turn(self, patience: float | None = None) -> AsyncIterator[None]:
-        """A transaction that changes totals: one at a time does, and each sees what those before it did. Calls are
-        recorded meanwhile, and readers go on. Waits for at most `patience` seconds (None: as long as it takes)."""
+        """A transaction for a change of several statements, each of which sees what others have committed."""
         async with self.connection.transaction(isolation="read_committed"):
-            if patience is not None:
-                await self.connection.execute(f"SET LOCAL lock_timeout = {round(patience * 1000)}")
-            await self.execute(_TAKE_TURN)
             yield
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[None]:
-        """One unchanging view of the database, for questions. Each is planned for its own values: a plan for any
-        range of time would be a bad one for most."""
+    async def turn(self, timeout: float | None = None, *, shuts_out_writers: bool = False) -> AsyncIterator[None]:
+        """A transaction that changes rollups: one at a time does, and each sees what those before it did. Calls are
+        recorded meanwhile, and readers go on; with `shuts_out_writers` no writer opens a lot. Waits for at most
+        `timeout` seconds (None: as long as it takes)."""
+        async with self.connection.transaction(isolation="read_committed"):
+            if timeout is not None:
+                await self.connection.execute(f"SET LOCAL lock_timeout = {round(timeout * 1000)}")
+            await self.fetch(_SHUT_OUT_WRITERS if shuts_out_writers else _TAKE_TURN)
+            yield
+
+    @asynccontextmanager
+    async def snapshot(self, *, by_index: bool = False) -> AsyncIterator[None]:
+        """One unchanging view of the database, for questions; `by_index` for those about few rows of large tables."""
         async with self.connection.transaction(isolation="repeatable_read", readonly=True):
-            await self.connection.execute(_PLANNING)
+            await self.connection.execute(_BY_INDEX if by_index else _PLANNING)
             yield
 
     def _together(self) -> AbstractAsyncContextManager[Any]:

@@ -31,12 +31,14 @@ def expression(field: str, parameters: Parameters) -> str:
     return f"CASE WHEN {kind} IN ('string', 'number', 'boolean') THEN metadata ->> {name} END"
 
 
-def conditions(filters: Filters, parameters: Parameters) -> list[str]:
-    """One condition per filter, its accepted values as one array. One value alone is compared with `=`, by which
-    PostgreSQL can follow the order of an index."""
+def conditions(filters: Filters, parameters: Parameters, *, by_origin: bool = True) -> list[str]:
+    """Return one condition per filter, its accepted values as one array. One value alone is compared with `=`, by which
+    PostgreSQL can follow the order of an index. Without `by_origin` it takes no index for the origin."""
     made = []
     for field, accepted in filters.items():
         column = expression(field, parameters)
+        if field == "origin" and not by_origin:
+            column = f"{column} || ''"
         if len(accepted) == 1 and accepted[0] is not None:
             made.append(f"({column}) = {parameters.add(accepted[0], 'text')}")
             continue

@@ -31,7 +31,7 @@ def _upsert(table: str, columns: Mapping[str, str], key: Sequence[str], kept: Se
 
 
 _UPSERT_MODELS = _upsert("llmbridge_models", MODEL_COLUMNS, ("provider", "model_name"), kept=["created_at"])
-_UPSERT_PRICES = _upsert("llmbridge_prices", PRICE_COLUMNS, ("provider", "model_name", "effective_from"))
+_UPSERT_PRICES = _upsert("llmbridge_prices", PRICE_COLUMNS, ("provider", "model_name", "context", "effective_from"))
 _LIST_MODELS = " ".join(
     (
         "SELECT",

@@ -18,11 +18,13 @@ TABLES = (
     "llmbridge_models",
     "llmbridge_prices",
     "llmbridge_state",
-    "llmbridge_totals",
-    "llmbridge_user_totals",
+    "llmbridge_usage_by_user",
+    "llmbridge_usage_by_time",
     "llmbridge_incoming",
 )
-NAMES = (*TABLES, "call_log", "usage_summary")
+NAMES = (*TABLES, "call_log", "usage_summary", "usage_hours")
+#: Tables of the versions that kept totals as packed text.
+_OLD = ("llmbridge_totals", "llmbridge_user_totals")
 _UPSTREAM = ("llm_models", "llm_api_calls")
 
 _FIND = """
@@ -44,9 +46,16 @@ class Findings:
 async def inspect(session: Session, name: str, where: str) -> Findings:
     """Read what the schema `name` has, without needing a right to it.
 
-    :raises StorageRefusedError: something that is not ours bears one of our names
+    :raises StorageRefusedError: something that is not ours bears one of our names, or the schema is of a version that
+        this one does not read
     """
-    found = {row["relname"] for row in await session.fetch(_FIND, name, [*NAMES, *_UPSTREAM])}
+    found = {row["relname"] for row in await session.fetch(_FIND, name, [*NAMES, *_OLD, *_UPSTREAM])}
+    if HISTORY in found and found.intersection(_OLD):
+        raise StorageRefusedError(
+            f"the schema {name} of the PostgreSQL database {where} was made by a version of llmbridge-postgres before "
+            "its first release, whose tables this one does not read; nothing was written. Copy it with `llmbridge "
+            "storage copy`, run with the version before this one"
+        )
     taken = sorted(found.intersection(NAMES))
     if taken and HISTORY not in found:
         raise StorageRefusedError(

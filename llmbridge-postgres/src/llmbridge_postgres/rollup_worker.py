@@ -26,7 +26,7 @@ _OF_OTHERS_AT_CLOSE = 10_000
 #: For how many seconds folding may hold a connection, delay the closing, and wait for its turn.
 _SECONDS = 60.0
 _CLOSE_SECONDS = 5.0
-_PATIENCE = 1.0
+_TURN_SECONDS = 1.0
 
 #: Does a piece of work on a connection within so many seconds.
 Do = Callable[[Callable[[Session], Awaitable[None]], float], Awaitable[None]]
@@ -82,7 +82,7 @@ async def _fold_due(session: Session, lot: rollups.Lot, least: int, of_others: i
     idle = await rollups.idle_lots(session, lot.number, of_others)
     if not idle and lot.calls < least:
         return
-    async with session.turn(patience=_PATIENCE):
+    async with session.turn(timeout=_TURN_SECONDS):
         own: list[int] = []
         if lot.number is not None and lot.calls >= least:
             own, lot.number = [lot.number], None

@@ -1,48 +1,79 @@
-"""Totals: calls folded into sheets some time after they were stored, and what is not folded yet.
+"""Rollups: rows of sums into which calls are folded some time after they were stored.
 
-A writer marks its calls with the number of its lot, and touches the lot in the same transaction. Who folds a lot closes
-it first, which waits for that transaction and keeps others out; then all calls of the lot are there to be read, and no
-more can come. So a call is either in a closed lot and in the sheets, or in an open one, the tail, and in none; every
-reader adds the tail in the same snapshot. A process that dies leaves an open lot, which another one folds.
+A writer marks its calls with the number of its lot, and touches the lot in the same transaction. A fold closes the lot
+first, which waits for that transaction and keeps others out; then all calls of the lot can be read, and no more come.
+So a call is either in a closed lot and in the rollups, or in an open one, the tail, and in no rollup; every question
+adds the tail in the same snapshot. A process that dies leaves an open lot, which another one folds.
+
+A fold is one GROUP BY over the calls of its lots for the rows by user and day, and one for the quarters of an hour,
+from which the coarser cells are summed. It reads and writes no row but those that its calls belong to, so its cost
+grows with the calls, whatever their names are. Everything is done by the server.
+
+Who may change what is told by locks on the one row of `llmbridge_state`, all of them until the end of the transaction:
+a change of rollups takes `FOR NO KEY UPDATE`, so there is one at a time; a writer takes `FOR KEY SHARE` while it opens
+a lot, which goes on beside such a change; a purge takes `FOR UPDATE`, moves the watermark and closes all lots. So the
+watermark cannot move as long as a lot is open, and writers that have one need no lock but that on their lot. A purge
+waits for one change of rollups at most, since changes queue behind it, and for the few milliseconds in which lots are
+opened.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
-from llmbridge.storage import LATEST, sheets
-from llmbridge.storage.sheets import NUMBERS, Sheet, Sheets, TimeKey, UserKey
-from llmbridge.storage.toolkit.time_cells import EPOCH, GRAINS, USER_GRAINS, micros
+from llmbridge.storage import LATEST
+from llmbridge.storage.toolkit.rollups import (
+    HISTOGRAM_STEP,
+    HISTOGRAMS,
+    NUMBERS,
+    TIME_KEY,
+    USER_KEY,
+    Rollup,
+)
+from llmbridge.storage.toolkit.time_cells import EPOCH, GRAINS, SECOND, micros
 
 from . import schema
 from .connection import Session
 
-#: What a call counts to a total, by name of `sheets.NUMBERS`.
+USERS, TIMES = "{{tables.llmbridge_usage_by_user}}", "{{tables.llmbridge_usage_by_time}}"
+KEYS = {USERS: USER_KEY, TIMES: TIME_KEY}
+#: In this order, that of the primary key, every statement writes rows: so no two wait for each other in a circle.
+_ORDER = {USERS: ", ".join(USER_KEY), TIMES: ", ".join(("start", "grain", *TIME_KEY[2:]))}
+_NAMES = ("provider", "model_name", "status")
+
+#: What a call adds to each sum; NULL adds nothing.
 _OF_A_CALL = {
     "calls": "1",
     "requests": "(attempt = 1)::int",
-    "unmeasured_calls": "(total_tokens IS NULL AND cost_reason IS DISTINCT FROM 'not_billed')::int",
-    "unpriced_calls": (
-        "(estimated_cost IS NULL AND (cost_reason IS NULL OR cost_reason NOT IN ('not_billed', 'synthetic')))::int"
-    ),
-    "cost": "coalesce(estimated_cost, 0)",
+    "unmeasured_calls": "(total_tokens IS NULL AND {reason} IS DISTINCT FROM 'not_billed')::int",
+    "unpriced_calls": "({cost} IS NULL AND coalesce({reason}, '') NOT IN ('not_billed', 'synthetic'))::int",
     "response_time_ms_count": "(status = 'success' AND response_time_ms IS NOT NULL)::int",
-    "response_time_ms_sum": "CASE status WHEN 'success' THEN coalesce(response_time_ms, 0) ELSE 0 END",
-    **{name: f"coalesce({name}, 0)" for name in NUMBERS if name.endswith("_tokens")},
+    "cost": "{cost}",
+    "response_time_ms_sum": "CASE status WHEN 'success' THEN response_time_ms END",
 }
-_SUMS = ", ".join(f"sum({_OF_A_CALL[name]})" for name in NUMBERS)
-_HISTOGRAMS = "string_agg(response_bucket::text, ','), string_agg(first_token_bucket::text, ',')"
-#: The sums of calls, exact whatever their size, and their histograms.
-AGGREGATES = ", ".join((_SUMS, _HISTOGRAMS))
+BUCKETS = dict(zip(HISTOGRAMS, ("response_bucket", "first_token_bucket"), strict=True))
+
+
+def of_a_call(name: str, cost: str = "estimated_cost", reason: str = "cost_reason") -> str:
+    """Return SQL for what a call adds to the sum `name`."""
+    return _OF_A_CALL.get(name, name).format(cost=cost, reason=reason)
+
+
 #: The lots of the tail.
 OPEN = "SELECT number FROM {{tables.llmbridge_lots}} WHERE NOT folded"
+#: The calls that are in the rollups.
+FOLDED = f"lot <> ALL (ARRAY({OPEN}))"
 
 _SIZES = "SELECT number, calls FROM {{tables.llmbridge_lots}} WHERE NOT folded ORDER BY number"
+_DAYS = f"SELECT min(day), max(day) FROM {USERS}"
+#: Cells that are looked up one by one; of more than these, all in the range are read.
+MAX_CELLS = 5_000
 _WATERMARK = "SELECT watermark FROM {{tables.llmbridge_state}}"
+_WATERMARK_THAT_STAYS = "SELECT watermark FROM {{tables.llmbridge_state}} WHERE id = 1 FOR KEY SHARE"
 _OPEN_LOT = " ".join(
     (
         "INSERT INTO {{tables.llmbridge_lots}} (calls, touched, folded) SELECT 0, now(), false WHERE (",
@@ -70,45 +101,183 @@ _FOLD_AT_ONCE = 20_000
 _CLOSE_LOTS = """
 UPDATE {{tables.llmbridge_lots}} SET folded = true WHERE number = ANY ($1::bigint[]) AND NOT folded RETURNING number
 """
-_OF_LOTS = "{{tables.llmbridge_calls}} WHERE lot = ANY ($1::bigint[])"
-#: The start in seconds of a call's cell. asyncpg writes the first instant of year 1 as -infinity.
-_START = "extract(epoch FROM date_bin('{grain} s', greatest(called_at, '0001-01-01Z'), '0001-01-01Z'))::bigint"
-#: Sums as `sheets.fold` takes them, but the numbers in one text: a numeric would come as a Decimal, at many times the
-#: cost.
-_OF_USERS, _OF_TIMES = (
-    ", ".join(
-        (key, _START.format(grain=grain), "provider, model_name, status", _HISTOGRAMS, f"concat_ws(',', {_SUMS})")
+
+
+def _list(*columns: str) -> str:
+    return ", ".join(columns)
+
+
+def _cell_of_call(grain: int) -> str:
+    """Return SQL for the start in seconds of a call's cell. asyncpg writes the first instant of year 1 as -infinity."""
+    start = f"date_bin('{grain} s', greatest(called_at, '0001-01-01Z'), '0001-01-01Z')"
+    return f"date_part('epoch', {start})::bigint"
+
+
+def _cell_of_cell(grain: int) -> str:
+    """Return SQL for the start of the cell of `grain` that `start` lies in, before 1970 too."""
+    return f"start - ((start % {grain}) + {grain}) % {grain}"
+
+
+#: The sums of calls, exact whatever their size, and their histograms.
+SUMS = {name: "count(*)" if name == "calls" else f"coalesce(sum({of_a_call(name)}), 0)" for name in NUMBERS}
+TEXTS = {name: f"string_agg({bucket}::text, ',')" for name, bucket in BUCKETS.items()}
+
+
+def _named(columns: Mapping[str, str]) -> list[str]:
+    return [f"{sql} AS {name}" for name, sql in columns.items()]
+
+
+def _shortened(histogram: str) -> str:
+    """Return SQL that writes a histogram with one entry for each bucket."""
+    return f"""(
+        SELECT string_agg(bucket || CASE total WHEN 1 THEN '' ELSE ':' || total END, ',' ORDER BY bucket) FROM (
+            SELECT
+                split_part(entry, ':', 1)::int AS bucket,
+                sum(coalesce(nullif(split_part(entry, ':', 2), ''), '1')::bigint) AS total
+            FROM string_to_table({histogram}, ',') AS entry
+            GROUP BY 1
+        ) AS entries WHERE total <> 0
+    )"""
+
+
+def _kept_short(histogram: str) -> str:
+    """Return SQL for a histogram that has just been made."""
+    is_short = f"length({histogram}) < {HISTOGRAM_STEP}"
+    return f"CASE WHEN {is_short} THEN {histogram} ELSE {_shortened(histogram)} END AS {histogram}"
+
+
+def _merged(name: str) -> str:
+    """Return SQL for a histogram of a row with that of `excluded`: written behind it, and anew once it is long."""
+    mine, theirs = f"kept.{name}", f"excluded.{name}"
+    both = f"{mine} || ',' || {theirs}"
+    return f"""{name} = CASE
+        WHEN {mine} IS NULL OR {theirs} IS NULL THEN coalesce({mine}, {theirs})
+        WHEN length({mine}) / {HISTOGRAM_STEP} = (length({mine}) + length({theirs})) / {HISTOGRAM_STEP} THEN {both}
+        ELSE {_shortened(both)}
+    END"""
+
+
+def add(table: str, select: str, numbers: Sequence[str] = NUMBERS, histograms: Sequence[str] = HISTOGRAMS) -> str:
+    """Return the statement that adds the rows of `select`, whose columns are the key, `numbers` and `histograms`, to
+    those of `table`. Rows with negative sums take away."""
+    added = [f"{name} = kept.{name} + excluded.{name}" for name in numbers]
+    return " ".join(
+        (
+            f"INSERT INTO {table} AS kept (",
+            _list(*KEYS[table], *numbers, *histograms),
+            f") {select} ORDER BY {_ORDER[table]} ON CONFLICT (",
+            _list(*KEYS[table]),
+            ") DO UPDATE SET",
+            _list(*added, *map(_merged, histograms)),
+        )
     )
-    for key, grain in (("origin, coalesce(id_at_origin, '')", USER_GRAINS[-1]), ("origin", GRAINS[-1]))
+
+
+def users_of(
+    calls: str,
+    sums: Mapping[str, str] = SUMS,
+    texts: Mapping[str, str] = TEXTS,
+    *,
+    user: str = "coalesce(id_at_origin, '')",
+) -> str:
+    """Return the SELECT of the rows by user that calls make. `calls` is what stands behind FROM; `sums` and `texts` are
+    the sums and histograms that are wanted, by their names."""
+    keys = (f"{_cell_of_call(GRAINS[0])} AS day", "origin", f"{user} AS id_at_origin", *_NAMES)
+    return " ".join(
+        (
+            "SELECT",
+            _list(*USER_KEY, *sums, *map(_kept_short, texts)),
+            "FROM ( SELECT",
+            _list(*keys, *_named(sums), *_named(texts)),
+            f"FROM {calls} GROUP BY 1, 2, 3, 4, 5, 6 ) AS made",
+        )
+    )
+
+
+def times_of(calls: str, sums: Mapping[str, str] = SUMS, texts: Mapping[str, str] = TEXTS) -> str:
+    """Return the SELECT of the rows by time that calls make, as `users_of` does: those of the finest grain from the
+    calls, those of each coarser one from the next finer."""
+    finest = GRAINS[-1]
+    columns = _list(f"{_cell_of_call(finest)} AS start", "origin", *_NAMES, *_named(sums), *_named(texts))
+    cells = [f"cells_{finest} AS (SELECT {columns} FROM {calls} GROUP BY 1, 2, 3, 4, 5)"]
+    merged = {name: f"sum({name})" for name in sums} | {name: f"string_agg({name}, ',')" for name in texts}
+    for finer, grain in pairwise(reversed(GRAINS)):
+        columns = _list(f"{_cell_of_cell(grain)} AS start", "origin", *_NAMES, *_named(merged))
+        cells.append(f"cells_{grain} AS (SELECT {columns} FROM cells_{finer} GROUP BY 1, 2, 3, 4, 5)")
+    every = " UNION ALL ".join(f"SELECT {grain}::bigint AS grain, * FROM cells_{grain}" for grain in GRAINS)
+    wanted = _list(*TIME_KEY, *sums, *map(_kept_short, texts))
+    return f"WITH {_list(*cells)} SELECT {wanted} FROM ({every}) AS made"
+
+
+_OF_LOTS = "{{tables.llmbridge_calls}} WHERE lot = ANY ($1::bigint[])"
+_FOLD = (add(USERS, users_of(_OF_LOTS)), add(TIMES, times_of(_OF_LOTS)))
+
+#: The rows that the folded calls of a range of time make, and those of a table, as `decode` takes them.
+_OF_RANGE = " ".join(
+    ("{{tables.llmbridge_calls}} WHERE called_at >= $1::timestamptz AND called_at < $2::timestamptz AND", FOLDED)
 )
-_READ_USERS = """
-SELECT origin, id_at_origin, start, sums, failures, histograms
-FROM unnest($1::text[], $2::text[], $3::bigint[]) AS wanted (origin, id_at_origin, start)
-JOIN {{tables.llmbridge_user_totals}} USING (origin, id_at_origin, start)
-"""
-_READ_TIMES = """
-SELECT grain, start, origin, sums, failures, histograms
-FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS wanted (grain, start, origin)
-JOIN {{tables.llmbridge_totals}} USING (grain, start, origin)
-"""
-_WRITE_USERS = """
-INSERT INTO {{tables.llmbridge_user_totals}} (origin, id_at_origin, start, sums, failures, histograms)
-SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[])
-ON CONFLICT (origin, id_at_origin, start) DO UPDATE
-SET sums = excluded.sums, failures = excluded.failures, histograms = excluded.histograms
-"""
-_WRITE_TIMES = """
-INSERT INTO {{tables.llmbridge_totals}} (grain, start, origin, sums, failures, histograms)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
-ON CONFLICT (grain, start, origin) DO UPDATE
-SET sums = excluded.sums, failures = excluded.failures, histograms = excluded.histograms
-"""
+
+
+def selected(table: str, source: str) -> str:
+    """Return the SELECT of rows of `table`, as `decode` takes them. `source` is what stands behind FROM."""
+    # The numbers come in one text: each numeric would come as a Decimal, at many times the cost.
+    return f"SELECT {_list(*KEYS[table])}, concat_ws(',', {_list(*NUMBERS)}), {_list(*HISTOGRAMS)} FROM {source}"
+
+
+_COUNT = {
+    USERS: selected(USERS, f"({users_of(_OF_RANGE)}) AS counted"),
+    TIMES: selected(TIMES, f"({times_of(_OF_RANGE)}) AS counted"),
+}
+
+_KEY_TYPES = {"day": "bigint", "grain": "bigint", "start": "bigint"}
+
+
+def _given(table: str, columns: Sequence[str]) -> str:
+    """Return SQL for rows that come as one array for each column."""
+    arrays = [f"${number}::{_KEY_TYPES.get(name, 'text')}[]" for number, name in enumerate(columns, 1)]
+    return f"unnest({_list(*arrays)}) AS given ({_list(*columns)})"
+
+
+def _given_rows(table: str) -> str:
+    columns = (*KEYS[table], *NUMBERS, *HISTOGRAMS)
+    numbers = [f"{name}::numeric AS {name}" for name in NUMBERS]
+    return f"SELECT {_list(*KEYS[table], *numbers, *HISTOGRAMS)} FROM {_given(table, columns)}"
+
+
+def _put(table: str) -> str:
+    columns = (*KEYS[table], *NUMBERS, *HISTOGRAMS)
+    replaced = [f"{name} = excluded.{name}" for name in (*NUMBERS, *HISTOGRAMS)]
+    return " ".join(
+        (
+            f"INSERT INTO {table} (",
+            _list(*columns),
+            f") {_given_rows(table)} ORDER BY {_ORDER[table]} ON CONFLICT (",
+            _list(*KEYS[table]),
+            ") DO UPDATE SET",
+            _list(*replaced),
+        )
+    )
+
+
+def _of_given_keys(table: str) -> str:
+    """Return SQL for the rows of a table whose keys come as one array for each column."""
+    same = " AND ".join(f"kept.{name} = given.{name}" for name in KEYS[table])
+    return f"{table} AS kept USING {_given(table, KEYS[table])} WHERE {same}"
+
+
+_READ_GIVEN = {
+    table: selected(table, f"{table} JOIN {_given(table, KEYS[table])} USING ({_list(*KEYS[table])})") for table in KEYS
+}
+_PUT = {table: _put(table) for table in KEYS}
+_ADD = {table: add(table, _given_rows(table)) for table in KEYS}
+_DELETE = {table: f"DELETE FROM {_of_given_keys(table)}" for table in KEYS}
+_DELETE_EMPTY = {table: f"{_DELETE[table]} AND kept.calls = 0" for table in KEYS}
 
 
 @dataclass(slots=True)
 class Lot:
-    """What a writer knows: its lot (None: it has none yet), about how many calls that has, the watermark that it counts
-    on, and whether its connections take a batch only column by column."""
+    """What a writer knows: its lot (None: it has none yet), about how many calls that has, the watermark that stays as
+    long as the lot is open, and whether its connections take a batch only column by column."""
 
     number: int | None = None
     calls: int = 0
@@ -117,31 +286,44 @@ class Lot:
 
 
 async def watermark(session: Session) -> datetime | None:
-    """The start of the oldest day that was not purged; None: none was."""
-    found: datetime | None = await session.fetch_value(_WATERMARK)
-    return None if found is None else found.replace(tzinfo=UTC)
+    """Return the start of the oldest day that was not purged; None: none was."""
+    return _aware(await session.fetch_value(_WATERMARK))
+
+
+def _aware(at: datetime | None) -> datetime | None:
+    return None if at is None else at.replace(tzinfo=UTC)
+
+
+async def days(session: Session) -> list[int] | None:
+    """Return the starts in seconds of all days between the first and the last that have rows by user; None: they are
+    too many to look up each."""
+    [(first, last)] = await session.fetch(_DAYS)
+    found = range(0) if first is None else range(first, last + 1, GRAINS[0])
+    return list(found) if len(found) <= MAX_CELLS else None
 
 
 async def open_lot(session: Session, lot: Lot) -> None:
-    """Give a writer a new lot, and what it counts on anew."""
-    lot.watermark = await watermark(session)
-    lot.number, lot.calls = await session.fetch_value(_OPEN_LOT, schema.HEAD_NUMBER), 0
+    """Give a writer a new lot. While that is opened nobody moves the watermark, and later whoever does closes it."""
+    async with session.transaction():
+        lot.watermark = _aware(await session.fetch_value(_WATERMARK_THAT_STAYS))
+        number = await session.fetch_value(_OPEN_LOT, schema.HEAD_NUMBER)
+    lot.number, lot.calls = number, 0
 
 
 async def idle_lots(session: Session, own: int | None, calls: int) -> list[int]:
-    """Lots of others with about so many `calls` that nobody folds any more, if they have become worth it."""
+    """Return lots of others with about so many `calls` that nobody folds any more, if they have become worth it."""
     found = await session.fetch(_IDLE, own or 0, calls)
     worth = bool(found) and (found[0]["calls"] >= _WORTH_CALLS or found[0]["lots"] >= _WORTH_LOTS)
     return [row["number"] for row in found] if worth else []
 
 
 async def open_lots(session: Session) -> list[int]:
-    """All lots of the tail."""
+    """Return all lots of the tail."""
     return [row["number"] for row in await session.fetch(OPEN)]
 
 
 async def lots_by_slices(session: Session) -> list[list[int]]:
-    """All lots of the tail, in slices that one transaction each should fold."""
+    """Return all lots of the tail, in slices that one transaction each should fold."""
     slices: list[list[int]] = []
     calls = 0
     for row in await session.fetch(_SIZES):
@@ -154,10 +336,11 @@ async def lots_by_slices(session: Session) -> list[list[int]]:
 
 
 async def fold(session: Session, lots: Sequence[int]) -> None:
-    """Fold lots into the totals. Belongs into a turn. Who has one of them open gets another."""
+    """Fold lots into the rollups. Belongs into a turn. A writer that has one of them open gets another."""
     closed = [row["number"] for row in await session.fetch(_CLOSE_LOTS, list(lots))]
     if closed:
-        await add(session, await summed(session, _OF_LOTS, closed))
+        for statement in _FOLD:
+            await session.execute(statement, closed)
 
 
 async def fold_lots(session: Session, lots: Sequence[int], where: str) -> None:
@@ -167,63 +350,53 @@ async def fold_lots(session: Session, lots: Sequence[int], where: str) -> None:
         await schema.check_writable(session, where)
 
 
-async def summed(session: Session, calls: str, *parameters: Any, users_only: bool = False) -> Sheets:
-    """The sheets of `calls`, which is what stands behind FROM, summed by PostgreSQL and put together beside the event
-    loop."""
-
-    async def found(sums: str, keys: str) -> list[Any]:
-        return await session.fetch(" ".join(("SELECT", sums, "FROM", calls, "GROUP BY", keys)), *parameters)
-
-    users = await found(_OF_USERS, "1, 2, 3, 4, 5, 6")
-    quarters = [] if users_only else await found(_OF_TIMES, "1, 2, 3, 4, 5")
-    return await asyncio.to_thread(lambda: sheets.fold(map(_sums, users), map(_sums, quarters)))
+async def counted(session: Session, table: str, first: int, last: int) -> dict[tuple[Any, ...], Rollup]:
+    """Return the rows that the folded calls of a range of seconds make."""
+    return by_key(await session.fetch(_COUNT[table], instant(first), instant(last)))
 
 
-def _sums(row: Sequence[Any]) -> tuple[Any, ...]:
-    *sums, numbers = row
-    return *sums, *map(int, numbers.split(","))
+async def read(session: Session, table: str, keys: Sequence[tuple[Any, ...]]) -> dict[tuple[Any, ...], Rollup]:
+    """Return the rows that have these keys."""
+    return by_key(await session.fetch(_READ_GIVEN[table], *_columns(keys))) if keys else {}
 
 
-async def add(session: Session, more: Sheets) -> None:
-    """Add sheets to those that are kept. Belongs into a turn."""
-    for added, reading, writing in ((more.users, _READ_USERS, _WRITE_USERS), (more.times, _READ_TIMES, _WRITE_TIMES)):
-        if added:
-            kept = {tuple(row[:3]): row[3:] for row in await _kept(session, reading, added)}
-            await session.execute(writing, *_columns(added), *await asyncio.to_thread(_extended, kept, added))
+async def put(session: Session, table: str, rollups: Sequence[Rollup]) -> None:
+    """Write these rows over those of the same keys. Belongs into a turn."""
+    if rollups:
+        await session.execute(_PUT[table], *_encoded(rollups))
 
 
-async def read(session: Session, users: Iterable[UserKey], times: Iterable[TimeKey]) -> Sheets:
-    """The sheets of these keys, without lines where there are none."""
-    found = Sheets()
-    found.users.update({key: {} for key in users})
-    found.times.update({key: {} for key in times})
-    for origin, user, start, *texts in await _kept(session, _READ_USERS, found.users):
-        found.users[origin, user, start] = sheets.unpack(*texts)
-    for grain, start, origin, *texts in await _kept(session, _READ_TIMES, found.times):
-        found.times[grain, start, origin] = sheets.unpack(*texts)
-    return found
+async def add_rows(session: Session, table: str, rollups: Sequence[Rollup]) -> None:
+    """Add the sums of these rows to those of the same keys. Belongs into a turn."""
+    if rollups:
+        await session.execute(_ADD[table], *_encoded(rollups))
 
 
-async def put(session: Session, made: Sheets) -> None:
-    """Keep these sheets, and no others of their keys. Belongs into a turn."""
-    for kept, writing in ((made.users, _WRITE_USERS), (made.times, _WRITE_TIMES)):
-        if kept:
-            await session.execute(writing, *_columns(kept), *await asyncio.to_thread(_extended, {}, kept))
+async def delete(session: Session, table: str, keys: Sequence[tuple[Any, ...]], *, only_empty: bool = False) -> None:
+    """Delete the rows of these keys, with `only_empty` those without calls. Belongs into a turn."""
+    if keys:
+        await session.execute((_DELETE_EMPTY if only_empty else _DELETE)[table], *_columns(keys))
 
 
-async def _kept(session: Session, reading: str, keys: Mapping[Any, Sheet]) -> list[Any]:
-    return await session.fetch(reading, *_columns(keys)) if keys else []
+def by_key(rows: Iterable[Sequence[Any]]) -> dict[tuple[Any, ...], Rollup]:
+    """Return rows of a table by their keys."""
+    return {rollup.key: rollup for rollup in map(decode, rows)}
 
 
-def _extended(kept: Mapping[Any, sheets.Texts], more: Mapping[Any, Sheet]) -> list[list[str]]:
-    made = [sheets.extend(kept[key], more[key]) if key in kept else sheets.pack(more[key]) for key in sorted(more)]
-    return [list(column) for column in zip(*made, strict=True)]
+def decode(row: Sequence[Any]) -> Rollup:
+    """Return the sums of a row that was read as `selected` has it."""
+    *key, numbers, response, first_token = row
+    return Rollup(tuple(key), tuple(map(int, numbers.split(","))), response, first_token)
 
 
-def _columns(keys: Mapping[Any, Sheet]) -> list[list[Any]]:
-    return [list(column) for column in zip(*sorted(keys), strict=True)] if keys else [[], [], []]
+def _encoded(rollups: Sequence[Rollup]) -> list[list[Any]]:
+    return _columns([(*one.key, *map(str, one.numbers), one.response, one.first_token) for one in rollups])
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def instant(seconds: int) -> datetime:
-    """The UTC time of whole seconds since 1970; of what lies beyond all times, the last one."""
-    return min(EPOCH + timedelta(seconds=seconds), LATEST) if seconds < micros(LATEST) // 1_000_000 else LATEST
+    """Return the UTC time of whole seconds since 1970; for what lies beyond all times, the last one."""
+    return min(EPOCH + timedelta(seconds=seconds), LATEST) if seconds < micros(LATEST) // SECOND else LATEST

@@ -38,7 +38,7 @@ from .errors import translate
 from .preflight import HISTORY, inspect
 
 #: The migrations of this release, in order.
-MIGRATIONS = ("001_books",)
+MIGRATIONS = ("001_baseline",)
 HEAD_NUMBER = int(MIGRATIONS[-1][:3])
 
 #: How long a process waits for another one that is migrating, and how long one migration may take, in seconds.
@@ -49,18 +49,15 @@ WRITABLE_FROM = "SELECT max(writable_from) FROM {{tables.llmbridge_schema}}"
 _FOLDER = Path(__file__).parent / "migrations"
 _MODULE = "llmbridge_postgres"
 
-_HISTORY = f"SELECT filename, checksum FROM {{{{tables.{HISTORY}}}}} WHERE module_name = $1"  # noqa: S608  a name of ours
-_KEY = "hashtextextended('llmbridge migrates ' || $1, 0)"
-_TRY_LOCK = f"SELECT pg_try_advisory_lock({_KEY})"
-_UNLOCK = f"SELECT pg_advisory_unlock({_KEY})"
+_HISTORY = f"SELECT filename, checksum FROM {{{{tables.{HISTORY}}}}} WHERE module_name = $1"
+_TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('llmbridge migrates ' || $1, 0))"
 _IS_RESERVED = "SELECT EXISTS (SELECT FROM pg_get_keywords() WHERE word = $1 AND catcode IN ('R', 'T'))"
 _SCHEMA_EXISTS = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)"
-#: A host's pool may cut statements that take long, and a migration may.
+#: A host's pool may cut statements that take long, and a migration may. Holds until the end of the transaction.
 _LIFT_LIMITS = """
-SELECT set_config(name, '0', false)
+SELECT set_config(name, '0', true)
 FROM unnest(ARRAY['statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout']) AS name
 """
-_RESTORE_LIMITS = "RESET statement_timeout; RESET lock_timeout; RESET idle_in_transaction_session_timeout"
 
 
 async def status(session: Session, name: str, where: str) -> SchemaStatus:
@@ -104,12 +101,10 @@ async def try_to_apply(session: Session, name: str, where: str) -> MigrationRepo
         await check_writable(session, where)
     if all(migration in before for migration in MIGRATIONS):
         return MigrationReport([], list(MIGRATIONS), len(MIGRATIONS))
-    if not await session.fetch_value(_TRY_LOCK, name):
-        return None
-    try:
+    async with session.transaction():
+        if not await session.fetch_value(_TRY_LOCK, name):
+            return None
         return await _apply_locked(session, name, where)
-    finally:
-        await _leave(session, name)
 
 
 async def _apply_locked(session: Session, name: str, where: str) -> MigrationReport:
@@ -133,15 +128,6 @@ async def _apply_locked(session: Session, name: str, where: str) -> MigrationRep
         raise MigrationError(f"migrating {where} ended with {result.get('status')!r} and lacks {', '.join(lacking)}")
     applied = [migration for migration in MIGRATIONS if migration not in before]
     return MigrationReport(applied, [m for m in MIGRATIONS if m in before], len(MIGRATIONS))
-
-
-async def _leave(session: Session, name: str) -> None:
-    """Give back the connection as it was. If that fails it is closed, which does all of it."""
-    try:
-        await session.connection.execute(_RESTORE_LIMITS)
-        await session.fetch_value(_UNLOCK, name)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-        session.connection.terminate()
 
 
 async def _history(session: Session, name: str, where: str) -> dict[str, str]:

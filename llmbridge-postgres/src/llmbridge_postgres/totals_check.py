@@ -1,4 +1,4 @@
-"""Totals counted anew, day by day, from the calls that are stored."""
+"""Rollups counted again, day by day, from the calls that are stored."""
 
 from __future__ import annotations
 
@@ -7,70 +7,52 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC
 
 from llmbridge.storage import EARLIEST, TotalsReport
-from llmbridge.storage.sheets import Sheets, compare, examine
-from llmbridge.storage.toolkit.time_cells import GRAINS, SECOND, micros
+from llmbridge.storage.toolkit.rollups import differing
+from llmbridge.storage.toolkit.time_cells import SECOND, micros
 
 from . import rollups, schema
 from .connection import Session
+from .rollups import TIMES, USERS
 
 DAY = 86_400
 #: The first second that has calls.
 FIRST = micros(EARLIEST) // SECOND
 
 _NEXT_CALL = "SELECT min(called_at) FROM {{tables.llmbridge_calls}} WHERE called_at >= $1"
-_NEXT_TOTAL = """
-SELECT min(start) FROM (
-    SELECT min(start) AS start FROM {{tables.llmbridge_user_totals}} WHERE start >= $1
-    UNION ALL
-    SELECT (SELECT min(start) FROM {{tables.llmbridge_totals}} AS totals WHERE totals.grain = one.grain AND start >= $1)
-    FROM unnest($2::bigint[]) AS one (grain)
-) AS firsts
-"""
-_CALLS = " ".join(
-    (
-        "{{tables.llmbridge_calls}} WHERE called_at >= $1 AND called_at < $2 AND lot <> ALL (ARRAY(",
-        rollups.OPEN,
-        "))",
-    )
-)
-_USERS = """
-SELECT origin, id_at_origin, start, sums, failures, histograms
-FROM {{tables.llmbridge_user_totals}} WHERE start = $1
-"""
-_TIMES = """
-SELECT grain, start, origin, sums, failures, histograms FROM {{tables.llmbridge_totals}}
-WHERE grain = ANY ($1::bigint[]) AND start >= $2 AND start < $3
-"""
+_NEXT_USER = f"SELECT min(day) FROM {USERS} WHERE day >= $1"
+_NEXT_TIME = f"SELECT min(start) FROM {TIMES} WHERE start >= $1"
+_OF_DAY = {
+    USERS: rollups.selected(USERS, f"{USERS} WHERE day >= $1 AND day < $2"),
+    TIMES: rollups.selected(TIMES, f"{TIMES} WHERE start >= $1 AND start < $2"),
+}
 
 
 async def next_day(session: Session, start: int) -> int | None:
-    """The first day (seconds) from `start` on that has calls or totals and was not purged; None: there is none."""
+    """Return the first day (seconds) from `start` on that has calls or rollups and was not purged; None: there is
+    none."""
     async with session.snapshot():
         watermark = await rollups.watermark(session)
         start = max(start, micros(watermark) // SECOND) if watermark is not None else start
         call = await session.fetch_value(_NEXT_CALL, rollups.instant(start))
-        total = await session.fetch_value(_NEXT_TOTAL, start, list(GRAINS))
-    found = [None if call is None else micros(call.replace(tzinfo=UTC)) // SECOND, total]
-    return min((second for second in found if second is not None), default=None)
+        found = [await session.fetch_value(statement, start) for statement in (_NEXT_USER, _NEXT_TIME)]
+    found.append(None if call is None else micros(call.replace(tzinfo=UTC)) // SECOND)
+    return min((second // DAY * DAY for second in found if second is not None), default=None)
 
 
-async def check_day(session: Session, start: int, repair: bool, where: str) -> TotalsReport:
-    """Count the totals of the day of `start` anew, and put right what is wrong."""
-    day = start // DAY * DAY
+async def check_day(session: Session, day: int, repair: bool, where: str) -> TotalsReport:
+    """Count the rows of one day again, and with `repair` put right those that are wrong."""
+    checked = wrong = 0
     one_view: AbstractAsyncContextManager[None] = session.turn() if repair else session.snapshot()
     async with one_view:
-        kept = Sheets()
-        for origin, user, at, *texts in await session.fetch(_USERS, day):
-            kept.users[origin, user, at] = examine(*texts)
-        for grain, at, origin, *texts in await session.fetch(_TIMES, list(GRAINS), day, day + DAY):
-            kept.times[grain, at, origin] = examine(*texts)
-        expected = await rollups.summed(session, _CALLS, rollups.instant(day), rollups.instant(day + DAY))
-        checked, wrong = await asyncio.to_thread(compare, kept, expected)
-        bad = wrong.lines()
-        if repair and bad:
-            right = Sheets()
-            right.users.update({place: expected.users[place] for place in wrong.users})
-            right.times.update({place: expected.times[place] for place in wrong.times})
-            await rollups.put(session, right)
+        for table, statement in _OF_DAY.items():
+            kept = rollups.by_key(await session.fetch(statement, day, day + DAY))
+            counted = await rollups.counted(session, table, day, day + DAY)
+            keys = await asyncio.to_thread(differing, kept, counted)
+            checked += len({**kept, **counted})
+            wrong += len(keys)
+            if repair:
+                await rollups.delete(session, table, [key for key in keys if key not in counted])
+                await rollups.put(session, table, [counted[key] for key in keys if key in counted])
+        if repair and wrong:
             await schema.check_writable(session, where)
-    return TotalsReport(checked, bad, bad if repair else 0)
+    return TotalsReport(checked, wrong, wrong if repair else 0)

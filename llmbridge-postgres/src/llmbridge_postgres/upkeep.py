@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from llmbridge.storage import CostChange, StorageBackend, TotalsPage, TotalsReport, TotalsRow
 from llmbridge.storage.toolkit.shielded import Tasks
 
-from . import purge, reprice, rollups, totals_check
+from . import erase, purge, reprice, rollups, totals_check, totals_copy
 from .connection import Session
 
 T = TypeVar("T")
@@ -51,17 +51,17 @@ class Upkeep(StorageBackend):
         return await self._write(partial(reprice.reprice, changes=changes, where=self._where))
 
     async def read_totals(self, cursor: str | None = None) -> TotalsPage:
-        return await self._read(partial(purge.read_totals, cursor=cursor))
+        return await self._read(partial(totals_copy.read_totals, cursor=cursor))
 
     async def write_totals(self, rows: Sequence[TotalsRow], watermark: datetime | None) -> None:
-        await self._write(partial(purge.write_totals, rows=rows, watermark=watermark, where=self._where))
+        await self._write(partial(totals_copy.write_totals, rows=rows, watermark=watermark, where=self._where))
 
     async def erase_user(self, origin: str, id_at_origin: str) -> int:
         async def erased() -> int:
             changed, may_go_on = 0, True
             while may_go_on:
                 more, may_go_on = await self._write(
-                    partial(reprice.erase, origin=origin, user=id_at_origin, where=self._where)
+                    partial(erase.erase, origin=origin, user=id_at_origin, where=self._where)
                 )
                 changed += more
             return changed
@@ -74,11 +74,11 @@ class Upkeep(StorageBackend):
         run = self._write if repair else self._read
         report, day = TotalsReport(), totals_check.FIRST
         while (found := await self._read(partial(totals_check.next_day, start=day))) is not None:
-            one = await run(partial(totals_check.check_day, start=found, repair=repair, where=self._where))
+            one = await run(partial(totals_check.check_day, day=found, repair=repair, where=self._where))
             report = TotalsReport(
                 report.checked + one.checked, report.wrong + one.wrong, report.repaired + one.repaired
             )
-            day = (found // totals_check.DAY + 1) * totals_check.DAY
+            day = found + totals_check.DAY
         return report
 
     async def fold_totals(self) -> None:

@@ -1,82 +1,159 @@
-"""Sums of usage, from the totals, and from the calls themselves where no total tells."""
+"""Sums of usage: from the rollups, and from the calls themselves where no cell serves and in the tail."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from llmbridge.storage import EARLIEST, LATEST, UsageQuery, UsageRow
-from llmbridge.storage.answers import Plan
-from llmbridge.storage.toolkit.time_cells import EPOCH, Uses, micros
+from llmbridge.storage.toolkit.rollups import HISTOGRAMS, NUMBERS, RollupPlan, UsageRows
+from llmbridge.storage.toolkit.time_cells import EPOCH, Part, micros
 
+from . import rollups
 from .connection import Session
 from .filters import Parameters, conditions, expression
-from .rollups import AGGREGATES, open_lots, watermark
+from .rollups import OPEN, TIMES, USERS
 
-#: `OFFSET 0` makes PostgreSQL look every range up by itself: not knowing how short they are, it would rather compare
-#: all sheets with all of them.
-_SHEETS = """
-SELECT wanted.grain, {key}, start, sums, failures, histograms
-FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS wanted (grain, first, last)
-CROSS JOIN LATERAL (SELECT * FROM {table} AS totals WHERE {where} OFFSET 0) AS sheet
-"""
-_USER_SHEETS = ("origin, id_at_origin", "{{tables.llmbridge_user_totals}}", ["start >= first", "start < last"])
-_TIME_SHEETS = (
-    "origin, ''",
-    "{{tables.llmbridge_totals}}",
-    ["totals.grain = wanted.grain", "start >= first", "start < last"],
+#: The watermark, the tail, and the first and the last cell.
+_STATE = " ".join(
+    (
+        f"SELECT watermark, ARRAY({OPEN} ORDER BY number) AS lots, first, last",
+        "FROM {{tables.llmbridge_state}} CROSS JOIN",
+    )
 )
+_STATE_OF_USERS = f"{_STATE} (SELECT min(day), max(day) FROM {USERS}) AS cells (first, last)"
+_STATE_OF_TIMES = f"{_STATE} (SELECT min(start), max(start) FROM {TIMES}) AS cells (first, last)"
 _CALLS = "{{tables.llmbridge_calls}}"
 
-#: The grain of a sheet, and its first and last start.
-Range = tuple[int, int, int]
+#: Sums as one text: each numeric would come as a Decimal, at many times the cost.
+_OF_ROWS = ", ".join(
+    (
+        "string_agg(concat(status, ':', calls), ',')",
+        f"concat_ws(',', {', '.join(f'sum({name})' for name in NUMBERS)})",
+        *(f"string_agg({name}, ',')" for name in HISTOGRAMS),
+    )
+)
+_OF_CALLS = ", ".join(
+    (
+        "concat(status, ':', count(*))",
+        f"concat_ws(',', {', '.join(rollups.SUMS.values())})",
+        *rollups.TEXTS.values(),
+    )
+)
+#: Rows of an answer up to which it is put together on the event loop.
+_FEW = 200
+#: A gap up to this long is found by its time, in microseconds.
+_SHORT = 2 * 86_400 * 10**6
 
 
 async def summarize(session: Session, query: UsageQuery) -> list[UsageRow]:
-    """The rows of a query, from one snapshot; put together beside the event loop, once the connection is free for the
-    next question."""
-    plan = Plan(query)
-    uses = {grain: Uses([part for part in plan.coverage.parts if part.grain == grain]) for grain in plan.grains}
-    async with session.snapshot():
-        purged_before = await watermark(session)
-        cut: list[Any] = []
-        if purged_before is not None and (purged := plan.purged(purged_before)):
-            cut = await _sheets(session, plan, [(plan.grains[-1], *starts) for starts in purged])
-        wanted = [(grain, *starts) for grain, of_grain in uses.items() for starts in of_grain.ranges()]
-        kept = await _sheets(session, plan, wanted) if wanted else []
-        scanned = await _gaps(session, plan, purged_before or EARLIEST)
-        lots = await open_lots(session) if plan.coverage.parts else []
-        scanned += await _tail(session, plan, lots) if lots else []
+    """Return the rows of a query, from one snapshot; put together once the connection is free for the next question."""
+    plan = RollupPlan(query)
+    rows = UsageRows(query)
+    is_short = all(last - first <= _SHORT for first, last in plan.coverage.gaps)
+    async with session.snapshot(by_index=is_short):
+        [state] = await session.fetch(_STATE_OF_USERS if plan.by_user else _STATE_OF_TIMES)
+        watermark = None if state["watermark"] is None else state["watermark"].replace(tzinfo=UTC)
+        if watermark is not None:
+            await _refuse_if_cut(session, plan, watermark)
+        found: list[Any] = []
+        if plan.parts and state["first"] is not None:
+            found += await _of_rollups(session, plan, state["first"], state["last"])
+        found += await _of_gaps(session, plan, watermark or EARLIEST, is_short=is_short)
+        if state["lots"] and plan.parts:
+            found += await _of_tail(session, plan, state["lots"])
 
     def answer() -> list[UsageRow]:
-        if purged_before is not None:
-            plan.refuse_if_cut(((start, *texts[:2]) for _, _, _, start, *texts in cut), purged_before)
-        for grain, origin, user, start, *texts in kept:
-            plan.add_sheet(origin, user, uses[grain].of(start), *texts)
-        width = len(query.group_by)
-        for row in scanned:
-            status, *numbers, response, first_token = row[width:]
-            plan.add_scan(row[:width], status, [int(number) for number in numbers], response, first_token)
-        return plan.rows()
+        width = len(query.group_by) + 1
+        for row in found:
+            statuses, numbers, response, first_token = row[width:]
+            rows.add(row[1:width], statuses, [int(n) for n in numbers.split(",")], response, first_token, row[0])
+        return rows.rows()
 
-    return await asyncio.to_thread(answer)
+    return answer() if len(found) <= _FEW else await asyncio.to_thread(answer)
 
 
-async def _sheets(session: Session, plan: Plan, wanted: Sequence[Range]) -> list[Any]:
-    """Sheets that begin in one of the ranges and pass the filters by which they are kept."""
+async def _refuse_if_cut(session: Session, plan: RollupPlan, watermark: datetime) -> None:
+    ranges = plan.purged(watermark)
+    if not ranges:
+        return
     parameters = Parameters()
-    for column in zip(*wanted, strict=True):
-        parameters.add(list(column), "bigint[]")
-    accepted = [f"{name} = ANY ({parameters.add(values, 'text[]')})" for name, values in plan.accepted_keys().items()]
-    key, table, ranges = _USER_SHEETS if plan.by_user else _TIME_SHEETS
-    statement = _SHEETS.format(key=key, table=table, where=" AND ".join((*ranges, *accepted)))
+    start = "day" if plan.by_user else "start"
+    firsts, lasts = (parameters.add(list(column), "bigint[]") for column in zip(*ranges, strict=True))
+    wanted = [f"kept.{start} >= cut.first", f"kept.{start} < cut.last", *_filters(plan, parameters)]
+    if not plan.by_user:
+        wanted.append(f"kept.grain = {plan.grains[-1]}")
+    source = f"unnest({firsts}, {lasts}) AS cut (first, last) JOIN {USERS if plan.by_user else TIMES} AS kept"
+    statement = f"SELECT max(kept.{start}) FROM {source} ON {' AND '.join(wanted)}"
+    plan.refuse_if_cut(await session.fetch_value(statement, *parameters.values), watermark)
+
+
+def _filters(plan: RollupPlan, parameters: Parameters) -> list[str]:
+    """Return the filters of a question as conditions on rows. One value alone is compared with `=`, so that behind it
+    the next column of the key is looked up, too."""
+    wanted = []
+    for name, accepted in plan.filters.items():
+        if len(accepted) == 1:
+            wanted.append(f"kept.{name} = {parameters.add(accepted[0], 'text')}")
+        else:
+            wanted.append(f"kept.{name} = ANY ({parameters.add(accepted, 'text[]')})")
+    return wanted
+
+
+async def _of_rollups(session: Session, plan: RollupPlan, first: int, last: int) -> list[Any]:
+    """Return the sums of the rows of the parts, as far as there are days: from that of `first` to that of `last`.
+
+    Each cell is looked up by itself, so that behind it origin and user are, too. That takes no statistics and reads no
+    row of others. Only where cells are very many, all rows in the ranges of the parts are read.
+    """
+    day = plan.grains[0]
+    parts = list(_within(plan.parts, first // day * day, last // day * day + day))
+    count = sum((part.end - part.start) // part.grain for part in parts)
+    start = "day" if plan.by_user else "start"
+    if count <= rollups.MAX_CELLS:
+        parts = [
+            Part(part.grain, cell, cell + part.grain, part.period, part.sign)
+            for part in parts
+            for cell in range(part.start, part.end, part.grain)
+        ]
+        wanted = [f"kept.{start} = parts.first"]
+    else:
+        wanted = [f"kept.{start} >= parts.first", f"kept.{start} < parts.last"]
+    if not parts:
+        return []
+    parameters = Parameters()
+    columns = ([getattr(part, name) for part in parts] for name in ("grain", "start", "end", "period", "sign"))
+    arrays = ", ".join(parameters.add(column, "bigint[]") for column in columns)
+    if not plan.by_user:
+        wanted.append("kept.grain = parts.grain")
+    wanted += _filters(plan, parameters)
+    keys = ["sign", *("period" if name == "period" else f"kept.{name}" for name in plan.query.group_by)]
+    statement = " ".join(
+        (
+            "SELECT",
+            ", ".join((*keys, _OF_ROWS)),
+            f"FROM unnest({arrays}) AS parts (grain, first, last, period, sign)",
+            f"JOIN {USERS if plan.by_user else TIMES} AS kept ON",
+            " AND ".join(wanted),
+            "GROUP BY",
+            ", ".join(str(number + 1) for number in range(len(keys))),
+        )
+    )
     return await session.fetch(statement, *parameters.values)
 
 
-async def _gaps(session: Session, plan: Plan, not_purged: datetime) -> list[Any]:
-    """Sums of the calls in the gaps, from the first instant on that is not purged."""
+def _within(parts: Sequence[Part], first: int, last: int) -> Iterator[Part]:
+    """Yield what parts have of a range of whole days."""
+    for part in parts:
+        start, end = max(part.start, first), min(part.end, last)
+        if start < end:
+            yield Part(part.grain, start, end, part.period, part.sign)
+
+
+async def _of_gaps(session: Session, plan: RollupPlan, not_purged: datetime, *, is_short: bool) -> list[Any]:
+    """Return sums of the calls in the gaps, from the first instant on that is not purged."""
     first_bound = micros(not_purged)
     gaps = [(max(first, first_bound), last) for first, last in plan.coverage.gaps if last > first_bound]
     if not gaps:
@@ -84,43 +161,47 @@ async def _gaps(session: Session, plan: Plan, not_purged: datetime) -> list[Any]
     parameters = Parameters()
     if len(gaps) == 1:
         first, last = (parameters.add(_instant(bound), "timestamptz") for bound in gaps[0])
-        return await _scan(session, plan, parameters, _CALLS, [f"called_at >= {first}", f"called_at < {last}"])
-    firsts, lasts = (
-        parameters.add([_instant(bound) for bound in column], "timestamptz[]") for column in zip(*gaps, strict=True)
-    )
-    gap = f"unnest({firsts}, {lasts}) AS gap (first, last)"
-    source = f"{_CALLS} JOIN {gap} ON called_at >= first AND called_at < last"
-    return await _scan(session, plan, parameters, source, [])
+        source, wanted = _CALLS, [f"called_at >= {first}", f"called_at < {last}"]
+    else:
+        firsts, lasts = (
+            parameters.add([_instant(bound) for bound in column], "timestamptz[]") for column in zip(*gaps, strict=True)
+        )
+        gap = f"unnest({firsts}, {lasts}) AS gap (first, last)"
+        source, wanted = f"{_CALLS} JOIN {gap} ON called_at >= first AND called_at < last", []
+    is_of_user = {"origin", "id_at_origin"} <= plan.query.filters.keys()
+    return await _scan(session, plan, parameters, source, wanted, by_origin=is_of_user or not is_short)
 
 
-async def _tail(session: Session, plan: Plan, lots: list[int]) -> list[Any]:
-    """Sums of the calls of the question that are in no total, but those of its gaps. `OFFSET 0` makes PostgreSQL begin
-    with the lots, which it cannot know to be the fewest."""
+async def _of_tail(session: Session, plan: RollupPlan, lots: list[int]) -> list[Any]:
+    """Return sums of the calls of the question that are in no rollup, but those of its gaps. Nothing but the lot is
+    compared as an index could: PostgreSQL cannot know that these calls are the fewest."""
     parameters = Parameters()
     edges = plan.query.edges
-    first, last = (parameters.add(edge, "timestamptz") for edge in (edges[0], edges[-1]))
-    wanted = [f"called_at >= {first}", f"called_at < {last}"]
-    if plan.coverage.gaps:
-        bounds = parameters.add([_instant(bound) for bound in plan.coverage.bounds], "timestamptz[]")
-        wanted.append(f"width_bucket(called_at, {bounds}) % 2 = 0")
-    source = f"(SELECT * FROM {_CALLS} WHERE lot = ANY ({parameters.add(lots, 'bigint[]')}) OFFSET 0) AS tail"  # noqa: S608
-    return await _scan(session, plan, parameters, source, wanted)
+    bounds = [edges[0], *(_instant(bound) for bound in plan.coverage.bounds), edges[-1]]
+    wanted = [
+        f"lot = ANY ({parameters.add(lots, 'bigint[]')})",
+        f"width_bucket(called_at, {parameters.add(bounds, 'timestamptz[]')}) % 2 = 1",
+    ]
+    return await _scan(session, plan, parameters, _CALLS, wanted, by_origin=False)
 
 
-async def _scan(session: Session, plan: Plan, parameters: Parameters, source: str, wanted: Sequence[str]) -> list[Any]:
-    """Sums of calls, grouped as the question wants them, and by status."""
+async def _scan(
+    session: Session, plan: RollupPlan, parameters: Parameters, source: str, wanted: Sequence[str], *, by_origin: bool
+) -> list[Any]:
+    """Return sums of calls, grouped as the question wants them, and by status. With `by_origin` their origin may be
+    looked up in the index by user."""
     query = plan.query
-    keys = [_key(field, query, parameters) for field in query.group_by]
-    where = [*wanted, *conditions(query.filters, parameters)]
+    keys = ["1", *(_key(field, query, parameters) for field in query.group_by)]
+    where = [*wanted, *conditions(query.filters, parameters, by_origin=by_origin)]
     statement = " ".join(
         (
             "SELECT",
-            ", ".join((*keys, "status", AGGREGATES)),
+            ", ".join((*keys, _OF_CALLS)),
             "FROM",
             source,
             *(("WHERE", " AND ".join(where)) if where else ()),
             "GROUP BY",
-            ", ".join(str(number) for number in range(1, len(keys) + 2)),
+            ", ".join((*(str(number + 1) for number in range(1, len(keys))), "status")),
         )
     )
     return await session.fetch(statement, *parameters.values)
@@ -133,5 +214,5 @@ def _key(field: str, query: UsageQuery, parameters: Parameters) -> str:
 
 
 def _instant(bound: int) -> datetime:
-    """The UTC time of microseconds since 1970; where the last cell ends, beyond all times, the last one."""
+    """Return the UTC time of microseconds since 1970; where the last cell ends, beyond all times, the last one."""
     return EPOCH + timedelta(microseconds=bound) if bound < micros(LATEST) else LATEST

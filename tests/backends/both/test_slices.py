@@ -9,8 +9,8 @@ from decimal import Decimal
 
 import pytest
 
+import llmbridge_postgres.erase
 import llmbridge_postgres.purge
-import llmbridge_postgres.reprice
 import llmbridge_sqlite.erase
 import llmbridge_sqlite.purge
 from llmbridge.schemas import CallRecord
@@ -23,7 +23,7 @@ from llmbridge.testing.records import EPOCH
 from .conftest import Store
 
 PURGING = (llmbridge_sqlite.purge, llmbridge_postgres.purge)
-ERASING = (llmbridge_sqlite.erase, llmbridge_postgres.reprice)
+ERASING = (llmbridge_sqlite.erase, llmbridge_postgres.erase)
 NEVER = 2**62
 SLICE = 50
 DAY = timedelta(days=1)

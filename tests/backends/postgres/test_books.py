@@ -38,7 +38,7 @@ async def test_the_seeds_backend_made_by_hand(url: str) -> None:
     await db.record_api_call(origin="seed", provider="openai", model_name="gpt-4o", estimated_cost=0.001)
     assert await backend.fetch_value("SELECT total_cost FROM {{tables.usage_summary}}") is not None
     report = await backend.apply_migrations("migrations/postgresql")
-    assert report["skipped"] == ["001_books"]
+    assert report["skipped"] == ["001_baseline"]
     await db.close()
 
 

@@ -180,14 +180,14 @@ async def test_a_role_without_a_right_to_migrate_is_told_which_it_needs(server: 
 async def test_a_missing_file_is_an_error(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "_FOLDER", tmp_path / "nowhere")
     async with PostgreSQLBackend(url) as backend:
-        with pytest.raises(MigrationError, match=r"001_books.*install it anew"):
+        with pytest.raises(MigrationError, match=r"001_baseline.*install it anew"):
             await backend.apply_migrations()
         assert (await backend.schema_status()).current is None
 
 
 async def test_a_failing_migration_leaves_nothing(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = shutil.copytree(schema._FOLDER, tmp_path / "migrations")
-    with (folder / "001_books.sql").open("a") as file:
+    with (folder / "001_baseline.sql").open("a") as file:
         file.write("SELECT 1 / 0;")
     monkeypatch.setattr(schema, "_FOLDER", folder)
     async with PostgreSQLBackend(url) as backend:

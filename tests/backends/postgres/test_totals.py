@@ -226,7 +226,7 @@ async def test_only_purging_and_forgetting_need_the_right_to_delete(
             assert_same((await plain.list_calls(CallQuery(limit=1000))).calls, listed)
             server.run(f"GRANT DELETE ON llmbridge.llmbridge_calls TO {name}", database=database)
             assert await plain.purge_calls(midnight) > 0
-            server.run(f"GRANT DELETE ON llmbridge.llmbridge_user_totals TO {name}", database=database)
+            server.run(f"GRANT DELETE ON llmbridge.llmbridge_usage_by_user TO {name}", database=database)
             assert await plain.erase_user(user.origin, str(user.id_at_origin)) > 0
             assert_same(await plain.summarize_usage(UsageQuery()), before)
 
@@ -234,11 +234,12 @@ async def test_only_purging_and_forgetting_need_the_right_to_delete(
 @pytest.mark.parametrize(
     "damage",
     [
-        "UPDATE llmbridge.llmbridge_totals SET sums = '[]', failures = '[]', histograms = '[]' WHERE grain = 3600",
-        "UPDATE llmbridge.llmbridge_user_totals SET failures = '[]'",
-        """UPDATE llmbridge.llmbridge_totals SET failures = '[["x","y","error",1]]' WHERE failures = '[]'""",
-        """UPDATE llmbridge.llmbridge_user_totals SET histograms = '[["",""],' || substr(histograms, 2)""",
-        "DELETE FROM llmbridge.llmbridge_user_totals WHERE id_at_origin <> ''",
+        "UPDATE llmbridge.llmbridge_usage_by_time SET calls = calls + 1 WHERE grain = 3600",
+        "UPDATE llmbridge.llmbridge_usage_by_user SET cost = 0",
+        "UPDATE llmbridge.llmbridge_usage_by_time SET status = status || '?' WHERE status <> 'success'",
+        "UPDATE llmbridge.llmbridge_usage_by_user SET response_time_histogram = '1,2:-3'",
+        "UPDATE llmbridge.llmbridge_usage_by_user SET first_token_histogram = NULL",
+        "DELETE FROM llmbridge.llmbridge_usage_by_user WHERE id_at_origin <> ''",
     ],
 )
 async def test_totals_that_are_wrong_are_found_and_mended(
@@ -260,7 +261,7 @@ async def test_folding_gives_way_to_who_has_the_turn(url: str, server: Server, d
         await backend.apply_migrations()
         busy = await asyncpg.connect(server.database_url(database))
         async with asyncio.timeout(30), busy.transaction():
-            await busy.execute("LOCK TABLE llmbridge.llmbridge_state IN SHARE ROW EXCLUSIVE MODE")
+            await busy.execute("SELECT FROM llmbridge.llmbridge_state FOR NO KEY UPDATE")
             for start in range(0, 200, 20):
                 await backend.record_calls(calls[start : start + 20])
             await assert_exact(backend, calls[:200])

@@ -49,7 +49,7 @@ def test_all_distributions_have_one_version() -> None:
     ("name", "wanted"),
     [
         ("llmbridge-core", {"llmbridge/py.typed", "llmbridge/_models/catalog.json"}),
-        ("llmbridge-postgres", {"llmbridge_postgres/py.typed", "llmbridge_postgres/migrations/001_books.sql"}),
+        ("llmbridge-postgres", {"llmbridge_postgres/py.typed", "llmbridge_postgres/migrations/001_baseline.sql"}),
         ("llmbridge-sqlite", {"llmbridge_sqlite/py.typed", "llmbridge_sqlite/migrations/001_baseline.sql"}),
     ],
 )

@@ -1,0 +1,100 @@
+"""Erasing of a user: its name goes from calls and from rollups, their sums stay."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from llmbridge.storage.toolkit.rollups import HISTOGRAMS, NUMBERS
+from llmbridge.storage.toolkit.time_cells import SECOND, USER_GRAINS, micros
+
+from . import rollups, schema
+from .connection import Session
+from .rollups import USERS
+
+#: Calls that one transaction takes the name from, and days: others write in between.
+_CHUNK, _DAYS = 5_000, 500
+_DAY = USER_GRAINS[0]
+
+_NAMED_CALLS = """
+SELECT id, called_at, called_at >= coalesce((SELECT watermark FROM {{tables.llmbridge_state}}), '-infinity') AS is_kept
+FROM {{tables.llmbridge_calls}} WHERE (origin, id_at_origin) = ($1, $2) LIMIT $3
+"""
+_ERASE = "UPDATE {{tables.llmbridge_calls}} SET id_at_origin = NULL WHERE id = ANY ($1::uuid[])"
+#: Calls as those of the user, taken away, and as those of no user, added.
+_MOVED = " ".join(
+    (
+        "{{tables.llmbridge_calls}} CROSS JOIN (VALUES ($2::text, -1), ('', 1)) AS moved (name, sign)",
+        f"WHERE id = ANY ($1::uuid[]) AND {rollups.FOLDED}",
+    )
+)
+_MOVE_CALLS = rollups.add(
+    USERS,
+    rollups.users_of(
+        _MOVED,
+        {name: f"coalesce(sum(sign * ({rollups.of_a_call(name)})::numeric), 0)" for name in NUMBERS},
+        {
+            name: f"string_agg({bucket} || CASE sign WHEN 1 THEN '' ELSE ':-1' END, ',')"
+            for name, bucket in rollups.BUCKETS.items()
+        },
+        user="moved.name",
+    ),
+)
+_ROWS_OF_USER = f"{USERS} WHERE origin = $1 AND id_at_origin = $2"
+_IS_OF_DAYS = "day = ANY ($3::bigint[])"
+#: Rows of which all calls have lost the name.
+_DELETE_EMPTY = f"DELETE FROM {_ROWS_OF_USER} AND {_IS_OF_DAYS} AND calls = 0"
+_COUNT_ROWS = f"SELECT day, count(*) AS rows FROM {_ROWS_OF_USER}"
+_FIRST_DAYS = f"GROUP BY day ORDER BY day LIMIT {_DAYS}"
+_MOVE_DAYS = rollups.add(
+    USERS,
+    " ".join(
+        (
+            "SELECT day, origin, '' AS id_at_origin, provider, model_name, status,",
+            ", ".join((*NUMBERS, *HISTOGRAMS)),
+            f"FROM {_ROWS_OF_USER} AND {_IS_OF_DAYS}",
+        )
+    ),
+)
+_DELETE_DAYS = f"DELETE FROM {_ROWS_OF_USER} AND {_IS_OF_DAYS}"
+
+
+async def erase(session: Session, origin: str, user: str, where: str) -> tuple[int, bool]:
+    """Take a user's name from some of its calls, and once it stands on none of them, from the rollups of some days.
+    Return how many calls and rows of purged days that changed, and whether there may be more.
+
+    The sums that rollups have of these calls lose the name with them, so that answers are exact in between.
+    """
+    async with session.turn():
+        found = await session.fetch(_NAMED_CALLS, origin, user, _CHUNK)
+        kept = {row["id"]: _day(row["called_at"]) for row in found if row["is_kept"]}
+        if kept:
+            await session.execute(_MOVE_CALLS, list(kept), user)
+            await session.execute(_DELETE_EMPTY, origin, user, sorted(set(kept.values())))
+        await session.execute(_ERASE, [row["id"] for row in found])
+        changed, may_go_on = len(kept), len(found) == _CHUNK
+        if not may_go_on:
+            rows, may_go_on = await _erase_days(session, origin, user)
+            changed += rows
+        await schema.check_writable(session, where)
+    return changed, may_go_on
+
+
+async def _erase_days(session: Session, origin: str, user: str) -> tuple[int, bool]:
+    """Take a user's name from the rollups of some days; return how many of their rows are of purged days, and whether
+    there may be more."""
+    every = await rollups.days(session)
+    if every is None:
+        found = await session.fetch(f"{_COUNT_ROWS} {_FIRST_DAYS}", origin, user)
+    else:
+        found = await session.fetch(f"{_COUNT_ROWS} AND {_IS_OF_DAYS} {_FIRST_DAYS}", origin, user, every)
+    if found:
+        of_user = origin, user, [row["day"] for row in found]
+        await session.execute(_MOVE_DAYS, *of_user)
+        await session.execute(_DELETE_DAYS, *of_user)
+    watermark = await rollups.watermark(session)
+    end = None if watermark is None else micros(watermark) // SECOND
+    return sum(row["rows"] for row in found if end is not None and row["day"] < end), len(found) == _DAYS
+
+
+def _day(at: datetime) -> int:
+    return micros(at.replace(tzinfo=UTC)) // SECOND // _DAY * _DAY
