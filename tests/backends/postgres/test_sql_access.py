@@ -55,7 +55,7 @@ def test_templates_outside_of_them_are_replaced(query: str, expected: str) -> No
 
 @pytest.mark.parametrize("query", ["SELECT {{table.a}}", "SELECT {{tables.a-b}}", "SELECT {{}}"])
 def test_unknown_templates_are_refused(query: str) -> None:
-    with pytest.raises(ValueError, match="not a valid template"):
+    with pytest.raises(ValueError, match="is not a valid template"):
         prepared(query)
 
 
