@@ -88,25 +88,32 @@ def totals_outside_the_transaction() -> None:
 def _fold_in_halves(*, is_one_transaction: bool) -> None:
     """Folding dies between its halves: on SQLite the calls are in the totals and wait to be folded all the same, on
     PostgreSQL they are in neither."""
-    add = sqlite_totals.add
+    fold = sqlite_totals.fold
 
-    def die_at_the_mark(statement: str) -> None:
-        if "SET folded" in statement:
+    class Dying:
+        """A connection on which folding ends before the mark of what is folded."""
+
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self._connection = connection
+
+        def execute(self, statement: str, *parameters: Any) -> sqlite3.Cursor:
+            if "SET folded" in statement:
+                if not is_one_transaction:
+                    self._connection.execute("COMMIT")
+                _die()
+            return self._connection.execute(statement, *parameters)
+
+    def fold_and_die(connection: Any, least: int = 1) -> tuple[int, bool]:
+        return fold(Dying(connection), least)  # type: ignore[arg-type]
+
+    async def close_and_die(session: Any, lots: Sequence[int]) -> None:
+        if await session.fetch(postgres_totals._CLOSE_LOTS, list(lots)):
+            if not is_one_transaction:
+                await session.connection.execute("COMMIT")
             _die()
 
-    def add_and_die(connection: sqlite3.Connection, more: Any) -> None:
-        add(connection, more)
-        connection.set_trace_callback(die_at_the_mark)
-        if not is_one_transaction:
-            connection.execute("COMMIT")
-
-    async def die_and_add(session: Any, more: Any) -> None:
-        if not is_one_transaction:
-            await session.connection.execute("COMMIT")
-        _die()
-
-    sqlite_totals.add = add_and_die
-    postgres_totals.add = die_and_add
+    sqlite_totals.fold = fold_and_die
+    postgres_totals.fold = close_and_die
 
 
 @patch
@@ -117,8 +124,9 @@ def duplicate_counted() -> None:
     def record_and_fold(session: Any, calls: Sequence[CallRecord], where: str) -> tuple[RecordResult, int]:
         result, _ = record(session, calls, where)
         ids = ", ".join(f"X'{call.id.hex}'" for call in calls)
-        sqlite_totals.add(session, sqlite_totals.summed(session, f"llmbridge_calls WHERE id IN ({ids})", ()))
-        session.execute("UPDATE llmbridge_state SET folded = ?", (sqlite_totals.last(session),))
+        first = f"SELECT MIN(number) FROM llmbridge_calls WHERE id IN ({ids})"
+        session.execute(f"UPDATE llmbridge_state SET folded = ({first}) - 1")
+        sqlite_totals.fold_all(session)
         return result, 0
 
     sqlite_backend._record = record_and_fold
@@ -168,8 +176,7 @@ def unsorted_keys() -> None:
 def no_migration_lock() -> None:
     from llmbridge_postgres import schema
 
-    schema._TRY_LOCK = schema._TRY_LOCK.replace("pg_try_advisory_lock", "num_nonnulls")
-    schema._UNLOCK = schema._UNLOCK.replace("pg_advisory_unlock", "num_nonnulls")
+    schema._TRY_LOCK = schema._TRY_LOCK.replace("pg_try_advisory_xact_lock", "num_nonnulls")
 
 
 @patch
