@@ -18,6 +18,7 @@ from llmbridge._recording.spool import Spool, SpoolCounts
 from llmbridge.errors import (
     PurgedDetailError,
     RecordRejectedError,
+    StorageClosedError,
     StorageError,
     StorageUnavailableError,
     UnsupportedOperationError,
@@ -193,6 +194,18 @@ async def test_a_name_goes_from_calls_that_wait_in_the_spool_too(tmp_path: Path)
             while spool.counts().waiting:
                 await asyncio.sleep(0.01)
         assert await users(db) == {None: 5, "bob": 1}
+
+
+async def test_a_name_stays_in_the_spool_of_a_database_that_cannot_be_opened(tmp_path: Path) -> None:
+    backend = MemoryBackend()
+    backend.target = "memory:closed"
+    spool = Spool(backend.target, tmp_path)
+    spool.put([make_call(id_at_origin="ann", origin="app")])
+    db = LLMDatabase(backend=backend, spool_dir=tmp_path)
+    await db.close()
+    with pytest.raises(StorageClosedError):
+        await db.forget("ann")
+    assert spool.calls_of("ann") == {"app": 1}
 
 
 async def test_calls_on_their_way_from_the_spool_arrive_before_a_name_goes(

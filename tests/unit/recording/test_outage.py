@@ -817,3 +817,76 @@ async def test_the_log_is_silent_while_all_is_well(
 def test_calls_wait_in_the_spool_whichever_event_loop_found_the_store_away(tmp_path: Path) -> None:
     bridge = LLMBridge(backend=Store("loops", StorageUnavailableError("away")), spool_dir=tmp_path)
     assert [asyncio.run(bridge.chat(ASK)).record_status for _ in range(3)] == ["spooled"] * 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_child_saves_its_calls_though_its_parent_made_the_database(tmp_path: Path) -> None:
+    program = """
+import asyncio, os, sys
+from llmbridge import LLMDatabase
+from llmbridge.storage.memory import MemoryBackend
+from llmbridge.testing import make_call
+
+class Hanging(MemoryBackend):
+    async def record_calls(self, calls):
+        taken.set()
+        await asyncio.Event().wait()
+
+async def main():
+    global taken
+    taken = asyncio.Event()
+    recording = asyncio.create_task(db.record_api_call(make_call()))
+    await taken.wait()
+
+backend = Hanging("fork")
+backend.target = "memory:fork"
+db = LLMDatabase(backend=backend, spool_dir=sys.argv[1], record_timeout=60)
+if (child := os.fork()) == 0:
+    asyncio.run(main())
+else:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=120)
+    assert Spool("memory:fork", tmp_path).counts() == SpoolCounts(waiting=1)
+
+
+def test_closing_again_in_another_event_loop_closes_nothing(store: Store, tmp_path: Path) -> None:
+    db = books(store, tmp_path)
+
+    async def use() -> None:
+        async with db:
+            await db.record_api_call(**FIELDS)
+
+    asyncio.run(use())
+    assert asyncio.run(db.close()) == CloseReport()
+
+
+async def test_health_of_a_closed_database_says_that_it_is_closed(store: Store, tmp_path: Path) -> None:
+    db = books(store, tmp_path)
+    async with db:
+        pass
+    report = await db.health_check()
+    assert "the database is closed" in report["error"]
+    assert "the database is closed" in report["spool"]["error"]
+
+
+async def test_a_spool_that_works_again_begins_no_replay_while_the_database_is_away(
+    store: Store, spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_full(_: Spool, calls: Sequence[CallRecord]) -> None:
+        raise StorageUnavailableError("the disk is full")
+
+    def replays() -> list[str]:
+        return [task.get_name() for task in asyncio.all_tasks() if task.get_name() == "llmbridge-replay"]
+
+    async with books(store, tmp_path) as db:
+        while replays():  # that of the start
+            await asyncio.sleep(0)
+        store.fault = REFUSING
+        with monkeypatch.context() as full:
+            full.setattr(Spool, "put", is_full)
+            assert (await db.keep(FIELDS))[1] == "lost"
+        assert (await db.keep(FIELDS))[1] == "spooled"
+        assert replays() == []
+        store.fault = None
+        await replayed(spool)

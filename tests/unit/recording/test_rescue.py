@@ -42,7 +42,9 @@ async def test_what_a_forgotten_writer_holds_is_saved_batch_first() -> None:
     place, writer, queue = Place(), Writer(), BoundedQueue()
     batch = [[pending(1)], [pending(2)]]
     queue.add(pending(3))
-    Rescue(place.save).watch(writer, queue, batch)
+    rescue = Rescue(place.save)
+    rescue.watch(writer, queue, batch)
+    rescue.accept()
     del writer
     gc.collect()
     assert place.saved == [make_call(number) for number in (1, 2, 3)]
@@ -51,7 +53,9 @@ async def test_what_a_forgotten_writer_holds_is_saved_batch_first() -> None:
 async def test_after_the_watch_has_ended_nothing_is_saved() -> None:
     place, writer, queue = Place(), Writer(), BoundedQueue()
     queue.add(pending(1))
-    Rescue(place.save).watch(writer, queue, []).detach()
+    rescue = Rescue(place.save)
+    rescue.accept()
+    rescue.watch(writer, queue, []).detach()
     del writer
     gc.collect()
     assert place.saved == []
@@ -62,6 +66,7 @@ async def test_calls_that_cannot_be_saved_are_logged(rescue: Rescue, caplog: pyt
     writer, queue = Writer(), BoundedQueue()
     queue.add(pending(1))
     rescue.watch(writer, queue, [])
+    rescue.accept()
     del writer
     gc.collect()
     (record,) = caplog.records
@@ -74,11 +79,26 @@ async def test_a_forked_child_saves_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     queue.add(pending(1))
     rescue = Rescue(place.save)
     rescue.watch(writer, queue, [])
+    rescue.accept()
     monkeypatch.setattr(os, "getpid", lambda: -1)
     assert rescue.is_foreign
     del writer
     gc.collect()
     assert place.saved == []
+
+
+async def test_a_forked_child_saves_what_it_accepts_with_a_writer_that_its_parent_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place, writer, queue = Place(), Writer(), BoundedQueue()
+    rescue = Rescue(place.save)
+    rescue.watch(writer, queue, [])
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    rescue.accept()
+    queue.add(pending(1))
+    del writer
+    gc.collect()
+    assert place.saved == [make_call(1)]
 
 
 async def test_without_a_place_saving_fails() -> None:

@@ -48,7 +48,7 @@ class CopyReport:
 async def copy(
     source: StoreSession, target: StoreSession, on_page: Callable[[CopyReport], None] | None = None
 ) -> CopyReport:
-    """Copy everything from `source` to `target`; both are open.
+    """Copy everything from `source` to `target`.
 
     Calls are copied first, newest first, in pages of 1,000, each in one transaction; totals last, because days may be
     purged meanwhile. The calls of a purged day are gone, so its totals cannot be merged with calls of the target.

@@ -33,6 +33,7 @@ async def forget(
     session: StoreSession, spool: Spool | None, user: str, origin: str | None, *, dry_run: bool
 ) -> list[Forgotten]:
     """Erase the name of a user at one origin, or at all origins (None). See `LLMDatabase.forget`."""
+    await session.start()  # first: the spool does not change if the database cannot be opened
     async with AsyncExitStack() as replay_stopped:
         if spool is not None and not await asyncio.to_thread(spool.is_there):
             spool = None

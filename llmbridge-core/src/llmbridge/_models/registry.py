@@ -63,9 +63,9 @@ class ModelRegistry:
     async def upsert(self, models: Sequence[LLMModel], *, set_prices: bool = True) -> UpsertResult:
         """Insert or replace models as the user's own. With `set_prices`, rates that differ from the current ones become
         own prices."""
-        now = datetime.now(UTC)
         if set_prices:
             await self._prices.reload()
+        now = datetime.now(UTC)  # after the reading: a price that another process set before it is replaced
         rows = [_canonical(model.model_copy(update={"source": "user"}), now) for model in models]
         result = await self._session.call(lambda backend: backend.upsert_models(rows))
         if set_prices:

@@ -40,8 +40,8 @@ Write = Callable[[Sequence[CallRecord]], Awaitable[RecordResult]]
 class Replayer(Protocol):
     """Moves spooled calls to the database in the background."""
 
-    def begin(self) -> None:
-        """Start now."""
+    def begin_if_reachable(self) -> None:
+        """Start now, unless the database is away."""
 
     def begin_later(self, seconds: float) -> None:
         """Start after `seconds`, unless the database is away then."""
@@ -197,6 +197,7 @@ class BatchWriter:
     def _start_task(self) -> None:
         if self._task is None and not (self._draining and not self._queue):
             self._timer.cancel()  # nothing was pending until now, and it may belong to an event loop that is gone
+            self._rescue.accept()
             task = asyncio.create_task(self._run(), name="llmbridge-batch-writer")
             if not task.done():
                 self._task = task
@@ -328,7 +329,7 @@ class BatchWriter:
         if self._breaker.reset():
             self._queue.wake()
             if self._replay is not None:
-                self._replay.begin()
+                self._replay.begin_if_reachable()
 
     def _trip(self, error: StorageError) -> None:
         self._breaker.trip(error)

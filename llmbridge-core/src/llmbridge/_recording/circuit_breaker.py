@@ -72,7 +72,8 @@ class DatabaseBreaker(CircuitBreaker):
         self._since = time.monotonic()
         self._before = replace(self._counters)
         effect = f"wait in {self._spool.path}" if self._spool is not None and self._spool.has_place else "are lost"
-        logger.warning("%s is away, calls %s until it is back: %s", self._name, effect, self.note(error))
+        told = self.note(error)
+        logger.warning("%s is away, calls %s until it is back: %s", self._name, effect, told)
 
     def reset(self) -> bool:
         """Close the breaker; log the end of the outage if there was one."""

@@ -22,12 +22,16 @@ class Rescue:
 
     def __init__(self, save: Save | None) -> None:
         self._save = save
-        self._process = os.getpid()
+        self._process: int | None = None
 
     @property
     def is_foreign(self) -> bool:
         """Whether this is a forked child, whose copies of the calls the parent writes."""
         return self._process != os.getpid()
+
+    def accept(self) -> None:
+        """Note that this process accepts the calls from now on. The writer may have been made before a fork."""
+        self._process = os.getpid()
 
     def save(self, pending: Sequence[PendingCall]) -> None:
         """Save the calls.

@@ -81,11 +81,12 @@ class SpoolReplay:
         """Let the replay run for at most `timeout` seconds, as long as it moves calls, then stop it for good."""
         self._ends = True
         self._woken.set()
-        if self._task is not None and timeout > 0:
+        if self._task is None or self._task.done():  # a task that is done may belong to an event loop that is gone
+            return
+        if timeout > 0:
             await asyncio.wait([self._task], timeout=timeout)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=_STOP_TIMEOUT)
+        self._task.cancel()
+        await asyncio.wait([self._task], timeout=_STOP_TIMEOUT)
 
     async def _run(self) -> None:
         pause = _FIRST_PAUSE

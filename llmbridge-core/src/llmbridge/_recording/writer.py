@@ -108,6 +108,7 @@ class CallWriter:
         self._counters = counters
         self._arrivals = Arrivals()
         self._is_spool_checked = False
+        self._is_closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llmbridge-spool")
         self._breaker = DatabaseBreaker(session.target, self._spool, counters)
         self._breaker.last_error = last_error
@@ -224,6 +225,7 @@ class CallWriter:
             await self._to_spool.close(max(until - time.monotonic(), _SPOOL_TIMEOUT))
         if self._replay is not None:
             await self._replay.end(0 if self._breaker.is_open else until - time.monotonic())
+        self._is_closed = True
         self._thread.shutdown(wait=False)
         report = CloseReport(
             committed=self._counters.calls_committed - before.calls_committed,
@@ -276,7 +278,12 @@ class CallWriter:
         return RecordResult(len(calls), 0)
 
     def _on_thread(self, work: Callable[..., T], *args: Any) -> asyncio.Future[T]:
-        """Run what blocks on the thread of the spool, which nothing else blocks."""
+        """Run what blocks on the thread of the spool, which nothing else blocks.
+
+        :raises StorageClosedError: the writer is closed, and its thread has ended
+        """
+        if self._is_closed:
+            raise StorageClosedError("the database is closed; open it again with `async with` or initialize()")
         return asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
 
     async def _open_database(self) -> None:
