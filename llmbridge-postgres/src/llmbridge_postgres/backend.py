@@ -1,4 +1,4 @@
-"""The PostgreSQL backend: who may call, on which connection, and for how long."""
+"""Storage backend for PostgreSQL: methods of the contract over a pool of connections, each with a time limit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
@@ -19,6 +19,7 @@ from llmbridge.storage import (
     CallPage,
     CallQuery,
     CallRecord,
+    CostChange,
     InvalidStorageURLError,
     LLMModel,
     MigrationError,
@@ -27,19 +28,21 @@ from llmbridge.storage import (
     RecordResult,
     SchemaStatus,
     SQLAccess,
-    StorageClosedError,
     StorageRefusedError,
     StorageURL,
+    TotalsPage,
+    TotalsReport,
+    TotalsRow,
     UpsertResult,
     UsageQuery,
     UsageRow,
-    WrongLoopError,
 )
-from llmbridge.storage.toolkit.shielded import Tasks
+from llmbridge.storage.toolkit.lifecycle import LifecycleBackend
+from llmbridge.storage.toolkit.maintenance import check_by_day, in_slices
 
 from . import calls as call_rows
+from . import erase, purge, reprice, rollups, schema, sql_access, sql_statement, totals_check, totals_copy, usage
 from . import models as model_rows
-from . import schema, sql_access, sql_statement, usage
 from .cancellation import Commit, Jobs
 from .connection import Session
 from .dsn import check_files, connect_arguments, place
@@ -49,7 +52,6 @@ from .options import SCHEMA, Settings, check_schema, target_of
 from .pool import ACQUIRE_SECONDS, BorrowedPool, Connections, OwnPool
 from .preflight import inspect
 from .rollup_worker import FOLD_AFTER, Folding
-from .upkeep import Upkeep
 
 logger = logging.getLogger("llmbridge.postgres")
 
@@ -67,8 +69,8 @@ _READERS_OF_A_BORROWED_POOL = 4
 Turn = asyncio.Lock | asyncio.Semaphore
 
 
-class PostgreSQLBackend(Upkeep, SQLAccess):
-    """The books in one schema of a PostgreSQL database.
+class PostgreSQLBackend(LifecycleBackend, SQLAccess):
+    """Calls, models and prices in one schema of a PostgreSQL database.
 
     `url` is a PostgreSQL URL, whose query may have any option below and any keyword of libpq. `schema` holds the
     tables (None: `llmbridge`, or an injected manager's own). At most `max_connections` are open: one writes, the
@@ -97,13 +99,13 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
         self._pooled = settings.pgbouncer
         self._readers = max(1, settings.max_connections - 1)
         self._source: Connections
+        self._place = "of the host application" if manager is not None else place(settings.address, settings.keywords)
+        super().__init__(f"the PostgreSQL database {self._place}")
         if manager is not None:
-            self._where = "of the host application"
             self._readers = _READERS_OF_A_BORROWED_POOL
             self._source = BorrowedPool(manager, self._monitor)
             self.target = target_of(manager.config, self._schema)
         else:
-            self._where = place(settings.address, settings.keywords)
             arguments = connect_arguments(settings.address, settings.keywords)
             self._source = OwnPool(
                 arguments, self._schema, settings.max_connections, pgbouncer=self._pooled, monitor=self._monitor
@@ -112,94 +114,54 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
         self._expand = lru_cache(maxsize=256)(names.prepare_query)
         self._keywords = settings.keywords
         self._jobs = Jobs()
-        self._errands = Tasks()
-        self._folding = Folding(self._do_beside, fold_after, self._where)
-        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
-        self._opening: asyncio.Task[None] | None = None
-        self._closing: asyncio.Task[None] | None = None
+        self._folding = Folding(self._do_beside, fold_after, self._place)
         self._writing: Turn = asyncio.Lock()
         self._reading: Turn = asyncio.Semaphore(self._readers)
-        self._is_open = False
         self._has_warned = False
 
     def __repr__(self) -> str:
-        return f"PostgreSQLBackend({self._where!r}, schema={self._schema!r})"
-
-    async def connect(self) -> None:
-        self._check_home()
-        while self._closing is not None:
-            await asyncio.shield(self._closing)
-        if self._opening is None:
-            self._home = (os.getpid(), asyncio.get_running_loop())
-            self._opening = asyncio.create_task(self._open())
-            self._opening.add_done_callback(_take_note)
-        await asyncio.shield(self._opening)
-
-    async def disconnect(self) -> None:
-        self._check_home()
-        if self._opening is None:
-            return
-        if self._closing is None:
-            self._closing = asyncio.create_task(self._close(self._opening))
-        await asyncio.shield(self._closing)
+        return f"PostgreSQLBackend({self._place!r}, schema={self._schema!r})"
 
     async def _open(self) -> None:
         self._writing, self._reading = asyncio.Lock(), asyncio.Semaphore(self._readers)
         try:
-            check_files(self._keywords, self._where)
+            check_files(self._keywords, self._place)
             async with self._translated():
                 await self._source.open()
                 await self._do(self._look_at_server, self._reading, _LOOK_SECONDS)
         except BaseException:
-            self._opening = self._home = None
             await self._source.close()
             raise
-        self._is_open = True
 
-    async def _close(self, opening: asyncio.Task[None]) -> None:
-        with suppress(Exception):  # whoever awaits the opening is told
-            await opening
+    async def _finish(self) -> None:
+        await self._folding.before_closing()
+
+    async def _close(self) -> None:
         try:
-            await self._errands.drain()
-            await self._folding.before_closing()
+            await self._jobs.drain()
         finally:
-            self._is_open = False
-            try:
-                await self._jobs.drain()
-                await self._source.close()
-            finally:
-                self._opening = self._closing = self._home = None
+            await self._source.close()
 
     async def _look_at_server(self, session: Session) -> None:
         version = session.connection.get_server_version()
         if version.major < _OLDEST_SERVER:
             raise StorageRefusedError(
-                f"the PostgreSQL database {self._where} runs on version {version.major} of the server; "
+                f"the PostgreSQL database {self._place} runs on version {version.major} of the server; "
                 f"upgrade it to {_OLDEST_SERVER} or newer"
             )
         encoding = session.connection.get_settings().server_encoding
         if encoding != "UTF8":
             raise StorageRefusedError(
-                f"the PostgreSQL database {self._where} is encoded in {encoding}; make one with ENCODING 'UTF8'"
+                f"the PostgreSQL database {self._place} is encoded in {encoding}; make one with ENCODING 'UTF8'"
             )
-        found = await inspect(session, self._schema, self._where)
+        found = await inspect(session, self._schema, self._place)
         if found.upstream and not self._has_warned:
             self._has_warned = True
             logger.warning(
                 "the schema %s of the PostgreSQL database %s has the tables llm_models and llm_api_calls of "
                 "llmbridge-py; they stay as they are, and new calls go into tables of their own beside them",
                 self._schema,
-                self._where,
-            )
-
-    def _check_home(self) -> None:
-        if self._home is None:
-            return
-        process, loop = self._home
-        if process != os.getpid() or loop is not asyncio.get_running_loop():
-            raise WrongLoopError(
-                f"the PostgreSQL database {self._where} was opened by another event loop or process; "
-                "make a backend for each of them"
+                self._place,
             )
 
     @asynccontextmanager
@@ -228,12 +190,10 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
         try:
             yield
         except DRIVER_ERRORS as error:
-            raise translate(error, self._where) from error
+            raise translate(error, self._place) from error
 
     async def _run(self, work: Callable[[Commit], Awaitable[T]]) -> T:
-        self._check_home()
-        if not self._is_open:
-            raise StorageClosedError(f"the PostgreSQL database {self._where} is not connected; await connect() first")
+        self._check_connected()
 
         async def job(commit: Commit) -> T:
             async with self._translated():
@@ -263,24 +223,24 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
             await self._refuse_to_migrate_over_a_pooler()
 
         async def attempt(_: Commit) -> MigrationReport | None:
-            work = partial(schema.try_to_apply, name=self._schema, where=self._where)
+            work = partial(schema.try_to_apply, name=self._schema, where=self._place)
             return await self._do(work, self._writing, schema.MIGRATION_SECONDS)
 
-        return await schema.apply(lambda: self._run(attempt), self._where)
+        return await schema.apply(lambda: self._run(attempt), self._place)
 
     async def _refuse_to_migrate_over_a_pooler(self) -> None:
         pending = (await self.schema_status()).pending
         if pending:
             raise MigrationError(
-                f"{self._where} is reached over a pooler (pgbouncer=true), which cannot migrate, and lacks "
+                f"{self._place} is reached over a pooler (pgbouncer=true), which cannot migrate, and lacks "
                 f"{', '.join(pending)}; run `llmbridge storage migrate` with the URL of the server itself"
             )
 
     async def schema_status(self) -> SchemaStatus:
-        return await self._read(partial(schema.status, name=self._schema, where=self._where))
+        return await self._read(partial(schema.status, name=self._schema, where=self._place))
 
     async def upsert_models(self, models: Sequence[LLMModel]) -> UpsertResult:
-        return await self._write(partial(model_rows.upsert_models, models=models, where=self._where))
+        return await self._write(partial(model_rows.upsert_models, models=models, where=self._place))
 
     async def list_models(
         self, provider: str | None = None, model_name: str | None = None, active_only: bool = True
@@ -290,10 +250,10 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
         )
 
     async def retire_models(self, keys: Sequence[tuple[str, str]], at: datetime) -> int:
-        return await self._write(partial(model_rows.retire_models, keys=keys, at=at, where=self._where))
+        return await self._write(partial(model_rows.retire_models, keys=keys, at=at, where=self._place))
 
     async def set_prices(self, prices: Sequence[ModelPrice]) -> None:
-        await self._write(partial(model_rows.set_prices, prices=prices, where=self._where))
+        await self._write(partial(model_rows.set_prices, prices=prices, where=self._place))
 
     async def list_prices(self, provider: str | None = None, model_name: str | None = None) -> list[ModelPrice]:
         return await self._read(partial(model_rows.list_prices, provider=provider, model_name=model_name))
@@ -301,7 +261,7 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
     async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
         if len(calls) > MAX_BATCH:
             raise ValueError(f"{len(calls)} calls in one batch; at most {MAX_BATCH}")
-        result = await self._write(partial(call_rows.insert, calls=calls, where=self._where, lot=self._folding.lot))
+        result = await self._write(partial(call_rows.insert, calls=calls, where=self._place, lot=self._folding.lot))
         await self._folding.after_batch()
         return result
 
@@ -310,6 +270,54 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
 
     async def summarize_usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._read(partial(usage.summarize, query=query))
+
+    async def fold_totals(self) -> None:
+        """Fold all calls that are in no total yet. It happens by itself and changes no answer."""
+        for lots in await self._read(rollups.lots_by_slices):
+            await self._write(partial(rollups.fold_lots, lots=lots, where=self._place))
+
+    async def purge_calls(self, before: datetime) -> int:
+        midnight = before.replace(hour=0, minute=0, second=0, microsecond=0)
+        after = purge.BEFORE_ALL
+
+        async def delete() -> tuple[int, bool]:
+            nonlocal after
+            deleted, last = await self._write(partial(purge.delete, after=after, where=self._place))
+            after = last or after
+            return deleted, last is not None
+
+        async def purged() -> int:
+            await self.fold_totals()  # ahead, so that what is left for the transaction that purges is little
+            await self._write(partial(purge.purge, to=midnight, where=self._place))
+            return await in_slices(delete)
+
+        return await self._tasks.to_its_end(purged())
+
+    async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
+        return await self._write(partial(reprice.reprice, changes=changes, where=self._place))
+
+    async def read_totals(self, cursor: str | None = None) -> TotalsPage:
+        return await self._read(partial(totals_copy.read_totals, cursor=cursor))
+
+    async def write_totals(self, rows: Sequence[TotalsRow], watermark: datetime | None) -> None:
+        await self._write(partial(totals_copy.write_totals, rows=rows, watermark=watermark, where=self._place))
+
+    async def erase_user(self, origin: str, id_at_origin: str) -> int:
+        one = partial(erase.erase, origin=origin, user=id_at_origin, where=self._place)
+        return await self._tasks.to_its_end(in_slices(partial(self._write, one)))
+
+    async def check_totals(self, repair: bool = False) -> TotalsReport:
+        """As the contract says, a day at a time: the calls of a day that are folded, against its totals."""
+        run = self._write if repair else self._read
+
+        async def next_day(start: int) -> int | None:
+            return await self._read(partial(totals_check.next_day, start=start))
+
+        async def check(day: int) -> TotalsReport:
+            return await run(partial(totals_check.check_day, day=day, repair=repair, where=self._place))
+
+        checked = check_by_day(next_day, check, first=totals_check.FIRST, day=totals_check.DAY)
+        return await self._tasks.to_its_end(checked)
 
     async def ping(self) -> None:
         await self._read(lambda session: session.fetch_value("SELECT 1"))
@@ -335,7 +343,7 @@ class PostgreSQLBackend(Upkeep, SQLAccess):
         )
         if returning_id:
             written = sql_statement.returning_id(written)
-        return await self._write(partial(sql_access.run, statement=written, args=args, where=self._where))
+        return await self._write(partial(sql_access.run, statement=written, args=args, where=self._place))
 
     async def get_slow_queries(self, threshold_ms: float | None = None) -> list[dict[str, Any]]:
         """Statements that took longer than `threshold_ms` (None: 100 ms), oldest first; none without
@@ -370,9 +378,3 @@ async def _give_up(task: asyncio.Task[Any], connection: asyncpg.Connection) -> N
     finally:
         if task.done() and not task.cancelled():
             task.exception()
-
-
-def _take_note(opening: asyncio.Task[None]) -> None:
-    """Whoever asked for the connection may have been cancelled since, and nobody else is told of its failure."""
-    if not opening.cancelled():
-        opening.exception()
