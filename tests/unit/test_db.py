@@ -25,6 +25,7 @@ from llmbridge.errors import (
     StorageUnavailableError,
     UnsupportedOperationError,
 )
+from llmbridge.reports import CloseReport
 from llmbridge.storage import MigrationReport, SchemaStatus
 from llmbridge.storage.memory import MemoryBackend
 
@@ -576,3 +577,28 @@ async def test_a_store_that_hangs_does_not_keep_the_books_from_closing() -> None
 async def test_options_without_a_url_are_an_error() -> None:
     with pytest.raises(ValueError, match="synchronous"):
         LLMDatabase(synchronous="normal")
+
+
+async def test_a_closing_that_was_cancelled_midway_leaves_a_database_that_opens_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    db = LLMDatabase("memory://cancelled-closing")
+    await db.initialize()
+    hangs = asyncio.Event()
+
+    async def hang(timeout: float) -> CloseReport:
+        hangs.set()
+        return await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(db._writer, "close", hang)
+    closing = asyncio.create_task(db.close())
+    await hangs.wait()
+    (shared,) = [task for task in asyncio.all_tasks() if task.get_name() == "llmbridge-close"]
+    shared.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await db.initialize()
+    call_id = await db.record_api_call(**fields())
+    assert call_id is not None
+    assert await db.get_call_record(call_id) is not None
+    await db.close()

@@ -148,7 +148,7 @@ class LLMDatabase:
         :raises StorageError: it cannot be opened
         """
         await self._closing.wait()
-        if self._session.is_closed:
+        if self._session.is_closing:  # also if the closing was cancelled midway
             self._session.reopen()
             self._writer = self._new_writer(last_error=self._writer.last_error)
         await self._writer.check_spool()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -506,4 +507,24 @@ async def test_a_caller_does_not_wait_for_room_longer_than_his_patience(monkeypa
     results = await asyncio.gather(*(recorder.record(call()) for _ in range(5)), return_exceptions=True)
     assert all(isinstance(result, StorageUnavailableError) for result in results)
     store.gate.set()
+    await recorder.close()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+async def test_an_eager_task_writes_each_batch_once_and_goes_on_after_a_failure() -> None:
+    """A destination that does not wait lets the task end, or fail, inside `create_task`."""
+    asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009
+    store, shelf = Store(), Shelf()
+    store.failures = 1
+    store.error = StorageRefusedError("no rights for a moment")
+    recorder = shelf.recorder(store, timeout=60)
+    names = lambda: [task.get_name() for task in asyncio.all_tasks()]  # noqa: E731
+    assert await recorder.record(call()) == "spooled"
+    assert names().count("llmbridge-batch-writer") == 1
+    while recorder.is_away:
+        await asyncio.sleep(0.01)
+    later = [call() for _ in range(5)]
+    assert [await recorder.record(one) for one in later] == ["committed"] * 5
+    assert store.stored >= {one.id for one in later}
+    assert "llmbridge-batch-writer" not in names()
     await recorder.close()

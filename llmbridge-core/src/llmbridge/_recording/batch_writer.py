@@ -83,6 +83,8 @@ class BatchWriter:
         #: The batch that is being written, as the parts it was divided into; the last part is written first.
         self._batch: list[list[PendingCall]] = []
         self._task: asyncio.Task[None] | None = None
+        #: Not the same as having a task: an eager one runs inside `create_task`, before it is known here.
+        self._is_running = False
         self._timer = DeadlineTimer(self._on_deadline)
         self._draining = False
         #: A call that was given up, with which the destination is probed.
@@ -195,7 +197,8 @@ class BatchWriter:
         self._timer.set_earlier(pending.since + self._timeout)
 
     def _start_task(self) -> None:
-        if self._task is None and not (self._draining and not self._queue):
+        if not self._is_running and not (self._draining and not self._queue):
+            self._is_running = True
             self._timer.cancel()  # nothing was pending until now, and it may belong to an event loop that is gone
             self._rescue.accept()
             task = asyncio.create_task(self._run(), name="llmbridge-batch-writer")
@@ -219,6 +222,7 @@ class BatchWriter:
             raise
         finally:
             self._task = None
+            self._is_running = False
 
     @property
     def _must_probe(self) -> bool:

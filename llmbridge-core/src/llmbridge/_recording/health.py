@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +10,7 @@ from .._shared.redaction import redact
 from .._store.session import StoreSession
 
 if TYPE_CHECKING:
-    from .spool import Spool
-
-OnThread = Callable[..., Awaitable[Any]]
+    from .spool import OnThread, Spool
 
 
 async def check_database(session: StoreSession, timeout: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +29,9 @@ from ..schemas import CallRecord
 MAX_BYTES = 1024 * 1024 * 1024
 
 VARIABLE = "LLMBRIDGE_SPOOL_DIR"
+
+#: Run a blocking operation of a spool on a thread, and await its result.
+OnThread = Callable[..., Awaitable[Any]]
 
 #: Suffixes of a spool's files: the calls, and the file that a process locks to replay them.
 _CALLS, _TURN = ".db", ".turn"

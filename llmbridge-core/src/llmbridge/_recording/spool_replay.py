@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from .circuit_breaker import CircuitBreaker
 from .metrics import Counters
 
 if TYPE_CHECKING:
-    from .spool import Spool, Spooled
+    from .spool import OnThread, Spool, Spooled
 
 logger = logging.getLogger("llmbridge.recording")
 
@@ -35,8 +35,6 @@ _LONGEST_PAUSE = 30.0
 _STOP_TIMEOUT = 1.0
 #: Errors that concern the database and not single calls.
 _AWAY = (StorageUnavailableError, StorageRefusedError, SchemaOutdatedError, SchemaTooNewError)
-
-OnThread = Callable[..., Awaitable[Any]]
 
 
 class SpoolReplay:

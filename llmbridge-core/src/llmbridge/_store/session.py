@@ -67,11 +67,6 @@ class StoreSession:
         """Whether no more calls are accepted: the database is closing or closed."""
         return self._state != "open"
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether the database was closed and not reopened."""
-        return self._state == "closed"
-
     async def call(self, use: Callable[[StorageBackend], Awaitable[T]]) -> T:
         """Open the database if needed and return what `use` returns for its backend.
 
