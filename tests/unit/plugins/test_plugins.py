@@ -36,6 +36,7 @@ from llmbridge.plugins import (
     create_provider,
     foreign_distribution_warning,
     provider_names,
+    provider_plugin,
     provider_plugins,
     storage_plugin,
     storage_plugins,
@@ -562,6 +563,14 @@ def test_a_provider_is_found_by_its_prefix_and_gets_checked_options(site: Site) 
         create_provider("vendor", apikey="hunter2")
 
 
+def test_the_descriptor_of_a_provider_tells_its_variables_or_none(site: Site) -> None:
+    site.install("alpha-vendor", {"alpha": vendor()}, prefixes={"vendor": "alpha"})
+
+    assert provider_plugin("vendor").variables == {}
+    with pytest.raises(ProviderNotFoundError, match="nobody"):
+        provider_plugin("nobody")
+
+
 def test_a_provider_that_is_not_there_is_named_with_those_that_are(site: Site) -> None:
     site.install("alpha-vendor", {"alpha": vendor()}, prefixes={"vendor": "alpha"})
 
@@ -576,6 +585,8 @@ def test_a_provider_that_is_not_there_is_named_with_those_that_are(site: Site) -
     [
         (vendor("api_version=7"), IncompatiblePluginError, "version 7"),
         (vendor("prefixes=('other',)"), InvalidPluginError, "lists other names: other"),
+        (vendor("variables={'vendor': ('KEY',)}"), InvalidPluginError, "variables must map prefixes"),
+        (vendor("variables=('KEY',)"), InvalidPluginError, "variables must map prefixes"),
         (vendor("create=lambda prefix, options: None"), InvalidPluginError, "not a BaseLLMProvider"),
         (vendor("create=lambda prefix, options: 1 / 0"), ProviderError, "ZeroDivisionError"),
         (store("vendor"), InvalidPluginError, "no llmbridge_provider"),

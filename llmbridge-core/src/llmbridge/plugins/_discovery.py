@@ -313,6 +313,7 @@ def _check_version(kind: Kind, claim: Claim, version: object) -> None:
 
 
 def _check_fields(kind: Kind, claim: Claim, found: Any) -> None:
+    from ..providers.base import ProviderVariables
     from ..storage.hookspecs import CAPABILITIES
 
     names, options = getattr(found, kind.names), found.options
@@ -322,6 +323,9 @@ def _check_fields(kind: Kind, claim: Claim, found: Any) -> None:
         isinstance(name, str) and isinstance(of, type) for name, of in options.items()
     ):
         raise InvalidPluginError(f"{claim}: options must map names to types")
+    variables: object = getattr(found, "variables", {})
+    if not isinstance(variables, Mapping) or not all(isinstance(of, ProviderVariables) for of in variables.values()):
+        raise InvalidPluginError(f"{claim}: variables must map prefixes to ProviderVariables")
     if not callable(found.create):
         raise InvalidPluginError(f"{claim}: create must be a function")
     capabilities: object = getattr(found, "capabilities", frozenset())
