@@ -77,7 +77,8 @@ async def test_a_thousand_callers_at_once_are_a_thousand_rows_in_few_transaction
 
         async def record() -> None:
             call_id = await db.record_api_call(**FIELDS)
-            assert rows(path, f"SELECT COUNT(*) FROM call_log WHERE id = '{call_id}'") == 1
+            assert call_id is not None
+            assert rows(path, f"SELECT COUNT(*) FROM llmbridge_calls WHERE id = X'{call_id.hex}'") == 1
 
         await asyncio.gather(*(record() for _ in range(1000)))
     assert rows(path) == 1000

@@ -69,7 +69,7 @@ async def test_a_record_takes_no_more_memory_than_is_counted(kind: str) -> None:
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        for _ in range(50):
+        for _ in range(15):
             waiting.add(entry())
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()
@@ -77,7 +77,7 @@ async def test_a_record_takes_no_more_memory_than_is_counted(kind: str) -> None:
         tracemalloc.stop()
     taken, counted = after - before, sum(one.size for one in waiting)
     assert taken <= counted
-    assert counted <= max(2 * taken, 50 * 20_000)
+    assert counted <= max(2 * taken, 15 * 20_000)
     waiting.clear()
 
 
