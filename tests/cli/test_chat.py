@@ -54,7 +54,11 @@ def test_a_key_missing_is_the_provider_s_refusal(cli: Command) -> None:
     assert (result.code, result.document["error"]["type"]) == (1, "AuthenticationError")
 
 
-def test_an_answer_that_may_not_be_recorded_is_printed_and_1(cli: Command, own_directory: Path) -> None:
+def test_an_answer_that_may_not_be_recorded_is_printed_and_1(
+    cli: Command, own_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own_directory / "file").touch()
+    monkeypatch.setenv("LLMBRIDGE_SPOOL_DIR", str(own_directory / "file" / "spool"))
     cli("init-db", "--db", "new.db")
     with closing(sqlite3.connect(own_directory / "new.db")) as connection:
         connection.execute(

@@ -188,6 +188,18 @@ class RecordRejectedError(StorageError, ValueError):
         self.ids = ids
 
 
+class ConstraintError(StorageError):
+    """A constraint or trigger of the database refused a row. A record that somebody else's constraint refuses waits in
+    the spool, set aside, and can be stored once the constraint allows it.
+
+    `ids` are the refused records of a batch, if the backend knows them; else it is empty.
+    """
+
+    def __init__(self, message: str, *, ids: tuple[UUID, ...] = ()) -> None:
+        super().__init__(message)
+        self.ids = ids
+
+
 class StorageUnavailableError(StorageError):
     """The database is not available now, and the same operation may succeed later: connection lost, locked, timed out,
     disk full or read-only."""

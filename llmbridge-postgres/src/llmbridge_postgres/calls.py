@@ -69,7 +69,7 @@ async def insert(session: Session, calls: Sequence[CallRecord], where: str, lot:
         late = tuple(call.id for call in calls if call.called_at < purged_before)
         try:
             lots, inserted = await _store(session, in_time, lot)
-        except (ArithmeticError, TypeError, UnicodeError) as error:
+        except (ArithmeticError, TypeError, UnicodeError, RecursionError) as error:
             raise RecordRejectedError(f"the PostgreSQL database {where} cannot hold a value: {error}") from error
         if lots:
             lot.calls += inserted

@@ -11,6 +11,7 @@ import asyncpg
 from pgdbm.errors import AsyncDBError
 
 from llmbridge.storage import (
+    ConstraintError,
     InvalidStorageURLError,
     LLMBridgeError,
     RecordRejectedError,
@@ -64,11 +65,16 @@ _UNAVAILABLE = {
     "57": "it is starting, stopping or stopped the statement; try again",
     "58": "its system failed; look into its log",
 }
+#: What the value itself causes in our own columns. 22000 is asyncpg's, for what it cannot send.
 _REJECTED = {
-    "22": "it cannot hold the value",
-    "23": "it rejects the value",
-    "54": "the value is larger than it can hold",
+    "22000": "it cannot hold the value",
+    "22003": "it cannot hold the number",
+    "22008": "it cannot hold the time",
+    "22021": "its encoding lacks a character of the value",
+    "22P05": "its encoding lacks a character of the value",
 }
+#: What a canonical record only gets from constraints, triggers and columns that somebody added or changed.
+_CONSTRAINT = ("22", "23", "44", "54", "P0001", "P0004")
 #: asyncpg shows the beginning of a value that it cannot encode; the reason stands at the end, in brackets.
 _ARGUMENT = re.compile(r"(invalid input for query argument \$\d+): .*(?=\()")
 _TLS_FILES = "look at sslrootcert, sslcert, sslkey and sslpassword in its URL"
@@ -123,7 +129,16 @@ def _translate_sqlstate(error: asyncpg.PostgresError, what: str) -> StorageError
         hint = hints.get(code) or hints.get(code[:3]) or hints.get(code[:2])
         if hint is not None:
             return kind(f"{what}: {hint} (it said: {told})")
+    if code.startswith(_CONSTRAINT):
+        return ConstraintError(f"{what}: {_constraint(error)} refuses the row (it said: {told})")
     return StorageError(f"{what}: {told}")
+
+
+def _constraint(error: asyncpg.PostgresError) -> str:
+    """Name what refused a row, without its values."""
+    table = getattr(error, "table_name", None)
+    name = getattr(error, "constraint_name", None) or getattr(error, "column_name", None) or "a constraint or trigger"
+    return f"{name} of {table}" if table else name
 
 
 def _translate_network(error: OSError, what: str) -> StorageError:

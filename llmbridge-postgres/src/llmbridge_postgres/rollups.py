@@ -25,6 +25,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+import asyncpg
+
 from llmbridge.storage import LATEST
 from llmbridge.storage.toolkit.rollups import (
     HISTOGRAM_STEP,
@@ -81,6 +83,10 @@ _OPEN_LOT = " ".join(
         ") <= $1 RETURNING number",
     )
 )
+#: A failover by logical replication brings the lots, and not the place of their sequence.
+_MOVE_SEQUENCE = """
+SELECT setval(pg_get_serial_sequence('{{tables.llmbridge_lots}}', 'number'), max(number)) FROM {{tables.llmbridge_lots}}
+"""
 #: Lots of processes that are gone or idle, the oldest with about $2 calls.
 _IDLE = """
 SELECT number, calls, lots FROM (
@@ -304,10 +310,16 @@ async def days(session: Session) -> list[int] | None:
 
 async def open_lot(session: Session, lot: Lot) -> None:
     """Give a writer a new lot. While that is opened nobody moves the watermark, and later whoever does closes it."""
-    async with session.transaction():
-        lot.watermark = _aware(await session.fetch_value(_WATERMARK_THAT_STAYS))
-        number = await session.fetch_value(_OPEN_LOT, schema.HEAD_NUMBER)
-    lot.number, lot.calls = number, 0
+    while True:
+        try:
+            async with session.transaction():
+                lot.watermark = _aware(await session.fetch_value(_WATERMARK_THAT_STAYS))
+                number = await session.fetch_value(_OPEN_LOT, schema.HEAD_NUMBER)
+        except asyncpg.UniqueViolationError:
+            await session.fetch_value(_MOVE_SEQUENCE)
+        else:
+            lot.number, lot.calls = number, 0
+            return
 
 
 async def idle_lots(session: Session, own: int | None, calls: int) -> list[int]:

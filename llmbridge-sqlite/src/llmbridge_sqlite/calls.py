@@ -6,7 +6,15 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from llmbridge.storage import EARLIEST, CallPage, CallQuery, CallRecord, RecordRejectedError, RecordResult
+from llmbridge.storage import (
+    EARLIEST,
+    CallPage,
+    CallQuery,
+    CallRecord,
+    ConstraintError,
+    RecordRejectedError,
+    RecordResult,
+)
 
 from .codec import CALL_COLUMNS, CALL_FIELDS, decode_call, encode_call, to_micros
 from .errors import translate
@@ -44,7 +52,7 @@ def insert(connection: sqlite3.Connection, calls: Sequence[CallRecord], where: s
     rows = _Rows(calls)
     try:
         connection.executemany(_INSERT, rows)
-    except (sqlite3.Error, ArithmeticError, UnicodeError, TypeError, ValueError) as error:
+    except (sqlite3.Error, ArithmeticError, UnicodeError, TypeError, ValueError, RecursionError) as error:
         raise _blame(error, rows.current, where) from error
     inserted = connection.total_changes - before
     return RecordResult(inserted, len(calls) - inserted)
@@ -52,6 +60,8 @@ def insert(connection: sqlite3.Connection, calls: Sequence[CallRecord], where: s
 
 def _blame(error: Exception, call: CallRecord | None, where: str) -> Exception:
     fault = translate(error, where) if isinstance(error, sqlite3.Error) else None
+    if call is not None and isinstance(fault, ConstraintError):
+        return ConstraintError(str(fault), ids=(call.id,))
     if call is None or not (fault is None or isinstance(fault, RecordRejectedError)):
         return error
     return RecordRejectedError(f"call {call.id} has a value that SQLite cannot hold: {error}", ids=(call.id,))

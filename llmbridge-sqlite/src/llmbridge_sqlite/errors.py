@@ -7,6 +7,7 @@ import re
 import sqlite3
 
 from llmbridge.storage import (
+    ConstraintError,
     RecordRejectedError,
     SchemaOutdatedError,
     StorageError,
@@ -33,7 +34,9 @@ _REFUSED = {
     sqlite3.SQLITE_AUTH: "this user has no right to it",
     sqlite3.SQLITE_NOLFS: "its file system has no files of this size",
 }
-_REJECTED = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE}
+_REJECTED = {sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE}
+#: The extended code of a value of the wrong type in a STRICT table. https://sqlite.org/rescode.html
+_WRONG_TYPE = 3091
 
 _MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
 
@@ -65,7 +68,9 @@ def _translate_sqlite(error: sqlite3.Error, what: str) -> StorageError:
         return StorageUnavailableError(f"{what}: {_UNAVAILABLE[code]} ({error})")
     if code in _REFUSED:
         return StorageRefusedError(f"{what}: {_REFUSED[code]} ({error})")
-    if code in _REJECTED:
+    if code == sqlite3.SQLITE_CONSTRAINT and error.sqlite_errorcode != _WRONG_TYPE:
+        return ConstraintError(f"{what} has a constraint or trigger that refuses the row: {error}")
+    if code == sqlite3.SQLITE_CONSTRAINT or code in _REJECTED:
         return RecordRejectedError(f"{what} rejects the value: {error}")
     if isinstance(error, sqlite3.InterfaceError | sqlite3.ProgrammingError) and "binding" in str(error):
         return RecordRejectedError(f"{what} cannot hold a value of this type: {error}")

@@ -25,14 +25,16 @@ class SQLiteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.url = f"sqlite:///{path}"
 
     def backend(self, **options: Any) -> SQLiteBackend:
         return SQLiteBackend(self._path, synchronous="normal", **options)
 
     def refuse(self, change: str, call: UUID) -> None:
-        """From now on no such change of this call succeeds: DELETE, or UPDATE."""
+        """From now on no such change of this call succeeds: DELETE, UPDATE or INSERT."""
+        row = "new" if change == "INSERT" else "old"
         self._run(
-            f"CREATE TRIGGER refused BEFORE {change} ON llmbridge_calls WHEN old.id = X'{call.hex}' "
+            f"CREATE TRIGGER refused BEFORE {change} ON llmbridge_calls WHEN {row}.id = X'{call.hex}' "
             "BEGIN SELECT RAISE(ABORT, 'it is refused'); END"
         )
 
@@ -60,17 +62,19 @@ class PostgreSQLStore:
     def __init__(self, server: Server, database: str) -> None:
         self._server = server
         self._database = database
+        self.url = server.database_url(database)
 
     def backend(self, **options: Any) -> PostgreSQLBackend:
         return PostgreSQLBackend(self._server.database_url(self._database), **options)
 
     def refuse(self, change: str, call: UUID) -> None:
-        """From now on no such change of this call succeeds: DELETE, or UPDATE."""
+        """From now on no such change of this call succeeds: DELETE, UPDATE or INSERT."""
+        row = "new" if change == "INSERT" else "old"
         self._run(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
             "$$ BEGIN RAISE EXCEPTION 'it is refused'; END $$",
             f"CREATE TRIGGER refused BEFORE {change} ON llmbridge.llmbridge_calls FOR EACH ROW "
-            f"WHEN (old.id = '{call}') EXECUTE FUNCTION refuse()",
+            f"WHEN ({row}.id = '{call}') EXECUTE FUNCTION refuse()",
         )
 
     def allow(self) -> None:

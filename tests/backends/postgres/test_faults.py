@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from llmbridge.errors import (
+    ConstraintError,
     MigrationError,
     RecordRejectedError,
     SchemaOutdatedError,
@@ -235,7 +236,16 @@ async def test_a_standby_is_left_as_soon_as_there_is_a_primary(server: Server, d
         ("3D000", StorageRefusedError),
         ("42501", StorageRefusedError),
         ("22003", RecordRejectedError),
-        ("23514", RecordRejectedError),
+        ("22021", RecordRejectedError),
+        ("22P05", RecordRejectedError),
+        ("22001", ConstraintError),
+        ("22012", ConstraintError),
+        ("23502", ConstraintError),
+        ("23505", ConstraintError),
+        ("23514", ConstraintError),
+        ("54000", ConstraintError),
+        ("P0001", ConstraintError),
+        ("XX000", StorageError),
         ("42P01", SchemaOutdatedError),
     ],
 )

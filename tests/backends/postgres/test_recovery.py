@@ -341,3 +341,17 @@ async def test_disconnecting_waits_for_a_caller_that_was_cancelled(backend: Post
     task.cancel()
     await backend.disconnect()
     assert task.done() or (await asyncio.wait([task]))[0]
+
+
+async def test_a_sequence_of_lots_that_stands_behind_moves_on(
+    backend: PostgreSQLBackend, url: str, shell: Callable[..., Any]
+) -> None:
+    """As after a failover by logical replication, which replicates no sequences."""
+    for number in range(5):
+        async with PostgreSQLBackend(url) as other:
+            await other.record_calls([make_call(number)])
+    shell("ALTER TABLE llmbridge.llmbridge_lots ALTER COLUMN number RESTART WITH 1")
+    results = [await backend.record_calls([make_call(number)]) for number in range(5, 8)]
+    assert [result.inserted for result in results] == [1, 1, 1]
+    (total,) = await backend.summarize_usage(UsageQuery())
+    assert total.calls == 8

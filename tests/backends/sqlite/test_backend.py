@@ -15,6 +15,7 @@ import pytest
 
 from llmbridge.storage import (
     CallQuery,
+    ConstraintError,
     RecordRejectedError,
     StorageClosedError,
     StorageRefusedError,
@@ -162,7 +163,7 @@ async def test_a_read_only_disk_is_unavailable(backend):
 )
 async def test_a_value_that_cannot_be_stored_names_its_call_and_stores_nothing(backend, wrong):
     bad = make_call(5).model_copy(update=wrong)
-    with pytest.raises(RecordRejectedError) as caught:
+    with pytest.raises(ConstraintError if wrong == {"origin": None} else RecordRejectedError) as caught:
         await backend.record_calls([make_call(), bad, make_call(6)])
     assert caught.value.ids == (bad.id,)
     assert await count(backend) == 0

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from llmbridge.storage import RecordRejectedError, StorageError
+from llmbridge.storage import ConstraintError, RecordRejectedError, StorageError
 from llmbridge.testing import make_call
 from llmbridge_sqlite import SQLiteBackend
 from llmbridge_sqlite.sql_statement import prepare, tokens
@@ -142,9 +142,9 @@ async def test_values_that_sqlite_cannot_hold_are_rejected(sql, value):
         await sql.execute("INSERT INTO notes (body) VALUES ($1)", value)
 
 
-async def test_a_broken_constraint_is_rejected_and_wrong_sql_is_an_error(sql):
+async def test_a_violated_constraint_and_wrong_sql_are_errors(sql):
     await sql.execute("INSERT INTO notes (body) VALUES ('a')")
-    with pytest.raises(RecordRejectedError, match="UNIQUE"):
+    with pytest.raises(ConstraintError, match="UNIQUE"):
         await sql.execute("INSERT INTO notes (body) VALUES ('a')")
     with pytest.raises(StorageError, match="syntax"):
         await sql.execute("SELEC 1")

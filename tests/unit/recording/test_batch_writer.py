@@ -18,6 +18,7 @@ from llmbridge._recording.metrics import Counters
 from llmbridge._recording.rescue import Rescue
 from llmbridge._shared.ids import new_id
 from llmbridge.errors import (
+    ConstraintError,
     RecordRejectedError,
     StorageClosedError,
     StorageError,
@@ -528,3 +529,93 @@ async def test_an_eager_task_writes_each_batch_once_and_goes_on_after_a_failure(
     assert store.stored >= {one.id for one in later}
     assert "llmbridge-batch-writer" not in names()
     await recorder.close()
+
+
+class Picky(Store):
+    """A store that raises `reason` for any batch with a hostile call."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__()
+        self.reason = reason
+
+    async def write(self, calls: Sequence[CallRecord]) -> RecordResult:
+        if any(one.origin == "hostile" for one in calls):
+            raise self.reason
+        return await super().write(calls)
+
+
+REASONS = [ZeroDivisionError("7 / 0"), RecursionError(), StorageError("unknown"), ConstraintError("CHECK of calls")]
+
+
+@pytest.mark.parametrize("reason", REASONS, ids=repr)
+async def test_a_call_that_fails_for_a_reason_of_its_own_harms_no_other_call(reason: Exception) -> None:
+    store, shelf, log = Picky(reason), Shelf(), Log()
+    recorder = shelf.recorder(store, timeout=3600, breaker=log)
+    calls = [call("hostile" if number in (3, 57, 58) else "app") for number in range(100)]
+    outcomes = await asyncio.gather(*map(recorder.record, calls))
+    assert [number for number, outcome in enumerate(outcomes) if outcome == "spooled"] == [3, 57, 58]
+    assert outcomes.count("committed") == 97
+    assert len(store.stored) == 97
+    assert log.told == []
+    await recorder.close()
+
+
+async def test_calls_that_a_constraint_refuses_are_found_by_their_names() -> None:
+    hostile = [call() for _ in range(50)]
+    refused = ConstraintError("CHECK of calls", ids=tuple(one.id for one in hostile))
+    store, shelf, log = Store(failures=1), Shelf(), Log()
+    store.error = refused
+    recorder = shelf.recorder(store, timeout=3600, breaker=log)
+    good = [call() for _ in range(50)]
+    outcomes = await asyncio.gather(*map(recorder.record, [*hostile, *good]))
+    assert outcomes == ["spooled"] * 50 + ["committed"] * 50
+    assert len(store.batches) == 2
+    await recorder.close()
+
+
+async def test_calls_that_fail_one_after_the_other_are_an_outage_unless_a_constraint_refuses_them() -> None:
+    for reason, told in ((StorageError("unknown"), ["unknown", "back"]), (ConstraintError("CHECK of calls"), [])):
+        store, shelf, log = Picky(reason), Shelf(), Log()
+        recorder = shelf.recorder(store, timeout=3600, breaker=log)
+        outcomes = await asyncio.gather(*(recorder.record(call("hostile")) for _ in range(20)))
+        assert outcomes == ["spooled"] * 20
+        if told:  # the next probes ask only whether the store answers
+            await log.over.wait()
+        assert log.told == told
+        assert await recorder.record(call()) == "committed"
+        await recorder.close()
+
+
+async def test_a_caller_that_finds_no_room_in_time_has_its_call_spooled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_queue, "MAX_PENDING", 1)
+    store, shelf = Store(), Shelf()
+    store.gate.clear()
+    counters = Counters()
+    recorder = shelf.recorder(store, timeout=0.2, counters=counters)
+    outcomes = await asyncio.gather(*(recorder.record(call()) for _ in range(50)))
+    assert outcomes == ["spooled"] * 50
+    assert len({one.id for one in shelf.kept}) == 50
+    assert counters.calls_lost == 0
+    store.gate.set()
+    await recorder.close()
+
+
+async def test_a_stopped_writer_rescues_each_call_by_itself() -> None:
+    store, shelf, saved = Store(), Shelf(), []
+
+    def save(calls: Sequence[CallRecord]) -> None:
+        if any(one.origin == "hostile" for one in calls):
+            raise RecordRejectedError("it cannot be written as JSON")
+        saved.extend(calls)
+
+    store.gate.clear()
+    recorder = BatchWriter(store.write, timeout=3600, rescue=Rescue(save))
+    calls = [call("hostile" if number == 2 else "app") for number in range(5)]
+    tasks = await in_hand(recorder, store, calls)
+    (writer,) = [task for task in asyncio.all_tasks() if task.get_name() == "llmbridge-batch-writer"]
+    writer.cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [outcome for outcome in outcomes if outcome == "spooled"] == ["spooled"] * 4
+    assert isinstance(outcomes[2], StorageUnavailableError)
+    assert saved == [one for one in calls if one.origin == "app"]
+    assert shelf.kept == []

@@ -50,7 +50,7 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "wide text": lambda: {"metadata": {"text": "".join(["x" * 8_000, WIDE])}},
     "empty lists": lambda: {"metadata": json.loads('{"a": [' + "[]," * 2_700 + "[]]}")},
     "small objects": lambda: {"metadata": json.loads('{"a": [' + '{"":{}},' * 890 + "[]]}")},
-    "one deep list": lambda: {"metadata": json.loads('{"a": ' + "[" * 300 + "]" * 300 + "}")},
+    "one deep list": lambda: {"metadata": json.loads('{"a": ' + "[" * 31 + "]" * 31 + "}")},
     "little nested": lambda: {"metadata": json.loads('{"a": {"": {"": {"": {}}}}}')},
 }
 

@@ -104,3 +104,23 @@ async def test_a_forked_child_saves_what_it_accepts_with_a_writer_that_its_paren
 async def test_without_a_place_saving_fails() -> None:
     with pytest.raises(StorageUnavailableError, match="there is no spool"):
         Rescue(None).save([pending(1)])
+
+
+async def test_a_call_that_cannot_be_saved_takes_no_other_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    saved: list[CallRecord] = []
+
+    def save(calls: Sequence[CallRecord]) -> None:
+        if make_call(2) in calls:
+            raise RecursionError
+        saved.extend(calls)
+
+    writer, queue = Writer(), BoundedQueue()
+    for number in range(5):
+        queue.add(pending(number))
+    rescue = Rescue(save)
+    rescue.watch(writer, queue, [])
+    rescue.accept()
+    del writer
+    gc.collect()
+    assert saved == [make_call(number) for number in (0, 1, 3, 4)]
+    assert "1 calls are lost" in caplog.text

@@ -19,7 +19,7 @@ import pytest
 
 from llmbridge._recording import spool as spool_module
 from llmbridge._recording.spool import Spool, SpoolCounts
-from llmbridge.errors import StorageUnavailableError
+from llmbridge.errors import RecordRejectedError, StorageUnavailableError
 from llmbridge.schemas import CallRecord
 from llmbridge.testing import make_call
 from llmbridge.testing.comparison import assert_same
@@ -386,3 +386,30 @@ os.write(end, b"!")
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
     subprocess.run([sys.executable, "-c", program, TARGET, str(spool.path.parent)], check=True, timeout=60)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    value: list[Any] = []
+    for _ in range(depth - 2):
+        value = [value]
+    return {"a": value}
+
+
+def test_a_call_that_is_no_json_is_named_and_harms_no_other(spool: Spool) -> None:
+    calls = [make_call(number) for number in range(3)]
+    deep = calls[1].model_copy(update={"metadata": nested(300)})
+    with pytest.raises(RecordRejectedError) as refused:
+        spool.put([calls[0], deep, calls[2]])
+    assert refused.value.ids == (deep.id,)
+    assert not spool.is_there()
+    spool.put([calls[0], calls[2]])
+    assert calls_of(spool) == [calls[0], calls[2]]
+
+
+def test_a_row_that_is_nested_too_deeply_to_read_stops_no_other(spool: Spool) -> None:
+    spool.put([make_call(1)])
+    with closing(sqlite3.connect(spool.path)) as file, file:
+        text = '{"metadata": {"a": ' + "[" * 100_000 + "]" * 100_000 + "}}"
+        file.execute("INSERT INTO calls (id, record) VALUES ('deep', ?)", (text,))
+    spool.put([make_call(2)])
+    assert calls_of(spool) == [make_call(1), None, make_call(2)]

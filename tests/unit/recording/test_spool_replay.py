@@ -14,6 +14,7 @@ from llmbridge._recording.circuit_breaker import CircuitBreaker
 from llmbridge._recording.metrics import Counters
 from llmbridge._recording.spool import Spool
 from llmbridge._recording.spool_replay import SpoolReplay, exclusive
+from llmbridge.errors import ConstraintError
 from llmbridge.schemas import CallRecord
 from llmbridge.storage import RecordResult
 from llmbridge.testing import make_call
@@ -128,3 +129,25 @@ async def test_who_is_cancelled_while_a_thread_takes_the_turn_does_not_keep_it(s
     assert await asyncio.to_thread(taken.wait, 20)
     async with asyncio.timeout(20), exclusive(spool, 20):
         assert spool.counts().waiting == 1
+
+
+async def test_a_call_that_a_constraint_refuses_is_set_aside_and_tried_again_at_the_next_start(spool: Spool) -> None:
+    calls = [make_call(number) for number in range(10)]
+    spool.put(calls)
+    store = Store()
+
+    async def write(given: Sequence[CallRecord]) -> RecordResult:
+        if calls[4] in given:
+            raise ConstraintError("team_of_calls of llmbridge_calls refuses the row")
+        return await store.write(given)
+
+    first = SpoolReplay(spool, write, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
+    first.begin()
+    await first.end(20)
+    assert sorted(one.id for one in store.taken) == sorted(one.id for one in calls if one != calls[4])
+    assert spool.refusals(10) == {"team_of_calls of llmbridge_calls refuses the row": 1}
+    second = SpoolReplay(spool, store.write, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
+    second.begin()
+    await second.end(20)
+    assert store.taken[-1] == calls[4]
+    assert spool.counts().set_aside == spool.counts().waiting == 0

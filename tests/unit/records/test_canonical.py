@@ -13,7 +13,7 @@ import pytest
 
 from llmbridge._pricing.price_book import PriceBook
 from llmbridge._recording.record_builder import complete
-from llmbridge._records import canonical, validation
+from llmbridge._records import canonical, fast_path, validation
 from llmbridge._records.fields import MAX_ERROR_MESSAGE, MAX_METADATA_BYTES, MAX_NAME
 from llmbridge._shared import ids, redaction
 from llmbridge.errors import RecordRejectedError
@@ -139,12 +139,27 @@ def test_what_can_never_be_stored_is_refused(wrong: dict[str, Any]) -> None:
         recorded(**wrong)
 
 
-def test_deeply_nested_metadata_is_refused() -> None:
+def test_metadata_may_nest_32_levels_deep() -> None:
     nested: Any = []
-    for _ in range(100_000):
+    for _ in range(30):
         nested = [nested]
-    with pytest.raises(RecordRejectedError):
-        validation.check_metadata({"x": nested})
+    assert validation.check_metadata({"x": nested}) == {"x": nested}
+    for deeper in ([nested], {"y": nested}):
+        with pytest.raises(RecordRejectedError, match="32 levels"):
+            validation.check_metadata({"x": deeper})
+
+
+def test_a_metadata_that_contains_itself_is_refused() -> None:
+    endless: dict[str, Any] = {}
+    endless["x"] = endless
+    with pytest.raises(RecordRejectedError, match="32 levels"):
+        validation.check_metadata(endless)
+
+
+def test_a_long_list_of_tools_is_cut() -> None:
+    many = fields(tools_used=[f"tool {number}" for number in range(2_000)])
+    assert canonical.convert(many)["tools_used"] == [f"tool {number}" for number in range(1_000)]
+    assert fast_path.try_convert(many) is None
 
 
 def test_metadata_of_exactly_8_kib_is_taken() -> None:
@@ -191,6 +206,19 @@ def test_error_messages_lose_their_keys(text: str) -> None:
         ("at redis://:tellme99@h/0", "at redis://:***@h/0"),
         ("at mysql://u@corp:p/w@h/d", "at mysql://u@corp:***@h/d"),
         ("Incorrect key sk-canar***show", "Incorrect key ***"),
+        ("('x-api-key', 'tellme99')", "('x-api-key', '***')"),
+        ("(b'api-key', b'tellme99')", "(b'api-key', b'***')"),
+        ("api_key%3Dtellme99", "api_key%3D***"),
+        ("Cookie: session=tellme99; id=2", "Cookie: ***"),
+        ("/blob?se=2026&sig=tellme99&sp=r", "/blob?se=2026&sig=***&sp=r"),
+        ("Signature=tellme99", "Signature=***"),
+        ("/callback?code=tellme99", "/callback?code=***"),
+        ("-----BEGIN PRIVATE KEY-----\ntellme99\n-----END PRIVATE KEY-----", "***"),
+        ("-----BEGIN RSA PRIVATE KEY-----\ntellme99", "***"),
+        ("ya29.abcdefgh12345678", "***"),
+        ("pplx-abcdefgh12345678", "***"),
+        ("r8_abcdefgh12345678", "***"),
+        ("fw_abcdefgh12345678", "***"),
         ("hf_abcdefgh12345678", "***"),
         ("ghp_abcdefgh12345678", "***"),
         ("github_pat_11ABCDEFG_abcdefgh", "***"),
@@ -216,10 +244,24 @@ def test_what_looks_like_a_key_or_a_password_is_redacted(text: str, redacted: st
         "basic authentication is not offered",
         "duplicate key value violates unique constraint pk_models_id",
         "a monkey: nothing else",
+        "/etc/passwd: it is not readable",
+        "status code=404",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
     assert redaction.redact(text) == text
+
+
+@pytest.mark.parametrize("part", ["://a:", "eyJaaaa-", "password ", "key='", "-----BEGIN PRIVATE KEY-----"])
+def test_a_long_text_is_cut_before_it_is_searched(part: str) -> None:
+    assert len(redaction.redact(part * 200_000)) <= 8_001
+
+
+@pytest.mark.parametrize("filler", ["x ", "x"])
+def test_no_part_of_a_secret_is_left_where_a_long_text_is_cut(filler: str) -> None:
+    for length in range(7_900, 8_010):
+        text = (filler * length)[:length] + " sk-proj-abcdefgh12345678"
+        assert "abc" not in redaction.redact(text + " more" * 1_000)
 
 
 def test_a_record_made_by_hand_is_brought_into_form() -> None:

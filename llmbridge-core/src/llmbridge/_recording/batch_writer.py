@@ -10,6 +10,7 @@ from typing import Protocol
 from uuid import UUID
 
 from ..errors import (
+    ConstraintError,
     LLMBridgeError,
     RecordRejectedError,
     StorageClosedError,
@@ -20,7 +21,7 @@ from ..errors import (
 from ..schemas import CallRecord, RecordStatus
 from ..storage.types import MAX_BATCH, RecordResult
 from .bounded_queue import BoundedQueue, PendingCall
-from .circuit_breaker import CircuitBreaker
+from .circuit_breaker import AWAY, CircuitBreaker
 from .deadline_timer import DeadlineTimer
 from .metrics import Counters
 from .rescue import Rescue
@@ -30,6 +31,8 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 #: Seconds from a rescue to the replay of the rescued calls: their event loop may be ending, too.
 _AFTER_RESCUE = 1.0
+#: After this many calls in a row that fail for reasons of their own, the destination counts as away.
+_FAILURES_OF_AN_OUTAGE = 4
 
 logger = logging.getLogger("llmbridge.recording")
 
@@ -52,8 +55,9 @@ class BatchWriter:
 
     There is no linger: while one batch is committed the next one forms. A caller waits at most `timeout` seconds, twice
     that if the event loop was blocked; until then a batch that fails is retried with the same ids, unless `retries` is
-    False. A call that times out or fails goes to `fallback`, and so do new calls while `breaker` is open; the writer
-    then probes its destination by writing one call that it gave up. `rescue` saves pending calls when the writer's task
+    False. An error that may concern single calls is traced to them by bisection. A call that times out, fails or finds
+    no room in time goes to `fallback`, and so do new calls while `breaker` is open; the writer then probes its
+    destination by writing one call that it gave up. `rescue` saves pending calls when the writer's task
     is stopped, and `replay` starts when the breaker closes and after a rescue.
     """
 
@@ -89,6 +93,7 @@ class BatchWriter:
         self._draining = False
         #: A call that was given up, with which the destination is probed.
         self._probe: CallRecord | None = None
+        self._failures_in_a_row = 0
         self._callers_without_room = 0
         self._rescue_at_exit = self._rescue.watch(self, self._queue, self._batch)
 
@@ -163,27 +168,31 @@ class BatchWriter:
     async def _record_with_room(self, call: CallRecord, since: float | None) -> RecordStatus:
         self._callers_without_room += 1
         try:
-            await self._wait_for_room()
+            has_room = await self._wait_for_room()
         except asyncio.CancelledError:
             self._enqueue(call, since).cancel()
             raise
         finally:
             self._callers_without_room -= 1
-        if self.diverts and self._fallback is not None:
+        if self._fallback is not None and (self.diverts or not has_room):
             self._start_task()
             return await self._fallback.record(call)
+        if not has_room:
+            self._counters.calls_lost += 1
+            raise StorageUnavailableError(
+                f"the queue is full: the database did not take the calls before this one within {self._timeout:g} s"
+            )
         return await self._enqueue(call, since)
 
-    async def _wait_for_room(self) -> None:
+    async def _wait_for_room(self) -> bool:
+        """Wait until the call may be enqueued or diverted; return whether that was so in time."""
         try:
             async with asyncio.timeout(self._timeout):
                 while self._queue.is_full and not self._draining and not self.diverts:
                     await self._queue.changed()
         except TimeoutError:
-            self._counters.calls_lost += 1
-            raise StorageUnavailableError(
-                f"the queue is full: the database did not take the calls before this one within {self._timeout:g} s"
-            ) from None
+            return False
+        return True
 
     def _enqueue(self, call: CallRecord, since: float | None) -> asyncio.Future[RecordStatus]:
         loop = asyncio.get_running_loop()
@@ -243,15 +252,14 @@ class BatchWriter:
             if self._still_holds(part):
                 self._batch.pop()
                 self._hand_over(part, error)
-        except StorageError as error:
+        except AWAY as error:
             if self._still_holds(part):
                 self._on_failure(error)
         except Exception as error:
-            failure = StorageError(f"recording failed: {type(error).__name__}")
-            failure.__cause__ = error
             if self._still_holds(part):
-                self._on_failure(failure)
+                self._on_failure_of_calls(part, error)
         else:
+            self._failures_in_a_row = 0
             self._counters.batches_committed += self._outcome == "committed"
             self._counters.calls_duplicate += result.duplicates
             if self._still_holds(part):
@@ -290,8 +298,10 @@ class BatchWriter:
                 await self._write([] if self._probe is None else [self._probe])
             except RecordRejectedError:  # the database answers
                 self._on_success()
-            except Exception:  # noqa: S112  the next probe may succeed
+            except AWAY:
                 continue
+            except Exception:  # it may concern this call alone: the next probe only asks whether the database answers
+                self._probe = None
             else:
                 self._on_success()
 
@@ -328,6 +338,29 @@ class BatchWriter:
         self._trip(error)
         self._fail(pending, error)
 
+    def _on_failure_of_calls(self, part: list[PendingCall], error: Exception) -> None:
+        """Find the calls of a part that fail, which the error names, or else bisection finds, and hand over each by
+        itself. Several in a row are an outage, unless a constraint refuses them."""
+        if isinstance(error, ConstraintError):
+            rest = [one for one in part if one.call.id not in error.ids]
+            if rest and len(rest) < len(part):
+                self._batch[-1:] = [rest]
+                self._hand_over([one for one in part if one.call.id in error.ids], error)
+                return
+        if len(part) > 1:
+            self._batch[-1:] = _halves(part)
+            return
+        failure = error
+        if not isinstance(failure, StorageError):
+            failure = StorageError(f"recording failed: {type(error).__name__}")
+            failure.__cause__ = error
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= _FAILURES_OF_AN_OUTAGE and not isinstance(failure, ConstraintError):
+            self._on_failure(failure)
+            return
+        self._batch.pop()
+        self._hand_over(part, failure)
+
     def _on_success(self) -> None:
         self._probe = None
         if self._breaker.reset():
@@ -360,15 +393,17 @@ class BatchWriter:
         self._queue.clear()
         if not pending or self._rescue.is_foreign:
             return
+        stopped = StorageUnavailableError(f"the batch writer was stopped ({type(error).__name__}) before the commit")
         try:
-            self._rescue.save(pending)
-        except StorageError as unsaved:
-            stopped = StorageUnavailableError(
-                f"the batch writer was stopped ({type(error).__name__}) before the commit"
-            )
-            stopped.__cause__ = unsaved
+            unsaved = self._rescue.save(pending)
+        except StorageError as failure:
+            stopped.__cause__ = failure
             self._fail(pending, stopped)
             return
+        if unsaved:
+            self._fail(unsaved, stopped)
+            lost = {one.call.id for one in unsaved}
+            pending = [one for one in pending if one.call.id not in lost]
         if isinstance(error, GeneratorExit):  # the event loop is gone, and no caller waits
             self._counters.calls_spooled += len(pending)
             return
@@ -386,8 +421,7 @@ class BatchWriter:
         if len(part) == 1:
             self._fail(part, error)
             return []
-        middle = len(part) // 2
-        return [part[middle:], part[:middle]]
+        return _halves(part)
 
     def _release(self, part: list[PendingCall], expired: frozenset[UUID]) -> None:
         if expired:
@@ -428,6 +462,12 @@ def _settle(pending: Sequence[PendingCall], outcome: RecordStatus) -> int:
         elif not one.settled.cancelled():
             told_otherwise += 1
     return len(pending) - told_otherwise
+
+
+def _halves(part: list[PendingCall]) -> list[list[PendingCall]]:
+    """Return the halves of a part, the one to write first at the end."""
+    middle = len(part) // 2
+    return [part[middle:], part[:middle]]
 
 
 def _jittered(pause: float) -> float:

@@ -8,11 +8,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .._shared.redaction import redact
-from ..errors import StorageError
+from ..errors import (
+    SchemaOutdatedError,
+    SchemaTooNewError,
+    StorageError,
+    StorageRefusedError,
+    StorageUnavailableError,
+)
 from .metrics import Counters
 
 if TYPE_CHECKING:
     from .spool import Spool
+
+#: Errors that concern the whole database. Any other error may concern a single call.
+AWAY = (StorageUnavailableError, StorageRefusedError, SchemaOutdatedError, SchemaTooNewError)
 
 logger = logging.getLogger("llmbridge.recording")
 

@@ -33,14 +33,22 @@ class Rescue:
         """Note that this process accepts the calls from now on. The writer may have been made before a fork."""
         self._process = os.getpid()
 
-    def save(self, pending: Sequence[PendingCall]) -> None:
-        """Save the calls.
+    def save(self, pending: Sequence[PendingCall]) -> list[PendingCall]:
+        """Save the calls, and return those that can never be saved.
 
         :raises StorageUnavailableError: there is no place for them, or it cannot be written
         """
         if self._save is None:
             raise StorageUnavailableError("there is no spool")
-        self._save([one.call for one in pending])
+        try:
+            self._save([one.call for one in pending])
+        except StorageUnavailableError:
+            raise
+        except Exception:
+            if len(pending) == 1:
+                return list(pending)
+            return [unsaved for one in pending for unsaved in self.save([one])]
+        return []
 
     def watch(
         self, writer: object, queue: Iterable[PendingCall], batches: Iterable[Iterable[PendingCall]]
@@ -56,6 +64,9 @@ class Rescue:
         if not pending or self.is_foreign:
             return
         try:
-            self.save(pending)
+            unsaved = len(self.save(pending))
+            reason = "they cannot be spooled"
         except StorageError as error:
-            logger.error("%d calls are lost: the database was never closed, and %s", len(pending), error)
+            unsaved, reason = len(pending), str(error)
+        if unsaved:
+            logger.error("%d calls are lost: the database was never closed, and %s", unsaved, reason)

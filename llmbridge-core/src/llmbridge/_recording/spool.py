@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from .._shared.files import exists, make_private_file
 from .._shared.paths import state_directory
-from ..errors import StorageError, StorageUnavailableError
+from ..errors import RecordRejectedError, StorageError, StorageUnavailableError
 from ..schemas import CallRecord
 
 #: Maximum size of a spool's file in bytes: about a million calls. A full spool refuses further calls.
@@ -187,9 +187,17 @@ class Spool:
     def put(self, calls: Sequence[CallRecord]) -> None:
         """Add calls, all or none. They are on disk when this returns.
 
+        :raises RecordRejectedError: some cannot be written as JSON; it names them
         :raises StorageUnavailableError: the file cannot be written, or is full
         """
-        rows = [(str(call.id), call.model_dump_json()) for call in calls]
+        rows, unwritable = [], []
+        for call in calls:
+            try:
+                rows.append((str(call.id), call.model_dump_json()))
+            except Exception:  # whatever a value raises concerns its call alone
+                unwritable.append(call.id)
+        if unwritable:
+            raise RecordRejectedError(f"{len(unwritable)} calls cannot be written as JSON", ids=tuple(unwritable))
         with self._opened(create=True) as file:
             file.execute("BEGIN IMMEDIATE")
             file.executemany(_PUT, rows)
@@ -337,7 +345,7 @@ def _read(position: int, text: str) -> Spooled:
         if unknown:
             raise StorageError(f"the record has fields of a newer release: {', '.join(unknown)}")
         return Spooled(position, _in_utc(CallRecord(**fields)))
-    except (ValidationError, StorageError, TypeError, ValueError, AttributeError) as error:
+    except (ValidationError, StorageError, TypeError, ValueError, AttributeError, RecursionError) as error:
         problem = str(error) if isinstance(error, StorageError) else type(error).__name__
         return Spooled(position, None, problem)
 

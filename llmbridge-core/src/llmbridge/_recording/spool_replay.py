@@ -11,17 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._shared.redaction import redact
-from ..errors import (
-    RecordRejectedError,
-    SchemaOutdatedError,
-    SchemaTooNewError,
-    StorageError,
-    StorageRefusedError,
-    StorageUnavailableError,
-)
+from ..errors import ConstraintError, RecordRejectedError, StorageError, StorageUnavailableError
 from ..storage.types import MAX_BATCH, RecordResult
 from .batch_writer import Write
-from .circuit_breaker import CircuitBreaker
+from .circuit_breaker import AWAY, CircuitBreaker
 from .metrics import Counters
 
 if TYPE_CHECKING:
@@ -33,17 +26,16 @@ _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 30.0
 #: Seconds that a replay which is stopped gets to end.
 _STOP_TIMEOUT = 1.0
-#: Errors that concern the database and not single calls.
-_AWAY = (StorageUnavailableError, StorageRefusedError, SchemaOutdatedError, SchemaTooNewError)
 
 
 class SpoolReplay:
     """Moves the calls of a spool to the database through `write`, in the background, while there are any.
 
     One process at a time does so. A call leaves the spool only when the database has committed it. A call that the
-    database rejects is set aside in the spool. A call that fails for another reason stays and is tried again later,
-    behind the others. A call that this release cannot read stays for a release that can. `on_thread` runs blocking work
-    on a thread; `breaker` is that of the database.
+    database rejects, or that a constraint of somebody else refuses, is set aside in the spool until the next start. A
+    call that fails for another reason stays and is tried again later, behind the others. A call that this release
+    cannot read stays for a release that can. `on_thread` runs blocking work on a thread; `breaker` is that of the
+    database.
     """
 
     def __init__(
@@ -57,6 +49,7 @@ class SpoolReplay:
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self._ends = False
+        self._has_retried = False
         self._warned: set[str] = set()
 
     def begin(self) -> None:
@@ -92,7 +85,12 @@ class SpoolReplay:
             self._woken.clear()
             moved, left = False, True
             try:
-                left = (await self._on_thread(self._spool.counts)).waiting > 0
+                counts = await self._on_thread(self._spool.counts)
+                if counts.set_aside and not self._has_retried:
+                    await self._on_thread(self._spool.retry)
+                    counts = await self._on_thread(self._spool.counts)
+                self._has_retried = True
+                left = counts.waiting > 0
                 if left:
                     moved, left = await self._take_turn()
             except StorageError as error:
@@ -159,9 +157,9 @@ class SpoolReplay:
             part = parts.pop()
             try:
                 result = await self._write([call.record for call in part if call.record is not None])
-            except _AWAY:
+            except AWAY:
                 raise
-            except RecordRejectedError as error:
+            except (RecordRejectedError, ConstraintError) as error:
                 named = {call.position: _reason(error) for call in part if call.record and call.record.id in error.ids}
                 if not named and len(part) == 1:
                     named = {part[0].position: _reason(error)}

@@ -14,7 +14,7 @@ from .._shared.text import is_plain
 from ..errors import RecordRejectedError
 from ..schemas import CallRecord, LLMModel
 from ..storage.types import ModelPrice
-from .fields import COUNTS, FIELDS, INT64, MAX_ERROR_MESSAGE, MAX_NAME, SHORT_TEXTS, Kind, of_kind
+from .fields import COUNTS, FIELDS, INT64, MAX_ERROR_MESSAGE, MAX_NAME, MAX_TOOLS, SHORT_TEXTS, Kind, of_kind
 from .validation import (
     check_amount,
     check_finite,
@@ -108,7 +108,7 @@ def _changes(call: CallRecord) -> dict[str, Any]:
 
 
 def _cut_texts(_: str, texts: list[str]) -> list[str | None]:
-    return [cut_text(text, MAX_NAME) for text in texts]
+    return [cut_text(text, MAX_NAME) for text in texts[:MAX_TOOLS]]
 
 
 def _clean_message(_: str, message: str) -> str | None:

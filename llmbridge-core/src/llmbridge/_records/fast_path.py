@@ -17,7 +17,7 @@ from uuid import UUID
 
 from ..schemas import CallRecord
 from ..storage.types import LATEST
-from .fields import COUNTS, FIELDS, INT64, MAX_METADATA_BYTES, MAX_NAME, SHORT_TEXTS, Kind, choices, of_kind
+from .fields import COUNTS, FIELDS, INT64, MAX_METADATA_BYTES, MAX_NAME, MAX_TOOLS, SHORT_TEXTS, Kind, choices, of_kind
 
 #: Most bytes of JSON of an ASCII character (`\u001f`), and of an entry of a mapping besides its texts: a number of 20
 #: digits, four quotes, colon and comma.
@@ -90,7 +90,7 @@ def _are_plain(texts: Collection[str]) -> bool:
 
 
 def _are_plain_texts(items: list[Any]) -> bool:
-    return all(type(item) is str for item in items) and _are_plain(items)
+    return len(items) <= MAX_TOOLS and all(type(item) is str for item in items) and _are_plain(items)
 
 
 def _is_positive(number: float) -> bool:

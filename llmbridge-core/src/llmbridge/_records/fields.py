@@ -18,6 +18,10 @@ MAX_NAME = 255
 MAX_ERROR_MESSAGE = 2000
 #: Most bytes of a call's metadata as compact JSON in UTF-8.
 MAX_METADATA_BYTES = 8 * 1024
+#: Most levels of lists and objects in a call's metadata, the metadata itself included.
+MAX_METADATA_DEPTH = 32
+#: Most names of tools of a call; a longer list is cut.
+MAX_TOOLS = 1000
 #: Integers are smaller than this, and not smaller than its negative.
 INT64 = 2**63
 

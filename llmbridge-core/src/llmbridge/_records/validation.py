@@ -12,7 +12,7 @@ from .._shared.json_text import encode_json
 from .._shared.text import storable
 from ..errors import RecordRejectedError
 from ..storage.types import LATEST
-from .fields import INT64, MAX_METADATA_BYTES, MAX_NAME
+from .fields import INT64, MAX_METADATA_BYTES, MAX_METADATA_DEPTH, MAX_NAME
 
 
 def check_name(field: str, name: str) -> str:
@@ -40,17 +40,15 @@ def check_user(id_at_origin: str | None) -> str | None:
 def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return metadata in storable form.
 
-    :raises RecordRejectedError: a key is not text, a value is not JSON, or it takes more than 8 KiB
+    :raises RecordRejectedError: a key is not text, a value is not JSON, it takes more than 8 KiB, or it nests deeper
+        than 32 levels
     """
     if metadata is None:
         return None
     if not isinstance(metadata, dict):
         raise RecordRejectedError(f"metadata must be a dict, not {type(metadata).__name__}")
-    try:
-        clean: dict[str, Any] = _json_value(metadata)
-        size = len(encode_json(clean).encode())
-    except RecursionError:
-        raise RecordRejectedError("metadata is nested too deeply") from None
+    clean: dict[str, Any] = _json_value(metadata)
+    size = len(encode_json(clean).encode())
     if size > MAX_METADATA_BYTES:
         raise RecordRejectedError(f"metadata takes {size} bytes as JSON; at most {MAX_METADATA_BYTES}")
     return clean
@@ -148,7 +146,7 @@ def check_time(field: str, at: object) -> datetime:
     return moment
 
 
-def _json_value(value: Any) -> Any:
+def _json_value(value: Any, depth: int = 1) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -160,10 +158,12 @@ def _json_value(value: Any) -> Any:
         if not math.isfinite(value):
             raise RecordRejectedError(f"metadata contains {value}; numbers must be finite")
         return float(value)
+    if isinstance(value, list | tuple | dict) and depth > MAX_METADATA_DEPTH:
+        raise RecordRejectedError(f"metadata nests deeper than {MAX_METADATA_DEPTH} levels")
     if isinstance(value, list | tuple):
-        return [_json_value(item) for item in value]
+        return [_json_value(item, depth + 1) for item in value]
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise RecordRejectedError("the keys of metadata must be text")
-        return {storable(str(key)): _json_value(item) for key, item in value.items()}
+        return {storable(str(key)): _json_value(item, depth + 1) for key, item in value.items()}
     raise RecordRejectedError(f"metadata contains a {type(value).__name__}, which is not a JSON type")

@@ -6,6 +6,7 @@ from .._shared.json_text import encode_json
 from .._shared.money import from_units, to_units
 from .._shared.options import check_options
 from ..errors import (
+    ConstraintError,
     InvalidStorageURLError,
     LLMBridgeError,
     MigrationError,
@@ -62,6 +63,7 @@ __all__ = [
     "CallPage",
     "CallQuery",
     "CallRecord",
+    "ConstraintError",
     "CostChange",
     "Cursor",
     "Filters",
