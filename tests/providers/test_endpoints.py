@@ -245,3 +245,11 @@ def test_only_openai_knows_organizations() -> None:
 async def test_an_option_that_a_provider_does_not_have_is_named() -> None:
     with pytest.raises(InvalidRequestError, match="deepseek takes no base_url"):
         await call("deepseek", api_key=KEY, base_url="http://127.0.0.1:9")
+
+
+@every()
+@pytest.mark.parametrize("end", ["?subscription=KEY", "/v1?key=KEY&x=1", "#KEY"])
+async def test_an_address_with_a_query_is_refused_without_showing_it(which: Provider, end: str) -> None:
+    with pytest.raises(InvalidRequestError, match="query or a fragment") as refused:
+        await call(which.name, api_key="key", base_url=f"http://127.0.0.1:9{end}")
+    assert "KEY" not in str(refused.value)

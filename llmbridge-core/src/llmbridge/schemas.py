@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel as PydanticModel
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 CallStatus = Literal["success", "error", "timeout", "rate_limited", "cancelled"]
 UsageSource = Literal["provider", "partial", "estimated", "synthetic", "none"]
@@ -26,11 +26,14 @@ class BaseModel(PydanticModel):
 
 
 class Message(BaseModel):
-    """One message of a conversation, in OpenAI's format: `content` is text, a list of content parts, or None."""
+    """One message of a conversation, in OpenAI's format: `content` is text, a list of content parts, or None.
+
+    Its repr shows no content, so that no log or traceback contains a prompt.
+    """
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: Any = None
-    tool_calls: list[dict[str, Any]] | None = None
+    content: Any = Field(default=None, repr=False)
+    tool_calls: list[dict[str, Any]] | None = Field(default=None, repr=False)
     tool_call_id: str | None = None
     timestamp: datetime | None = None
 
@@ -60,7 +63,7 @@ class LLMRequest(BaseModel):
     tool_choice: str | dict[str, Any] | None = None
     cache: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
-    extra: dict[str, Any] | None = None
+    extra: dict[str, Any] | None = Field(default=None, repr=False)
 
     @property
     def wants_json(self) -> bool:

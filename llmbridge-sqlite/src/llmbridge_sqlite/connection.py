@@ -121,6 +121,8 @@ class Channel:
         self._database = database
         self._location = location
         self._opened = opened
+        #: The write-ahead log, once it is there.
+        self._log: files.Identity | None = None
 
     @classmethod
     async def open(cls, location: Location, mode: str, prepare: Callable[[Session], None]) -> Channel:
@@ -233,13 +235,21 @@ class Channel:
             raise translate(error, str(self._location)) from error
 
     def _check_place(self) -> None:
-        """Refuse to write into a file that was deleted or replaced: the commit would succeed, and be gone."""
+        """Refuse to write into a file that was deleted or replaced, or without its log: the commit would succeed, and
+        be gone."""
         path = self._location.path
-        if path is not None and not all(files.is_in_place(file, path) for file in self._opened):
+        if path is None:
+            return
+        name, log = str(path), files.identity_of(f"{path}-wal")
+        is_in_place = all(files.identity_of(path) == file for file in self._opened)
+        if is_in_place and self._log is not None and log != self._log:
+            name, is_in_place = f"{path}-wal", False
+        if not is_in_place:
             raise StorageRefusedError(
-                f"the SQLite database {path} was deleted or replaced while it was open; close the books and open them "
+                f"{name} was deleted or replaced while the SQLite database was open; close the database and open it "
                 "again"
             )
+        self._log = log
 
     async def close(self) -> None:
         """Close the connection and end its thread, after the jobs that were handed over before."""

@@ -25,7 +25,7 @@ from llmbridge.storage import (
 )
 from llmbridge.storage.reference import summarize
 from llmbridge.testing import make_call, make_calls
-from llmbridge_sqlite import SQLiteBackend, connection
+from llmbridge_sqlite import SQLiteBackend, connection, files
 from llmbridge_sqlite import backend as backend_module
 
 
@@ -332,6 +332,43 @@ async def test_a_file_that_was_deleted_or_replaced_takes_no_more_calls(path):
         path.touch()
         with pytest.raises(StorageRefusedError, match="deleted or replaced"):
             await backend.record_calls([make_call(2)])
+
+
+async def test_a_database_whose_log_was_deleted_takes_no_more_calls(path):
+    async with SQLiteBackend(path) as backend:
+        await backend.apply_migrations()
+        await backend.record_calls([make_call(1)])
+        await backend.record_calls([make_call(2)])
+        path.with_name(f"{path.name}-wal").unlink()
+        with pytest.raises(StorageRefusedError, match="-wal was deleted or replaced"):
+            await backend.record_calls([make_call(3)])
+    async with SQLiteBackend(path) as backend:
+        assert (await backend.record_calls([make_call(number) for number in (1, 2, 3)])).inserted == 1
+
+
+async def test_a_file_with_two_names_is_refused(path):
+    async with SQLiteBackend(path) as backend:
+        await backend.apply_migrations()
+    second = path.with_name("second.db")
+    second.hardlink_to(path)
+    for name in (path, second):
+        with pytest.raises(StorageRefusedError, match="2 names"):
+            await SQLiteBackend(name).connect()
+    second.unlink()
+    async with SQLiteBackend(path) as backend:
+        assert (await backend.record_calls([make_call(1)])).inserted == 1
+
+
+async def test_a_file_that_is_mounted_by_itself_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "our calls.db"
+    mounts = tmp_path / "mountinfo"
+    named = str(path).replace(" ", "\\040")
+    mounts.write_text(f"36 35 98:0 / / rw - ext4 /dev/a rw\n37 36 98:0 /calls.db {named} rw - ext4 /dev/a rw\n")
+    monkeypatch.setattr(files, "_MOUNTS", mounts)
+    with pytest.raises(StorageRefusedError, match="mount its folder"):
+        await SQLiteBackend(path).connect()
+    async with SQLiteBackend(tmp_path / "other.db") as backend:
+        await backend.apply_migrations()
 
 
 async def test_a_link_leads_to_the_file_that_it_names(path, tmp_path):

@@ -357,7 +357,7 @@ async def test_calls_saved_from_a_writer_that_was_stopped_are_moved_while_the_lo
         assert store.ids == {make_call(number).id for number in range(5)}
 
 
-async def test_calls_of_purged_days_are_counted_and_told(
+async def test_calls_of_days_that_were_purged_meanwhile_are_set_aside(
     store: Store, spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     old, new = make_call(0), make_call(1, called_at=make_call(0).called_at.replace(year=2027))
@@ -368,8 +368,9 @@ async def test_calls_of_purged_days_are_counted_and_told(
     async with books(store, tmp_path) as db:
         await replayed(spool)
         assert store.ids == {new.id}
-        assert (db.metrics()["calls_expired"], db.metrics()["calls_replayed"]) == (1, 1)
-    assert "1 calls of" in lines(caplog)[0][1]
+        assert (db.metrics()["calls_set_aside"], db.metrics()["calls_replayed"]) == (1, 1)
+    assert spool.refusals(10) == {"called_at lies in a day that was purged": 1}
+    assert "does not take 1 calls; they are set aside" in lines(caplog)[0][1]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import decimal
+import subprocess
+import sys
 from decimal import Decimal
 
 import pytest
@@ -61,3 +63,17 @@ def test_the_callers_decimal_context_changes_nothing() -> None:
 @pytest.mark.parametrize("nothing", ["-0", -0.0, Decimal("-0E-20"), "-1E-13"])
 def test_zero_has_no_sign(nothing: str | float | Decimal) -> None:
     assert str(money.parse(nothing)) == "0E-12"
+
+
+def test_a_changed_default_context_changes_no_amount() -> None:
+    """In a process of its own, since the context is made at the import."""
+    program = """
+import decimal
+decimal.DefaultContext.Emax, decimal.DefaultContext.Emin = 5, -5
+decimal.DefaultContext.traps = {signal: True for signal in decimal.DefaultContext.traps}
+decimal.setcontext(decimal.DefaultContext.copy())
+from llmbridge._shared import money
+assert str(money.parse("1234567.1234567890125")) == "1234567.123456789012"
+assert money.to_units(money.parse("8999999.999999999999")) == 8999999999999999999
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -10,10 +10,10 @@ class Counters:
     """Counters since the LLMDatabase was created; they never decrease.
 
     Calls by the record status that their callers got: `calls_committed`, `calls_spooled`, `calls_lost`, and
-    `calls_rejected` (can never be stored). Spooled calls: `calls_replayed` to the database, and `calls_set_aside`
-    because the database rejected them. `calls_expired` belonged to purged days; they were rejected or removed from the
-    spool. `calls_duplicate` were stored already. `batches_committed` counts transactions, `batches_retried` those that
-    were retried, `outages` how often the circuit breaker opened.
+    `calls_rejected` (can never be stored), of which `calls_expired` belonged to purged days. Spooled calls:
+    `calls_replayed` to the database, and `calls_set_aside` because the database rejected them, a constraint refused
+    them, or their days were purged. `calls_duplicate` were stored already. `batches_committed` counts transactions,
+    `batches_retried` those that were retried, `outages` how often the circuit breaker opened.
     """
 
     calls_committed: int = 0

@@ -211,7 +211,7 @@ class Spool:
             return [_read(position, text) for position, text in file.execute(_OLDEST, (after, limit))]
 
     def remove(self, positions: Sequence[int]) -> None:
-        """Remove calls that are stored, or can never be stored because their days were purged."""
+        """Remove calls that are stored."""
         self._change(_REMOVE, [(position,) for position in positions])
 
     def set_aside(self, reasons: dict[int, str]) -> None:

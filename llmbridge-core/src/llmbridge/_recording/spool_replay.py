@@ -24,6 +24,8 @@ logger = logging.getLogger("llmbridge.recording")
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 30.0
+#: Why a call is set aside whose day was purged while it waited.
+_PURGED = "called_at lies in a day that was purged"
 #: Seconds that a replay which is stopped gets to end.
 _STOP_TIMEOUT = 1.0
 
@@ -32,10 +34,10 @@ class SpoolReplay:
     """Moves the calls of a spool to the database through `write`, in the background, while there are any.
 
     One process at a time does so. A call leaves the spool only when the database has committed it. A call that the
-    database rejects, or that a constraint of somebody else refuses, is set aside in the spool until the next start. A
-    call that fails for another reason stays and is tried again later, behind the others. A call that this release
-    cannot read stays for a release that can. `on_thread` runs blocking work on a thread; `breaker` is that of the
-    database.
+    database rejects, that a constraint of somebody else refuses, or whose day was purged meanwhile, is set aside in the
+    spool until the next start. A call that fails for another reason stays and is tried again later, behind the others.
+    A call that this release cannot read stays for a release that can. `on_thread` runs blocking work on a thread;
+    `breaker` is that of the database.
     """
 
     def __init__(
@@ -122,19 +124,15 @@ class SpoolReplay:
                 self._log(before)
         return sum(self._moved()) > sum(before), left
 
-    def _moved(self) -> tuple[int, int, int]:
-        return self._counters.calls_replayed, self._counters.calls_expired, self._counters.calls_set_aside
+    def _moved(self) -> tuple[int, int]:
+        return self._counters.calls_replayed, self._counters.calls_set_aside
 
     def _log(self, before: tuple[int, int, int]) -> None:
-        replayed, expired, set_aside = (now - then for now, then in zip(self._moved(), before, strict=True))
+        replayed, set_aside = (now - then for now, then in zip(self._moved(), before, strict=True))
         if replayed:
             logger.info("%d calls of %s are in the database now", replayed, self._spool.path)
-        if expired:
-            logger.warning(
-                "%d calls of %s lie in days that were purged; they are not stored", expired, self._spool.path
-            )
         if set_aside:
-            logger.error("the database rejects %d calls; they are set aside in %s", set_aside, self._spool.path)
+            logger.error("the database does not take %d calls; they are set aside in %s", set_aside, self._spool.path)
 
     def _warn_unreadable(self, problems: Sequence[str]) -> None:
         if problems:
@@ -174,12 +172,13 @@ class SpoolReplay:
         return left
 
     async def _remove(self, part: Sequence[Spooled], result: RecordResult) -> bool:
-        if not await self._change(self._spool.remove, [call.position for call in part]):
+        expired = {call.position: _PURGED for call in part if call.record and call.record.id in result.expired}
+        stored = [call.position for call in part if call.position not in expired]
+        if not await self._change(self._spool.remove, stored):
             return False
-        self._counters.calls_expired += len(result.expired)
         self._counters.calls_duplicate += result.duplicates
-        self._counters.calls_replayed += len(part) - len(result.expired)
-        return True
+        self._counters.calls_replayed += len(stored)
+        return not expired or await self._set_aside(expired)
 
     async def _set_aside(self, reasons: dict[int, str]) -> bool:
         if not await self._change(self._spool.set_aside, reasons):

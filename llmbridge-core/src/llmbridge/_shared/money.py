@@ -7,13 +7,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Context, Decimal, DivisionByZero, InvalidOperation, Overflow
 
 #: Bounds of one amount (a call's cost or a rate), so that its units fit 64 bits.
 MIN_DOLLARS, MAX_DOLLARS = Decimal(-9_000_000), Decimal(9_000_000)
 
-#: Separate context, so that a caller's `decimal.setcontext()` changes no cost.
-CONTEXT = Context(prec=60, rounding=ROUND_HALF_EVEN)
+#: Separate context, so that a caller's `decimal.setcontext()` changes no cost. What is not given here would come from
+#: `decimal.DefaultContext`, which an application may have changed.
+CONTEXT = Context(
+    prec=60,
+    rounding=ROUND_HALF_EVEN,
+    Emin=-999_999,
+    Emax=999_999,
+    capitals=1,
+    clamp=0,
+    flags=[],
+    traps=[InvalidOperation, DivisionByZero, Overflow],
+)
 
 #: Most digits before or after the point of a number in a file: more than any valid amount has, and few enough to
 #: convert quickly.

@@ -57,11 +57,12 @@ async def _examine(asked: Settings, *, repair: bool) -> dict[str, Any]:
         await db.close()
     data = await db.price_data()
     prices = {"version": data.version, "fetched_at": data.fetched_at, "error": data.error}
+    spool = health.get("spool") or {}
     wrong = {
         "health": not well and not pending,
         "schema": schema is not None and (pending or not schema.writable),
         "totals": totals is not None and totals.wrong > totals.repaired,
-        "spool": bool((health.get("spool") or {}).get("error")),
+        "spool": bool(spool.get("error") or spool.get("set_aside")),
         "prices": prices["error"] is not None,
     }
     return {
@@ -100,5 +101,5 @@ def _findings(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _waiting(spool: dict[str, Any]) -> str:
-    aside = f", {spool['set_aside']:,} set aside" if spool["set_aside"] else ""
+    aside = f", {spool['set_aside']:,} set aside (llmbridge storage spool says why)" if spool["set_aside"] else ""
     return f"{output.calls(spool['waiting'])} waiting{aside}, in {spool['path']}"

@@ -119,4 +119,10 @@ def _valid_address(name: str, text: str | None, source: str) -> str | None:
     address = (text or "").strip().rstrip("/")
     if address and not is_server_address(address):
         raise InvalidRequestError(f"{name}: {source} must be like http://localhost:8000/v1", provider=name)
+    if urlsplit(address).query or urlsplit(address).fragment:
+        raise InvalidRequestError(
+            f"{name}: {source} has a query or a fragment, which clients log with every request; pass a key with "
+            "api_key=, and other parameters with your own http_client=",
+            provider=name,
+        )
     return address or None
