@@ -127,7 +127,7 @@ class SpoolReplay:
     def _moved(self) -> tuple[int, int]:
         return self._counters.calls_replayed, self._counters.calls_set_aside
 
-    def _log(self, before: tuple[int, int, int]) -> None:
+    def _log(self, before: tuple[int, int]) -> None:
         replayed, set_aside = (now - then for now, then in zip(self._moved(), before, strict=True))
         if replayed:
             logger.info("%d calls of %s are in the database now", replayed, self._spool.path)
