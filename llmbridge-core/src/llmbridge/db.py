@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -33,6 +33,7 @@ from .providers.routing import resolve
 from .schemas import CallRecord, DailyAnalytics, LLMModel, RecordStatus, UsageStats
 from .storage.base import StorageBackend
 from .storage.types import (
+    MAX_BATCH,
     MAX_PAGE,
     CallPage,
     CallQuery,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from ._maintenance.erase import Forgotten
     from ._maintenance.reprice import RepriceReport
     from ._models.queries import Models
+    from ._recording.bulk import RecordReport
     from ._recording.spool import SpoolStatus
 
 OnStorageError = Literal["spool", "log", "raise"]
@@ -208,6 +210,29 @@ class LLMDatabase:
             raise TypeError("record_api_call() takes a CallRecord or fields, not both")
         record, _ = await self._writer.record(call.model_dump(exclude_unset=True) if call is not None else fields)
         return record.id if record is not None else None
+
+    async def record_api_calls(
+        self,
+        calls: Iterable[CallRecord | Mapping[str, Any]] | AsyncIterable[CallRecord | Mapping[str, Any]],
+        batch: int = MAX_BATCH,
+        progress: Callable[[RecordReport], object] | None = None,
+    ) -> RecordReport:
+        """Record many calls, as an import does, and return how many were stored.
+
+        Takes CallRecords and dicts of their fields, as `record_api_call` does, from an iterable or an async iterable,
+        and stores `batch` of them (at most 1,000) in each transaction. It reads no faster than the database writes, so
+        memory holds two batches. `progress` is called after each batch with the report so far. A call that can never be
+        stored is counted in the report, and the others are stored. A call whose id is stored already counts once: an
+        import that broke off can be run again if its calls have ids.
+
+        While the database is away a batch is tried again for `record_timeout` seconds. No call goes into the spool.
+        Without a database nothing is read, and the report is empty.
+
+        :raises StorageError: the database failed; the calls of the batches before are stored
+        :raises TypeError: a call is neither a CallRecord nor a dict, or has a field of an unknown name
+        :raises ValueError: `batch` is not from 1 to 1,000
+        """
+        return await self._writer.record_all(calls, batch, progress)
 
     async def keep(
         self, fields: Mapping[str, Any], priced_as: str | None = None

@@ -11,6 +11,7 @@ from ._models.registry import LoadReport
 from ._pricing.genai_prices.editions import PriceData
 from ._pricing.price_book import Price, PriceBook
 from ._pricing.rate_cards import RateCard, Rates
+from ._recording.bulk import RecordReport, Rejection
 from ._recording.metrics import CloseReport, Counters
 from ._recording.spool import SpoolStatus
 from ._records.validation import check_rate
@@ -52,7 +53,9 @@ __all__ = [
     "PricedModel",
     "RateCard",
     "Rates",
+    "RecordReport",
     "RecordStatus",
+    "Rejection",
     "RepriceReport",
     "SchemaStatus",
     "SpoolStatus",

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -33,6 +33,7 @@ from .rescue import Rescue
 from .spool_replay import SpoolReplay
 
 if TYPE_CHECKING:
+    from .bulk import Given, RecordReport
     from .spool import Spool
 
 T = TypeVar("T")
@@ -59,6 +60,14 @@ class Writer(Protocol):
         self, given: Mapping[str, Any], priced_as: str | None = None
     ) -> tuple[CallRecord | None, RecordStatus | None]:
         """Return the record of a call and its status, whatever the database does."""
+
+    async def record_all(
+        self,
+        calls: Iterable[Given] | AsyncIterable[Given],
+        batch: int,
+        progress: Callable[[RecordReport], object] | None,
+    ) -> RecordReport:
+        """Record many calls in batches, at the speed of the database."""
 
     async def check_spool(self) -> None:
         """Warn once if calls could not wait anywhere during an outage."""
@@ -175,6 +184,37 @@ class CallWriter:
             record = self._build(given, priced_as)
         _log_loss(given, failure)
         return record, "lost"
+
+    async def record_all(
+        self,
+        calls: Iterable[Given] | AsyncIterable[Given],
+        batch: int,
+        progress: Callable[[RecordReport], object] | None,
+    ) -> RecordReport:
+        """Record many calls in batches, at the speed of the database; none goes into the spool.
+
+        :raises StorageError: the database failed; the calls of the batches before are stored
+        """
+
+        async def prepare() -> None:
+            self._session.check_accepting()
+            await self._session.start()
+            if not self._prices.is_fresh:
+                await self._prices.refresh()
+
+        def build(given: Mapping[str, Any]) -> CallRecord:
+            return self._build(given, None)
+
+        from .bulk import BulkWriter
+
+        writer = BulkWriter(prepare=prepare, build=build, write=self._write, timeout=self._timeout, progress=progress)
+        try:
+            return await writer.run(calls, batch)
+        finally:
+            report = writer.report
+            self._counters.calls_committed += report.committed + report.duplicates
+            self._counters.calls_duplicate += report.duplicates
+            self._counters.calls_rejected += report.rejected
 
     async def check_spool(self) -> None:
         """Warn, once, if calls could not wait anywhere while the database is away. A slow disk delays nothing."""
@@ -370,6 +410,17 @@ class NoWriter:
         """Return the complete, priced record, and None: it is not recorded."""
         await self._prices.refresh()
         return complete(given, self._prices.book, priced_as), None
+
+    async def record_all(
+        self,
+        calls: Iterable[Given] | AsyncIterable[Given],
+        batch: int,
+        progress: Callable[[RecordReport], object] | None,
+    ) -> RecordReport:
+        """Return an empty report: nothing is recorded."""
+        from .bulk import RecordReport
+
+        return RecordReport()
 
     async def check_spool(self) -> None:
         """Do nothing."""
