@@ -129,7 +129,7 @@ def test_own_prices_are_listed_with_what_is_not_known(cli: Command, db_url: str)
         (["acme:m", "--withdraw", "--output", "0"], "--withdraw takes no rates"),
         (["acme:m", "--input", "cheap"], "--input: not an amount of dollars"),
         (["acme:m", "--input", "-1"], "--input is negative"),
-        (["acme:m", "--input", "1", "--from", "yesterday"], "is not a time"),
+        (["acme:m", "--input", "1", "--from", "soon"], "is not a time"),
         (["acme:m", "--input", "1", "--from", "all"], "--from needs a time"),
     ],
 )

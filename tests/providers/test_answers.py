@@ -52,13 +52,13 @@ async def answers(provider: BaseLLMProvider, request: LLMRequest, model: str) ->
 
 async def sent(provider: BaseLLMProvider, server: FakeProvider, model: str, **fields: Any) -> dict[str, Any]:
     """The body of a request."""
-    await provider.complete(LLMRequest(**{"messages": [HI], **fields}), model, timeout=20.0)
+    await provider.complete(LLMRequest(**{"model": "m", "messages": [HI], **fields}), model, timeout=20.0)
     return server.requests[-1].body
 
 
 @every()
 async def test_a_stream_is_the_answer_piece_by_piece(provider: BaseLLMProvider, which: Provider) -> None:
-    whole, deltas = await answers(provider, LLMRequest(messages=[HI]), which.model)
+    whole, deltas = await answers(provider, LLMRequest(model="m", messages=[HI]), which.model)
     assert (whole.content, whole.finish_reason) == ("echo: hi there", "stop")
     assert whole.response_id is not None
     assert whole.usage is not None
@@ -74,14 +74,14 @@ async def test_a_stream_is_the_answer_piece_by_piece(provider: BaseLLMProvider, 
 async def test_what_the_provider_said_of_the_usage_so_far_comes_with_the_first_piece(
     provider: BaseLLMProvider, which: Provider
 ) -> None:
-    deltas = [delta async for delta in provider.stream(LLMRequest(messages=[HI]), which.model, timeout=20.0)]
+    deltas = [delta async for delta in provider.stream(LLMRequest(model="m", messages=[HI]), which.model, timeout=20.0)]
     assert deltas[0].usage is not None
     assert (deltas[0].usage.prompt_tokens, deltas[0].usage.source) == (12, "partial")
 
 
 @every()
 async def test_tool_calls_come_in_openais_form(provider: BaseLLMProvider, which: Provider) -> None:
-    whole, deltas = await answers(provider, LLMRequest(messages=[HI], tools=[TOOL]), which.model)
+    whole, deltas = await answers(provider, LLMRequest(model="m", messages=[HI], tools=[TOOL]), which.model)
     assert whole.tool_calls is not None
     [call] = whole.tool_calls
     assert (call["type"], call["function"]["name"]) == ("function", "get_weather")
@@ -98,7 +98,7 @@ async def test_tool_calls_come_in_openais_form(provider: BaseLLMProvider, which:
 
 @only("openai", "groq", "vllm")
 async def test_what_comes_without_text_is_a_step_too(provider: BaseLLMProvider, which: Provider) -> None:
-    request = LLMRequest(messages=[HI], tools=[TOOL])
+    request = LLMRequest(model="m", messages=[HI], tools=[TOOL])
     async with aclosing(provider.stream(request, f"{which.model}--stream_hang", timeout=10.0)) as deltas:  # type: ignore[type-var]
         assert await anext(deltas) == Delta()
 
@@ -143,6 +143,24 @@ async def test_parameters_are_sent_as_they_are_and_metadata_never(
     assert "canary" not in json.dumps(server.requests[-1].body)
 
 
+@every()
+@pytest.mark.parametrize(
+    ("field", "in_google"),
+    [("top_p", "topP"), ("presence_penalty", "presencePenalty"), ("frequency_penalty", "frequencyPenalty")],
+)
+async def test_a_parameter_is_sent_or_refused(
+    provider: BaseLLMProvider, server: FakeProvider, which: Provider, field: str, in_google: str
+) -> None:
+    asked = sent(provider, server, which.model, **{field: 0.5})
+    if which.name == "anthropic" and field != "top_p":
+        with pytest.raises(InvalidRequestError, match=f"does not take {field}"):
+            await asked
+        assert not server.requests
+        return
+    body = await asked
+    assert (body["generationConfig"][in_google] if which.name == "google" else body[field]) == 0.5
+
+
 @without("google")
 async def test_what_the_caller_adds_is_in_the_body(
     provider: BaseLLMProvider, server: FakeProvider, which: Provider
@@ -156,7 +174,9 @@ async def test_what_the_caller_adds_is_in_googles_body(
     provider: BaseLLMProvider, server: FakeProvider, which: Provider
 ) -> None:
     for streamed in (False, True):
-        request = LLMRequest(messages=[HI], temperature=0.5, extra={"generationConfig": {"topK": 3}, "newField": [1]})
+        request = LLMRequest(
+            model="m", messages=[HI], temperature=0.5, extra={"generationConfig": {"topK": 3}, "newField": [1]}
+        )
         if streamed:
             [_ async for _ in provider.stream(request, which.model, timeout=20.0)]
         else:
@@ -267,7 +287,7 @@ async def test_what_a_provider_cannot_do_is_refused_before_anything_is_sent(
 ) -> None:
     [which] = [known for known in PROVIDERS if known.name == name]
     provider = create_provider(name, api_key=KEY, base_url=server.origin + which.suffix)
-    request = LLMRequest(**{"messages": [HI], **fields})
+    request = LLMRequest(**{"model": "m", "messages": [HI], **fields})
     with pytest.raises(InvalidRequestError, match=said) as caught:
         await provider.complete(request, which.model, timeout=20.0)
     with pytest.raises(InvalidRequestError, match=said):
@@ -289,7 +309,7 @@ SCHEMA = {"type": "object", "properties": {"echo": {"type": "string"}}, "require
 async def test_an_answer_by_a_schema(
     provider: BaseLLMProvider, server: FakeProvider, which: Provider, form: Any
 ) -> None:
-    request = sendable(LLMRequest(messages=[HI], response_format=form))
+    request = sendable(LLMRequest(model="m", messages=[HI], response_format=form))
     whole, deltas = await answers(provider, request, which.model)
     assert json.loads(whole.content) == {"echo": "hi there"}
     assert "".join(delta.content for delta in deltas) == whole.content
@@ -298,13 +318,13 @@ async def test_an_answer_by_a_schema(
 
 @only("openai", "google", "ollama", "vllm")
 async def test_an_answer_in_json(provider: BaseLLMProvider, which: Provider) -> None:
-    whole = await provider.complete(LLMRequest(messages=[HI], json_response=True), which.model, timeout=20.0)
+    whole = await provider.complete(LLMRequest(model="m", messages=[HI], json_response=True), which.model, timeout=20.0)
     assert json.loads(whole.content) == {"echo": "hi there"}
 
 
 @every()
 async def test_an_answer_without_usage_is_an_answer_with_none(provider: BaseLLMProvider, which: Provider) -> None:
-    whole, deltas = await answers(provider, LLMRequest(messages=[HI]), f"{which.model}--no_usage")
+    whole, deltas = await answers(provider, LLMRequest(model="m", messages=[HI]), f"{which.model}--no_usage")
     assert (whole.content, whole.usage) == ("echo: hi there", None)
     assert deltas[-1].completion == whole
 
@@ -329,7 +349,7 @@ RICH["ollama"] = RICH["openai"]
 
 @every(OWN)
 async def test_the_parts_of_the_usage_are_subsets_of_the_whole(provider: BaseLLMProvider, which: Provider) -> None:
-    whole, deltas = await answers(provider, LLMRequest(messages=[HI]), f"{which.model}--rich_usage")
+    whole, deltas = await answers(provider, LLMRequest(model="m", messages=[HI]), f"{which.model}--rich_usage")
     assert whole.usage == RICH[which.name]
     assert deltas[-1].usage == RICH[which.name]
 
@@ -342,7 +362,7 @@ async def test_reasoning_that_is_counted_besides_the_output_is_part_of_it(
     details = {"completion_tokens_details": {"reasoning_tokens": 300}}
     counts = {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 319}
     server.reply = Reply(body={**completion(body), "usage": {**counts, **details}})
-    found = (await provider.complete(LLMRequest(messages=[HI]), which.model, timeout=20.0)).usage
+    found = (await provider.complete(LLMRequest(model="m", messages=[HI]), which.model, timeout=20.0)).usage
     assert found == TokenUsage(prompt_tokens=12, completion_tokens=307, reasoning_tokens=300)
 
 
@@ -365,7 +385,7 @@ async def test_what_google_did_not_measure_is_none(
 ) -> None:
     asked = Request(f"/v1beta/models/{which.model}:generateContent", {}, {"contents": [{"role": "user", "parts": []}]})
     server.reply = Reply(body={**GoogleWire().answer(asked), "usageMetadata": reported})
-    assert (await provider.complete(LLMRequest(messages=[HI]), which.model, timeout=20.0)).usage == expected
+    assert (await provider.complete(LLMRequest(model="m", messages=[HI]), which.model, timeout=20.0)).usage == expected
 
 
 @only("openai", "anthropic", "google", "ollama")
@@ -393,6 +413,6 @@ async def test_a_provider_whose_listing_is_not_known_lists_none(provider: BaseLL
 @every()
 async def test_a_closed_provider_opens_again(provider: BaseLLMProvider, which: Provider) -> None:
     for _ in range(2):
-        assert (await provider.complete(LLMRequest(messages=[HI]), which.model, timeout=20.0)).content
+        assert (await provider.complete(LLMRequest(model="m", messages=[HI]), which.model, timeout=20.0)).content
         await provider.close()
         await provider.close()

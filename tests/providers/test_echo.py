@@ -12,7 +12,7 @@ from llmbridge.schemas import LLMRequest, Message, TokenUsage
 
 async def echo(*messages: Message, **fields: Any) -> Completion:
     provider = llmbridge_provider().create("echo", {})
-    return await provider.complete(LLMRequest(messages=list(messages), **fields), "anything", timeout=1.0)
+    return await provider.complete(LLMRequest(model="m", messages=list(messages), **fields), "anything", timeout=1.0)
 
 
 async def test_answers_with_the_last_thing_the_user_said() -> None:
@@ -60,7 +60,7 @@ async def test_a_response_format_of_text_comes_before_json_response() -> None:
 
 def test_a_response_format_decides_whether_json_is_wanted() -> None:
     def wants_json(**fields: Any) -> bool:
-        return LLMRequest(messages=[], **fields).wants_json
+        return LLMRequest(model="m", messages=[], **fields).wants_json
 
     assert wants_json(json_response=True)
     assert wants_json(response_format={"type": "json_schema"}, json_response=False)

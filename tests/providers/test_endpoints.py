@@ -21,7 +21,7 @@ from llmbridge.schemas import LLMRequest, Message
 from ..support.fake_provider import FakeProvider, Reply
 from .conftest import KEY, OWN, PROVIDERS, Provider
 
-HI = LLMRequest(messages=[Message(role="user", content="hi")])
+HI = LLMRequest(model="m", messages=[Message(role="user", content="hi")])
 
 
 def every(providers: tuple[Provider, ...] = OWN) -> pytest.MarkDecorator:

@@ -28,7 +28,7 @@ from ..support.clock import pass_time_until_done
 from ..support.fake_provider import FakeProvider
 from .conftest import OWN, PROVIDERS, Provider
 
-HI = LLMRequest(messages=[Message(role="user", content="tell me of the lake")])
+HI = LLMRequest(model="m", messages=[Message(role="user", content="tell me of the lake")])
 
 #: fault -> what is raised, and the status of the answer where there was one.
 REFUSALS: dict[str, tuple[type[LLMBridgeError], int | None]] = {

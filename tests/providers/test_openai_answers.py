@@ -12,7 +12,7 @@ from llmbridge.schemas import LLMRequest, Message, TokenUsage
 
 from ..support.fake_provider import FakeProvider, Reply, completion
 
-HI = LLMRequest(messages=[Message(role="user", content="hi")])
+HI = LLMRequest(model="m", messages=[Message(role="user", content="hi")])
 TOOL = {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}
 
 

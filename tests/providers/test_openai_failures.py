@@ -31,6 +31,7 @@ from .conftest import KEY
 
 PROMPT = "the launch code is CANARY-0815 and nobody may read it"
 REQUEST = LLMRequest(
+    model="m",
     messages=[
         Message(role="system", content="short"),
         Message(role="user", content=PROMPT),

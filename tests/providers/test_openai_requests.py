@@ -29,7 +29,7 @@ def sent(openai: BaseLLMProvider, server: FakeProvider) -> Any:
     """Send a request and return the body that arrived."""
 
     async def send(*messages: Message, model: str = "gpt-4o-mini", **fields: Any) -> dict[str, Any]:
-        await openai.complete(LLMRequest(messages=list(messages) or [HI], **fields), model, timeout=20.0)
+        await openai.complete(LLMRequest(model="m", messages=list(messages) or [HI], **fields), model, timeout=20.0)
         return server.requests[-1].body
 
     return send
@@ -158,38 +158,42 @@ async def test_asks_for_json(sent: Any, fields: dict[str, Any], expected: dict[s
 @pytest.mark.parametrize(
     "request_",
     [
-        LLMRequest(messages=[Message(role="user", content=[{"type": "image_url", "image_url": {"url": "x.png"}}])]),
-        LLMRequest(messages=[Message(role="user", content=[{"type": "file", "file": {}}])]),
-        LLMRequest(messages=[Message(role="user")]),
-        LLMRequest(messages=[Message(role="user", content=42)]),
-        LLMRequest(messages=[Message(role="tool", content="sunny")]),
-        LLMRequest(messages=[HI, Message(role="assistant")]),
-        LLMRequest(messages=[Message(role="assistant", tool_calls=[{"id": "a"}])]),
-        LLMRequest(messages=[HI], tool_choice="required"),
-        LLMRequest(messages=[HI], tools=[WEATHER], tool_choice="sometimes"),
-        LLMRequest(messages=[HI], tools=[WEATHER], tool_choice={"type": "function", "function": {"name": "other"}}),
-        LLMRequest(messages=[HI], tools=[{"type": "web_search"}]),
-        LLMRequest(messages=[HI], tools=[{"description": "nameless"}]),
-        LLMRequest(messages=[]),
-        LLMRequest(messages=[HI]).model_copy(update={"messages": [{"role": "user", "content": "hi"}]}),
-        LLMRequest(messages=[HI.model_copy(update={"role": "narrator"})]),
-        LLMRequest(messages=[Message(role="system")]),
-        LLMRequest(messages=[Message(role="user", content=[])]),
-        LLMRequest(messages=[Message(role="user", content=[42])]),
-        LLMRequest(messages=[Message(role="assistant", tool_calls=[{"id": "a", "function": "x"}])]),
-        LLMRequest(messages=[Message(role="assistant").model_copy(update={"tool_calls": ["x"]})]),
-        LLMRequest(messages=[HI], tools=[{"function": "x"}]),
-        LLMRequest(messages=[HI], tools=[{"function": "x", "name": "y"}]),
-        LLMRequest(messages=[HI], tools=[{"function": None, "name": "y"}]),
-        LLMRequest(messages=[HI], tools=[{"name": 42}]),
-        LLMRequest(messages=[HI], tools=[{"name": "x", "description": 42}]),
-        LLMRequest(messages=[HI], tools=[{"name": "x", "parameters": "y"}]),
-        LLMRequest(messages=[HI]).model_copy(update={"tools": ["x"]}),
-        LLMRequest(messages=[HI]).model_copy(update={"tools": {"name": "x"}}),
-        LLMRequest(messages=[HI]).model_copy(update={"extra": ["x"]}),
-        LLMRequest(messages=[HI], extra={"stream": True}),
-        LLMRequest(messages=[HI], extra={"thing": object()}),
-        LLMRequest(messages=[Message(role="user", content="half a pair \ud800")]),
+        LLMRequest(
+            model="m", messages=[Message(role="user", content=[{"type": "image_url", "image_url": {"url": "x.png"}}])]
+        ),
+        LLMRequest(model="m", messages=[Message(role="user", content=[{"type": "file", "file": {}}])]),
+        LLMRequest(model="m", messages=[Message(role="user")]),
+        LLMRequest(model="m", messages=[Message(role="user", content=42)]),
+        LLMRequest(model="m", messages=[Message(role="tool", content="sunny")]),
+        LLMRequest(model="m", messages=[HI, Message(role="assistant")]),
+        LLMRequest(model="m", messages=[Message(role="assistant", tool_calls=[{"id": "a"}])]),
+        LLMRequest(model="m", messages=[HI], tool_choice="required"),
+        LLMRequest(model="m", messages=[HI], tools=[WEATHER], tool_choice="sometimes"),
+        LLMRequest(
+            model="m", messages=[HI], tools=[WEATHER], tool_choice={"type": "function", "function": {"name": "other"}}
+        ),
+        LLMRequest(model="m", messages=[HI], tools=[{"type": "web_search"}]),
+        LLMRequest(model="m", messages=[HI], tools=[{"description": "nameless"}]),
+        LLMRequest(model="m", messages=[]),
+        LLMRequest(model="m", messages=[HI]).model_copy(update={"messages": [{"role": "user", "content": "hi"}]}),
+        LLMRequest(model="m", messages=[HI.model_copy(update={"role": "narrator"})]),
+        LLMRequest(model="m", messages=[Message(role="system")]),
+        LLMRequest(model="m", messages=[Message(role="user", content=[])]),
+        LLMRequest(model="m", messages=[Message(role="user", content=[42])]),
+        LLMRequest(model="m", messages=[Message(role="assistant", tool_calls=[{"id": "a", "function": "x"}])]),
+        LLMRequest(model="m", messages=[Message(role="assistant").model_copy(update={"tool_calls": ["x"]})]),
+        LLMRequest(model="m", messages=[HI], tools=[{"function": "x"}]),
+        LLMRequest(model="m", messages=[HI], tools=[{"function": "x", "name": "y"}]),
+        LLMRequest(model="m", messages=[HI], tools=[{"function": None, "name": "y"}]),
+        LLMRequest(model="m", messages=[HI], tools=[{"name": 42}]),
+        LLMRequest(model="m", messages=[HI], tools=[{"name": "x", "description": 42}]),
+        LLMRequest(model="m", messages=[HI], tools=[{"name": "x", "parameters": "y"}]),
+        LLMRequest(model="m", messages=[HI]).model_copy(update={"tools": ["x"]}),
+        LLMRequest(model="m", messages=[HI]).model_copy(update={"tools": {"name": "x"}}),
+        LLMRequest(model="m", messages=[HI]).model_copy(update={"extra": ["x"]}),
+        LLMRequest(model="m", messages=[HI], extra={"stream": True}),
+        LLMRequest(model="m", messages=[HI], extra={"thing": object()}),
+        LLMRequest(model="m", messages=[Message(role="user", content="half a pair \ud800")]),
     ],
 )
 async def test_what_cannot_be_sent_is_refused_before_anything_goes_out(
@@ -202,9 +206,9 @@ async def test_what_cannot_be_sent_is_refused_before_anything_goes_out(
 
 async def test_what_is_wrong_with_a_request_is_said_without_quoting_it(openai: BaseLLMProvider) -> None:
     for wrong in (
-        LLMRequest(messages=[Message(role="user", content=[{"type": "canary", "canary": "canary"}])]),
-        LLMRequest(messages=[HI], tools=[{"type": "canary"}]),
-        LLMRequest(messages=[HI], tools=[WEATHER], tool_choice={"name": "canary"}),
+        LLMRequest(model="m", messages=[Message(role="user", content=[{"type": "canary", "canary": "canary"}])]),
+        LLMRequest(model="m", messages=[HI], tools=[{"type": "canary"}]),
+        LLMRequest(model="m", messages=[HI], tools=[WEATHER], tool_choice={"name": "canary"}),
     ):
         with pytest.raises(InvalidRequestError) as caught:
             await openai.complete(wrong, "gpt-4o", timeout=20.0)
@@ -214,13 +218,13 @@ async def test_what_is_wrong_with_a_request_is_said_without_quoting_it(openai: B
 async def test_without_a_key_nothing_is_sent_and_the_variable_is_named() -> None:
     provider = OpenAIProvider()
     with pytest.raises(AuthenticationError, match="OPENAI_API_KEY"):
-        await provider.complete(LLMRequest(messages=[HI]), "gpt-4o", timeout=1.0)
+        await provider.complete(LLMRequest(model="m", messages=[HI]), "gpt-4o", timeout=1.0)
 
 
 async def test_a_key_that_no_header_can_hold_is_refused_without_being_shown() -> None:
     provider = OpenAIProvider(api_key="sk-first\nsk-second")
     with pytest.raises(AuthenticationError) as caught:
-        await provider.complete(LLMRequest(messages=[HI]), "gpt-4o", timeout=1.0)
+        await provider.complete(LLMRequest(model="m", messages=[HI]), "gpt-4o", timeout=1.0)
     assert "sk-" not in str(caught.value)
 
 
@@ -228,7 +232,7 @@ async def test_the_key_comes_from_the_environment(server: FakeProvider, monkeypa
     monkeypatch.setenv("OPENAI_API_KEY", "sk-from-environment")
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     provider = OpenAIProvider()
-    await provider.complete(LLMRequest(messages=[HI]), "gpt-4o", timeout=20.0)
+    await provider.complete(LLMRequest(model="m", messages=[HI]), "gpt-4o", timeout=20.0)
     await provider.close()
     assert server.requests[0].headers["authorization"] == "Bearer sk-from-environment"
 
@@ -240,7 +244,7 @@ async def test_what_the_environment_has_for_openai_goes_to_no_other_server(
         monkeypatch.setenv(f"OPENAI_{name}", "canary")
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer canary\nX-Team: canary")
     provider = OpenAIProvider(base_url=server.url)
-    await provider.complete(LLMRequest(messages=[HI]), "any-model", timeout=20.0)
+    await provider.complete(LLMRequest(model="m", messages=[HI]), "any-model", timeout=20.0)
     await provider.close()
     assert server.requests[0].headers["authorization"] == "Bearer no-key"
     assert "canary" not in repr(server.requests[0])
@@ -253,7 +257,7 @@ async def test_the_environments_own_server_gets_what_the_environment_has(
     monkeypatch.setenv("OPENAI_ORG_ID", "org-from-environment")
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     provider = OpenAIProvider()
-    await provider.complete(LLMRequest(messages=[HI]), "gpt-4o", timeout=20.0)
+    await provider.complete(LLMRequest(model="m", messages=[HI]), "gpt-4o", timeout=20.0)
     await provider.close()
     headers = server.requests[0].headers
     assert (headers["authorization"], headers["openai-organization"]) == (
@@ -264,7 +268,7 @@ async def test_the_environments_own_server_gets_what_the_environment_has(
 
 async def test_a_server_of_ones_own_needs_no_key(server: FakeProvider) -> None:
     provider = OpenAIProvider(base_url=server.url, organization="org-1")
-    await provider.complete(LLMRequest(messages=[HI]), "any-model", timeout=20.0)
+    await provider.complete(LLMRequest(model="m", messages=[HI]), "any-model", timeout=20.0)
     await provider.close()
     headers = server.requests[0].headers
     assert (headers["authorization"], headers["openai-organization"]) == ("Bearer no-key", "org-1")
@@ -276,4 +280,4 @@ async def test_a_server_of_ones_own_needs_no_key(server: FakeProvider) -> None:
 async def test_a_base_url_that_is_none_is_refused(url: str) -> None:
     provider = OpenAIProvider(api_key="sk-x", base_url=url)
     with pytest.raises(InvalidRequestError, match="base_url"):
-        await provider.complete(LLMRequest(messages=[HI]), "gpt-4o", timeout=1.0)
+        await provider.complete(LLMRequest(model="m", messages=[HI]), "gpt-4o", timeout=1.0)

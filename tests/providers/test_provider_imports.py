@@ -46,7 +46,7 @@ sys.modules["{package}"] = None
 from llmbridge.errors import ProviderNotFoundError
 from llmbridge.plugins import create_provider
 from llmbridge.schemas import LLMRequest, Message
-request = LLMRequest(messages=[Message(role="user", content="x")])
+request = LLMRequest(model="m", messages=[Message(role="user", content="x")])
 try:
     asyncio.run(create_provider("{provider}").complete(request, "m", timeout=1))
 except ProviderNotFoundError as error:

@@ -17,6 +17,7 @@ from .conftest import KEY, PROVIDERS, Provider
 
 PROMPT = "the canary of the lake"
 REQUEST = LLMRequest(
+    model="m",
     messages=[Message(role="system", content="a canary system"), Message(role="user", content=PROMPT)],
     tools=[{"name": "look_up", "description": "finds the canary"}],
     stop=["canary"],

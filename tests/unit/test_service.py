@@ -200,7 +200,6 @@ async def test_an_unknown_model_is_unpriced_and_says_so(bridge: LLMBridge) -> No
         (ask(metadata={"x": "y" * 9000}), None, RecordRejectedError),
         (ask(metadata={"x": float("nan")}), None, RecordRejectedError),
         (ask(model="acme:" + "m" * 256), None, RecordRejectedError),
-        (ask(model=None), None, ModelNotFoundError),
         (ask(model="nobody-knows-this"), None, ModelNotFoundError),
         (ask(model="acmee:gpt-4o"), None, ProviderNotFoundError),
         (ask(tools=[{}]), None, InvalidRequestError),
@@ -781,3 +780,21 @@ async def test_a_call_that_is_left_while_the_books_close_is_on_them(monkeypatch:
     calling.cancel()
     await closing
     assert (bridge.metrics()["calls_committed"], bridge.metrics()["calls_lost"]) == (1, 0)
+
+
+@pytest.mark.parametrize("url", [None, "memory://"])
+def test_a_misspelt_option_gets_the_one_that_is_meant(url: str | None) -> None:
+    with pytest.raises(InvalidStorageURLError, match=r"max_retry.*; did you mean max_retries\?"):
+        LLMBridge(url, max_retry=3)
+
+
+async def test_user_is_a_shorter_name_of_id_at_origin(bridge: LLMBridge) -> None:
+    serve(bridge, answer())
+    await bridge.chat(ask(), user="alice")
+    async for _ in bridge.stream(ask(), user="alice"):
+        pass
+    assert [call.id_at_origin for call in await bridge.list_recent_calls("alice")] == ["alice", "alice"]
+    [row] = await bridge.usage("today", user="alice", group_by="user")
+    assert (row.key, row.calls) == ({"user": "alice"}, 2)
+    with pytest.raises(TypeError, match="give id_at_origin or user, which are the same, not both"):
+        await bridge.chat(ask(), "alice", user="alice")

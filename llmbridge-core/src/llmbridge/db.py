@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
@@ -23,10 +23,12 @@ from ._recording.metrics import CloseReport, Counters
 from ._recording.writer import CallWriter, NoWriter, Writer, make_spool
 from ._records.validation import check_name
 from ._shared.single_flight import SingleFlight
+from ._shared.spelling import hint
 from ._store.no_database import NoSession
 from ._store.session import Migrate, StoreSession
-from ._usage import periods, query, statistics
+from ._usage import periods, query, statistics, times
 from ._usage.query import Accepted, CallList
+from ._usage.times import When
 from .errors import PurgedDetailError, StorageUnavailableError, UnsupportedOperationError
 from .plugins import create_backend, provider_names
 from .providers.routing import resolve
@@ -98,17 +100,16 @@ class LLMDatabase:
         spool_dir: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
-        if backend is None:
-            backend = create_backend(
-                connection_string,
-                plugin=plugin,
-                db_manager=db_manager,
-                schema=schema,
-                enable_monitoring=enable_monitoring or None,
-                **options,
-            )
-        elif connection_string or db_manager is not None:
-            raise ValueError("give a backend, a connection string or a db_manager, not two of them")
+        backend = choose_backend(
+            connection_string,
+            backend,
+            db_manager,
+            parameters=keywords(LLMDatabase.__init__),
+            plugin=plugin,
+            schema=schema,
+            enable_monitoring=enable_monitoring or None,
+            **options,
+        )
         if on_storage_error not in ("spool", "log", "raise"):
             raise ValueError(f"on_storage_error is {on_storage_error!r}; it must be 'spool', 'log' or 'raise'")
         if not record_timeout > 0:
@@ -277,14 +278,16 @@ class LLMDatabase:
 
     async def find_calls(
         self,
-        since: datetime | date | None = None,
-        until: datetime | date | None = None,
+        since: When | None = None,
+        until: When | None = None,
         *,
         tz: str = "UTC",
         origin: Accepted = None,
         id_at_origin: Accepted = None,
+        user: Accepted = None,
         provider: Accepted = None,
         model_name: Accepted = None,
+        model: Accepted = None,
         status: Accepted = None,
         tags: Mapping[str, Accepted] | None = None,
         limit: int = 100,
@@ -292,16 +295,18 @@ class LLMDatabase:
     ) -> CallList:
         """Return one page of calls from `since` (inclusive) to `until` (exclusive), newest first; None is unbounded.
 
-        A date stands for its first instant in the IANA zone `tz`. Filters are those of `usage`. `limit` is from 1 to
-        1,000. `cursor` is `next` of the page before (None: the first page).
+        Times, the IANA zone `tz` and filters are as in `usage`. `limit` is from 1 to 1,000. `cursor` is `next` of the
+        page before (None: the first page).
 
-        :raises ValueError: an unknown zone or status, a naive time, an empty range, or an invalid limit or cursor
+        :raises ValueError: an unknown zone or status, an invalid time, an empty range, or an invalid limit or cursor
         """
         chosen = {
             "origin": origin,
             "id_at_origin": id_at_origin,
+            "user": user,
             "provider": provider,
             "model_name": model_name,
+            "model": model,
             "status": status,
         }
         asked = query.build_call_query(since, until, tz=tz, fields=chosen, tags=tags, limit=limit, after=cursor)
@@ -311,30 +316,36 @@ class LLMDatabase:
 
     async def usage(
         self,
-        since: datetime | date | None = None,
-        until: datetime | date | None = None,
+        since: When | None = None,
+        until: When | None = None,
         *,
         group_by: str | Sequence[str] = (),
         tz: str = "UTC",
         origin: Accepted = None,
         id_at_origin: Accepted = None,
+        user: Accepted = None,
         provider: Accepted = None,
         model_name: Accepted = None,
+        model: Accepted = None,
         status: Accepted = None,
         tags: Mapping[str, Accepted] | None = None,
     ) -> list[UsageRow]:
-        """Exact sums over the calls from `since` (inclusive) to `until` (exclusive); None is unbounded.
+        """Return exact sums over the calls from `since` (inclusive) to `until` (exclusive); None is unbounded.
+
+        A time is a datetime with a zone; a date, which stands for its first instant in the IANA zone `tz`; a timedelta
+        before now; or a text: `12h`, `30d`, `4w`, `today`, `yesterday`, `2026-01`, `2026-01-31`, or a time in ISO 8601.
 
         `group_by` takes origin, id_at_origin, provider, model_name, status, error_type, `tag:NAME`, and one of
-        hour, day, week, month in the IANA zone `tz`, labelled in `row.key`: a day by its date, a week by that of
+        hour, day, week, month in the zone `tz`, labelled in `row.key`: a day by its date, a week by that of
         its Monday, a month by that of its first day, an hour by its local start with the offset that it has
         (one within which the zone sets its clock is two). A calendar period needs `since`, and its `until` is then
-        now. A date stands for its first instant in `tz`.
+        now.
 
         A filter is one value or several; None does not filter, `(None,)` asks for calls without one. `tags` is
-        `{NAME: value}`, one entry of the calls' metadata.
+        `{NAME: value}`, one entry of the calls' metadata. `user` is a shorter name of `id_at_origin`, and `model` of
+        `model_name`, in filters and in `group_by`; `row.key` has the name that was given.
 
-        :raises ValueError: an unknown field, zone or period, a naive time, an empty range
+        :raises ValueError: an unknown field, zone or period, an invalid time, an empty range
         :raises PurgedDetailError: the answer needs detail of purged days
         """
         labelled = query.build(
@@ -345,8 +356,10 @@ class LLMDatabase:
             fields={
                 "origin": origin,
                 "id_at_origin": id_at_origin,
+                "user": user,
                 "provider": provider,
                 "model_name": model_name,
+                "model": model,
                 "status": status,
             },
             tags=tags,
@@ -496,19 +509,21 @@ class LLMDatabase:
 
     async def reprice(
         self,
-        since: datetime | date | None = None,
-        until: datetime | date | None = None,
+        since: When | None = None,
+        until: When | None = None,
         *,
         origin: Accepted = None,
         id_at_origin: Accepted = None,
+        user: Accepted = None,
         provider: Accepted = None,
         model_name: Accepted = None,
+        model: Accepted = None,
         priced_as: Mapping[str, str] | None = None,
         dry_run: bool = False,
         on_page: Callable[[RepriceReport], None] | None = None,
     ) -> RepriceReport:
         """Give the calls from `since` (inclusive) to `until` (exclusive) the cost by the own prices and price data of
-        today, at the time when each was made. None is unbounded, a date its first instant in UTC.
+        today, at the time when each was made. None is unbounded. Times are as in `usage`, in UTC.
 
         The previous cost and reason stay on the row, and sums follow. These calls do not change: their cost came from
         the caller or the provider, they were not billed, or their model has no price now. The rates on the row stay
@@ -518,15 +533,23 @@ class LLMDatabase:
         :param priced_as: the provider whose list applies, by provider called, for calls that no list has priced so far
         :param dry_run: only report what would change
         :param on_page: called after each page with the report so far
-        :raises ValueError: a naive time, an empty range, or a list in `priced_as` that the price data do not have
+        :raises ValueError: an invalid time, an empty range, or a list in `priced_as` that the price data do not have
         :raises RecordRejectedError: a call would cost 9,000,000 dollars or more, which no row can hold; the text names
             it, and the pages before it are done
         :raises UnsupportedOperationError: the backend cannot reprice
         """
         from ._maintenance import reprice
 
-        fields = {"origin": origin, "id_at_origin": id_at_origin, "provider": provider, "model_name": model_name}
-        start, end = _instant(since), _instant(until)
+        fields = {
+            "origin": origin,
+            "id_at_origin": id_at_origin,
+            "user": user,
+            "provider": provider,
+            "model_name": model_name,
+            "model": model,
+        }
+        now = datetime.now(UTC)
+        start, end = (None if at is None else times.to_utc(at, _UTC, now) for at in (since, until))
         periods.check_range(start, end)
         return await reprice.reprice(
             self._session,
@@ -541,14 +564,14 @@ class LLMDatabase:
 
     async def purge(
         self,
-        before: datetime | date,
+        before: When,
         *,
         dry_run: bool = False,
         force: bool = False,
         on_day: Callable[[date, int], None] | None = None,
     ) -> int:
         """Delete the calls before `before`, rounded down to a UTC day, and return how many there were. The sums over
-        them stay, for ever. One day is deleted at a time, oldest first.
+        them stay, for ever. One day is deleted at a time, oldest first. Times are as in `usage`, in UTC.
 
         :param dry_run: only count them
         :param on_day: called after each day with it and the number of its calls
@@ -558,7 +581,7 @@ class LLMDatabase:
         """
         from ._maintenance import purge
 
-        end = purge.check_end(periods.to_utc(before, _UTC), force=force)
+        end = purge.check_end(times.to_utc(before, _UTC), force=force)
         return await purge.purge(self._session, end, dry_run=dry_run, on_day=on_day)
 
     async def cleanup_old_data(
@@ -715,5 +738,30 @@ class LLMDatabase:
         return statistics.stats(rows, since)
 
 
-def _instant(at: datetime | date | None) -> datetime | None:
-    return None if at is None else periods.to_utc(at, _UTC)
+def keywords(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names of the parameters that a function takes only by keyword."""
+    return tuple(getattr(function, "__kwdefaults__", None) or ())
+
+
+def choose_backend(
+    connection_string: str | None,
+    backend: StorageBackend | None,
+    db_manager: Any,
+    *,
+    parameters: Collection[str],
+    **options: Any,
+) -> StorageBackend | None:
+    """Return the backend that a constructor was given, or create that of its URL or manager; None if it has none.
+
+    :param parameters: the names of the constructor's parameters, one of which a misspelt option may mean
+    :raises ValueError: two of them are given, or options for a backend made by hand
+    :raises InvalidStorageURLError, UnknownStorageError, PluginError: the URL or its plugin is invalid
+    """
+    if backend is None:
+        return create_backend(connection_string, parameters=parameters, db_manager=db_manager, **options)
+    if connection_string or db_manager is not None:
+        raise ValueError("give a backend, a connection string or a db_manager, not two of them")
+    if given := [name for name, value in options.items() if value is not None]:
+        close = hint(given[0], parameters)
+        raise ValueError(f"options have no effect on a backend made by hand: {', '.join(given)}{close}")
+    return backend

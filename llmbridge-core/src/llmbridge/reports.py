@@ -16,17 +16,19 @@ from ._recording.metrics import CloseReport, Counters
 from ._recording.spool import SpoolStatus
 from ._records.validation import check_rate
 from ._shared.money import text as money_text
+from ._shared.spelling import hint as spelling_hint
 from ._store.session import Migrate
 from ._usage.periods import UNITS as PERIODS
-from ._usage.periods import to_utc
 from ._usage.periods import zone as time_zone
-from ._usage.query import Accepted, CallList
+from ._usage.query import ALIASES, Accepted, CallList
+from ._usage.times import When, is_before_now, to_utc
 from .db import OnStorageError
 from .plugins import PluginInfo
 from .schemas import DailyAnalytics, RecordStatus, UsageStats
 from .storage.types import CallPage, CallQuery, MigrationReport, SchemaStatus, TotalsReport, UsageRow
 
 __all__ = [
+    "ALIASES",
     "PERIODS",
     "Accepted",
     "CallList",
@@ -62,8 +64,11 @@ __all__ = [
     "TotalsReport",
     "UsageRow",
     "UsageStats",
+    "When",
     "check_rate",
+    "is_before_now",
     "money_text",
+    "spelling_hint",
     "time_zone",
     "to_utc",
 ]

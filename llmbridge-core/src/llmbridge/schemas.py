@@ -10,7 +10,9 @@ from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel as PydanticModel
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
+
+from ._shared.spelling import hint
 
 CallStatus = Literal["success", "error", "timeout", "rate_limited", "cancelled"]
 UsageSource = Literal["provider", "partial", "estimated", "synthetic", "none"]
@@ -44,15 +46,18 @@ class LLMRequest(BaseModel):
     `model` is `provider:name`, or a bare name whose provider is known (`gpt-4o`). If it is a list, the next model is
     called when one fails. Fields that are None are not sent. `timeout` is in seconds, for one attempt, and replaces
     that of the bridge. `response_format` is a format as in OpenAI's API, or a pydantic model whose JSON schema the
-    answer must follow. `extra` is added to the body of the provider's request unchanged. `metadata` is stored in the
-    record of the call and never sent to the provider.
+    answer must follow. `extra` is added to the body of the provider's request unchanged; it takes the parameters that
+    are no field here. `metadata` is stored in the record of the call and never sent to the provider.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     messages: list[Message]
-    model: str | list[str] | None = None
+    model: str | list[str]
     temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     max_tokens: int | None = None
     stop: str | list[str] | None = None
     seed: int | None = None
@@ -64,6 +69,18 @@ class LLMRequest(BaseModel):
     cache: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     extra: dict[str, Any] | None = Field(default=None, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_unknown_fields(cls, given: Any) -> Any:
+        unknown = sorted(given.keys() - cls.model_fields.keys()) if isinstance(given, dict) else []
+        if unknown:
+            close = hint(unknown[0], cls.model_fields)
+            raise ValueError(
+                f"LLMRequest has no field {unknown[0]!r}{close}; a parameter of the provider's API that is no field "
+                "here goes into `extra`"
+            )
+        return given
 
     @property
     def wants_json(self) -> bool:

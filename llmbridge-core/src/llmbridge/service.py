@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from datetime import date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,11 +22,13 @@ from ._records.validation import check_finite, check_integer, check_metadata, ch
 from ._shared.single_flight import SingleFlight
 from ._store.session import Migrate
 from ._usage.query import Accepted
-from .db import MIN_CLOSE_TIMEOUT, LLMDatabase, OnStorageError
+from ._usage.times import When
+from .db import MIN_CLOSE_TIMEOUT, LLMDatabase, OnStorageError, choose_backend, keywords
 from .errors import InvalidRequestError, ModelNotFoundError, StorageClosedError
 from .plugins import foreign_distribution_warning
 from .providers.base import BaseLLMProvider
 from .schemas import CallRecord, DailyAnalytics, LLMChunk, LLMModel, LLMRequest, LLMResponse, UsageStats
+from .storage.base import StorageBackend
 from .storage.types import UsageRow
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ logger = logging.getLogger("llmbridge.calls")
 class LLMBridge:
     """Client for all models, which records every call. Create one and share it; it belongs to one event loop.
 
-    :param db_connection_string: URL or path of the database; None and no `db_manager`: calls are not recorded
+    :param db_connection_string: URL or path of the database; None, and no `backend` and no `db_manager`: calls are not
+        recorded
+    :param backend: a backend made by hand, instead of a URL
     :param db_manager: a host application's pgdbm manager, whose pool is used and left open
     :param origin: name of the application, in every record
     :param enable_db_logging: False: calls are not recorded, even if a database is given
@@ -64,6 +67,7 @@ class LLMBridge:
         self,
         db_connection_string: str | None = None,
         *,
+        backend: StorageBackend | None = None,
         db_manager: Any = None,
         origin: str = "llmbridge",
         enable_db_logging: bool = True,
@@ -89,16 +93,20 @@ class LLMBridge:
         self.timeout = timeout
         self._retries = RetryPolicy(max_retries, total_timeout)
         self._database = LLMDatabase(
-            db_connection_string if enable_db_logging else None,
-            db_manager=db_manager if enable_db_logging else None,
-            schema=schema,
-            enable_monitoring=enable_monitoring,
-            plugin=plugin,
+            backend=choose_backend(
+                db_connection_string if enable_db_logging else None,
+                backend if enable_db_logging else None,
+                db_manager if enable_db_logging else None,
+                parameters=keywords(LLMBridge.__init__),
+                plugin=plugin,
+                schema=schema,
+                enable_monitoring=enable_monitoring or None,
+                **backend_options,
+            ),
             migrate=migrate,
             record_timeout=record_timeout,
             on_storage_error=on_storage_error,
             spool_dir=spool_dir,
-            **backend_options,
         )
         self._providers = ProviderRegistry()
         self._in_flight = InFlight()
@@ -153,7 +161,9 @@ class LLMBridge:
             partial(self._close, self._database.record_timeout if timeout is None else timeout)
         )
 
-    async def chat(self, request: LLMRequest, id_at_origin: str | None = None) -> LLMResponse:
+    async def chat(
+        self, request: LLMRequest, id_at_origin: str | None = None, *, user: str | None = None
+    ) -> LLMResponse:
         """Send one request to a model, record the call whatever its outcome, and return the response.
 
         Transient errors (rate limit, timeout, 5xx, no connection) are retried: after `Retry-After` if the provider sent
@@ -161,19 +171,22 @@ class LLMBridge:
         model of the request is called. Every attempt is recorded with its number and the same `group_id`.
 
         :param id_at_origin: the application's user, at most 255 characters (None: no user)
+        :param user: a shorter name of `id_at_origin`
         :raises RecordRejectedError: `id_at_origin` or the request's metadata cannot be recorded; nothing was sent
         :raises ModelNotFoundError, ProviderNotFoundError: the provider of a model is unknown; nothing was sent
         :raises InvalidRequestError: the request is invalid, or the provider does not support it
         :raises ProviderError: the provider refused the last attempt, or failed
         :raises ModelNotFoundError: the provider does not have the model; this is not a ProviderError
         """
-        call = self._call(request, id_at_origin)
+        call = self._call(request, _user(id_at_origin, user))
         with self._in_flight.call():
             return await self._retries.run(
                 call.targets, call.timeout, lambda target, limit: attempt.send(call, target, limit)
             )
 
-    def stream(self, request: LLMRequest, id_at_origin: str | None = None) -> AsyncGenerator[LLMChunk, None]:
+    def stream(
+        self, request: LLMRequest, id_at_origin: str | None = None, *, user: str | None = None
+    ) -> AsyncGenerator[LLMChunk, None]:
         """Send one request to a model and yield the answer's text as it arrives; the last chunk has the response.
 
         Nothing is sent before the first step. The call is recorded once. If the consumer stops early or is cancelled,
@@ -183,7 +196,7 @@ class LLMBridge:
 
         Raises like `chat`: errors that prevent the request at once, errors of the provider while iterating.
         """
-        call = self._call(request, id_at_origin)
+        call = self._call(request, _user(id_at_origin, user))
         return stream.chunks(call, self._retries, self._in_flight.call)
 
     def register_provider(
@@ -245,15 +258,17 @@ class LLMBridge:
 
     async def usage(
         self,
-        since: datetime | date | None = None,
-        until: datetime | date | None = None,
+        since: When | None = None,
+        until: When | None = None,
         *,
         group_by: str | Sequence[str] = (),
         tz: str = "UTC",
         origin: Accepted = None,
         id_at_origin: Accepted = None,
+        user: Accepted = None,
         provider: Accepted = None,
         model_name: Accepted = None,
+        model: Accepted = None,
         status: Accepted = None,
         tags: Mapping[str, Accepted] | None = None,
     ) -> list[UsageRow]:
@@ -265,8 +280,10 @@ class LLMBridge:
             tz=tz,
             origin=self.origin if origin is None else origin,
             id_at_origin=id_at_origin,
+            user=user,
             provider=provider,
             model_name=model_name,
+            model=model,
             status=status,
             tags=tags,
         )
@@ -346,6 +363,12 @@ class LLMBridge:
     def _record(self, provider: str, fields: Mapping[str, Any]) -> Recorded:
         """Record the outcome of an attempt, even if the caller is cancelled meanwhile."""
         return self._in_flight.shielded(self._database.keep(fields, self._providers.priced_as(provider)))
+
+
+def _user(id_at_origin: str | None, user: str | None) -> str | None:
+    if id_at_origin is not None and user is not None:
+        raise TypeError("give id_at_origin or user, which are the same, not both")
+    return id_at_origin if user is None else user
 
 
 async def _close_provider(provider: BaseLLMProvider) -> None:

@@ -184,7 +184,7 @@ def test_wrong_options_are_errors_of_the_constructor(query: str) -> None:
 
 
 def test_an_unknown_option_names_the_one_that_was_meant() -> None:
-    with pytest.raises(InvalidStorageURLError, match="Did you mean sslmode"):
+    with pytest.raises(InvalidStorageURLError, match="did you mean sslmode"):
         create_backend("postgresql://localhost/books?sslmod=require")
 
 

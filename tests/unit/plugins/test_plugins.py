@@ -557,9 +557,7 @@ def test_a_provider_is_found_by_its_prefix_and_gets_checked_options(site: Site) 
     assert (provider.prefix, provider.api_key) == ("vendor", "k")
     assert provider_names() == {"vendor"}
     assert [(info.name, info.api_version, info.error) for info in provider_plugins()] == [("vendor", 1, None)]
-    with pytest.raises(
-        InvalidRequestError, match=r"no option 'apikey'\. Did you mean api_key\? Known options: api_key"
-    ):
+    with pytest.raises(InvalidRequestError, match=r"no option 'apikey'; known: api_key.*; did you mean api_key\?"):
         create_provider("vendor", apikey="hunter2")
 
 

@@ -13,7 +13,9 @@ from .._records.fields import INT64
 from .._records.validation import check_amount, check_count
 from .._shared.ids import new_id
 from .._shared.money import MAX_DOLLARS, MIN_DOLLARS
+from .._shared.spelling import hint
 from .._shared.text import hash_prompt
+from .._usage.query import ALIASES
 from ..schemas import CallRecord
 
 #: Parameters of llmbridge-py's `record_api_call` that have no column: they go to the metadata if they are set.
@@ -64,9 +66,14 @@ def _convert_fields(fields: dict[str, Any]) -> dict[str, Any]:
     parameters = {name: value for name in _PARAMETERS if not _is_unset(value := fields.pop(name, None))}
     if parameters:
         fields["metadata"] = {**parameters, **(fields.get("metadata") or {})}
-    unknown = fields.keys() - _FIELDS
-    if unknown:
-        raise TypeError(f"record_api_call() has no parameter {', '.join(sorted(unknown))}")
+    for alias, field in ALIASES.items():
+        if alias in fields:
+            if field in fields:
+                raise TypeError(f"give {field} or {alias}, which are the same, not both")
+            fields[field] = fields.pop(alias)
+    for name in sorted(fields.keys() - _FIELDS):
+        known = (*_FIELDS, *ALIASES, *_PARAMETERS, "system_prompt")
+        raise TypeError(f"record_api_call() has no parameter {name!r}{hint(name, known)}")
     return fields
 
 

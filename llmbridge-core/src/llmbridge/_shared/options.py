@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+
+from .spelling import hint
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
@@ -25,6 +26,7 @@ def check_options(
     keywords: Mapping[str, Any],
     *,
     everywhere: Mapping[str, type] | None = None,
+    parameters: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the options of `plugin` that the caller set, converted to their types.
 
@@ -33,16 +35,16 @@ def check_options(
     :param query: options of a URL, as text
     :param keywords: options passed by keyword; they override `query`, and None counts as not set
     :param everywhere: options that every plugin accepts; they are checked, but not returned unless `known` has them
+    :param parameters: names of the caller's own parameters, one of which a misspelt option may mean
     :raises ValueError: an option is unknown or of the wrong type. The text never shows a value: it may be a secret.
     """
     accepted = {**(everywhere or {}), **known}
     given = {name: value for name, value in keywords.items() if value is not None}
     for name in (*query, *given):
         if name not in accepted:
-            close = difflib.get_close_matches(name, accepted, n=1)
-            hint = f"Did you mean {close[0]}? " if close else ""
             names = ", ".join(sorted(accepted)) or "none"
-            raise ValueError(f"{plugin} has no option {name!r}. {hint}Known options: {names}")
+            close = hint(name, [*accepted, *parameters])
+            raise ValueError(f"{plugin} has no option {name!r}; known: {names}{close}")
     values = {name: _converted(name, text, accepted[name]) for name, text in query.items()}
     values |= {name: _checked(name, value, accepted[name]) for name, value in given.items()}
     return {name: value for name, value in values.items() if name in known}

@@ -42,23 +42,6 @@ def zone(name: str) -> ZoneInfo:
         raise ValueError(f"{name!r} is not a valid IANA time zone, such as UTC or Europe/Madrid") from None
 
 
-def to_utc(at: datetime | date, tz: ZoneInfo) -> datetime:
-    """Return a time in UTC; a date becomes its first instant in `tz`.
-
-    :raises ValueError: a naive datetime, or a time that UTC cannot represent
-    """
-    try:
-        if isinstance(at, datetime):
-            if at.utcoffset() is None:
-                raise ValueError(f"{at.isoformat()} is naive; give it a time zone")
-            return at.astimezone(UTC)
-        if isinstance(at, date):
-            return start_of_day(at, tz)
-    except OverflowError:
-        raise ValueError(f"{at.isoformat()} lies outside the years 1 to 9999 in UTC") from None
-    raise ValueError(f"a time must be a datetime or a date, not {type(at).__name__}")
-
-
 def check_range(since: datetime | None, until: datetime | None) -> None:
     """Raise ValueError unless `since` is before `until`; None is unbounded."""
     if since is not None and until is not None and since >= until:

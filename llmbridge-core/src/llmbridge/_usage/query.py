@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any, get_args
 
+from .._shared.spelling import hint
 from .._shared.text import storable
 from ..schemas import CallRecord, CallStatus
 from ..storage.types import (
@@ -22,9 +23,13 @@ from ..storage.types import (
     with_key,
 )
 from . import cursor, periods
+from .times import When, to_utc
 
 #: Value of a filter: one text or several; None inside a tuple means "calls without one", None alone does not filter.
 Accepted = str | Iterable[str | None] | None
+
+#: Shorter names of fields, which filters and `group_by` accept.
+ALIASES = {"user": "id_at_origin", "model": "model_name"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +42,31 @@ class CallList:
 
 @dataclass(frozen=True, slots=True)
 class LabelledQuery:
-    """Query for a backend, and the labels of its periods.
+    """Query for a backend, and how its rows are labelled.
 
     :param query: the query
-    :param unit: hour, day, week or month; empty if the query is not grouped by a period
-    :param labels: the label of each period
+    :param names: the names of the fields of `group_by` as the caller wrote them, such as `user` or `day`
+    :param labels: the label of each period; empty if the query is not grouped by a period
     """
 
     query: UsageQuery
-    unit: str = ""
+    names: tuple[str, ...] = ()
     labels: tuple[Any, ...] = ()
 
     def label(self, rows: Iterable[UsageRow]) -> list[UsageRow]:
-        """Return the backend's rows, with the label of each row's period in its key."""
-        if not self.unit:
+        """Return the backend's rows, with the caller's names and the label of the period in the key of each."""
+        if self.names == self.query.group_by:
             return list(rows)
         return [with_key(row, self._key(row)) for row in rows]
 
     def _key(self, row: UsageRow) -> dict[str, Any]:
-        labelled = {**row.key, "period": self.labels[row.period or 0]}
-        return {self.unit if name == "period" else name: labelled[name] for name in self.query.group_by}
+        fields = {**row.key, "period": self.labels[row.period or 0]} if self.labels else row.key
+        return {name: fields[field] for name, field in zip(self.names, self.query.group_by, strict=True)}
 
 
 def build(
-    since: datetime | date | None,
-    until: datetime | date | None,
+    since: When | None,
+    until: When | None,
     *,
     group_by: str | Sequence[str],
     tz: str,
@@ -72,31 +77,31 @@ def build(
 
     :raises ValueError: an unknown zone, field or period, a naive time, or an empty range
     """
-    zone = periods.zone(tz)
-    start = EARLIEST if since is None else periods.to_utc(since, zone)
-    groups = tuple(map(_name, (group_by,) if isinstance(group_by, str) else group_by))
-    for name in groups:
-        if name not in (*GROUP_FIELDS, *periods.UNITS) and not name.startswith(TAG_PREFIX):
-            known = ", ".join((*GROUP_FIELDS, f"{TAG_PREFIX}NAME", *periods.UNITS))
-            raise ValueError(f"cannot group by {name!r}; known: {known}")
+    zone, now = periods.zone(tz), datetime.now(UTC)
+    start = EARLIEST if since is None else to_utc(since, zone, now)
+    names = tuple(map(_name, (group_by,) if isinstance(group_by, str) else group_by))
+    groups = tuple(_group_field(name) for name in names)
+    for name, field in zip(names, groups, strict=True):
+        if groups.count(field) > 1:
+            raise ValueError(f"group_by has {name} twice")
     units = [name for name in groups if name in periods.UNITS]
     if len(units) > 1:
         raise ValueError(f"group_by takes at most one period, not {', '.join(units)}")
     if units and since is None:
         raise ValueError(f"group_by {units[0]} needs since")
-    end = datetime.now(UTC) if until is None and units else LATEST if until is None else periods.to_utc(until, zone)
+    end = to_utc(until, zone, now) if until is not None else now if units else LATEST
     periods.check_range(start, end)
     chosen = filters(fields, tags)
     if not units:
-        return LabelledQuery(UsageQuery(chosen, groups, (start, end)))
+        return LabelledQuery(UsageQuery(chosen, groups, (start, end)), names)
     split = periods.split(start, end, units[0], zone)
-    names = tuple("period" if name in units else name for name in groups)
-    return LabelledQuery(UsageQuery(chosen, names, split.edges), units[0], split.labels)
+    fields_of_rows = tuple("period" if field in units else field for field in groups)
+    return LabelledQuery(UsageQuery(chosen, fields_of_rows, split.edges), names, split.labels)
 
 
 def build_call_query(
-    since: datetime | date | None,
-    until: datetime | date | None,
+    since: When | None,
+    until: When | None,
     *,
     tz: str,
     fields: Mapping[str, Accepted],
@@ -108,8 +113,8 @@ def build_call_query(
 
     :raises ValueError: an unknown zone or status, a naive time, an empty range, or an invalid limit or cursor
     """
-    zone = periods.zone(tz)
-    start, end = (None if at is None else periods.to_utc(at, zone) for at in (since, until))
+    zone, now = periods.zone(tz), datetime.now(UTC)
+    start, end = (None if at is None else to_utc(at, zone, now) for at in (since, until))
     periods.check_range(start, end)
     position = None if after is None else cursor.decode(after)
     return CallQuery(filters(fields, tags), start, end, limit, position)
@@ -126,13 +131,30 @@ def _name(field: str) -> str:
     return storable(field)
 
 
+def _group_field(name: str) -> str:
+    """Return the field that a name in `group_by` stands for.
+
+    :raises ValueError: there is none
+    """
+    field = ALIASES.get(name, name)
+    if field in (*GROUP_FIELDS, *periods.UNITS) or field.startswith(TAG_PREFIX):
+        return field
+    known = (*GROUP_FIELDS, *ALIASES, f"{TAG_PREFIX}NAME", *periods.UNITS)
+    raise ValueError(f"cannot group by {name!r}; known: {', '.join(known)}{hint(name, known)}")
+
+
 def filters(fields: Mapping[str, Accepted], tags: Mapping[str, Accepted] | None = None) -> Filters:
     """Return the filters of a backend's query; a field or tag whose value is None does not filter.
 
-    :raises ValueError: a value is neither text nor None, or not a valid status
+    :raises ValueError: a value is neither text nor None, or not a valid status, or a field is given by two names
     """
-    named = {**fields, **{TAG_PREFIX + storable(name): accepted for name, accepted in (tags or {}).items()}}
-    return {name: _filter_values(name, values) for name, values in named.items() if values is not None}
+    given = {name: values for name, values in fields.items() if values is not None}
+    for alias, field in ALIASES.items():
+        if {alias, field} <= given.keys():
+            raise ValueError(f"give {field} or {alias}, which are the same, not both")
+    named = {ALIASES.get(name, name): values for name, values in given.items()}
+    named |= {TAG_PREFIX + storable(name): values for name, values in (tags or {}).items() if values is not None}
+    return {name: _filter_values(name, values) for name, values in named.items()}
 
 
 def _filter_values(name: str, values: Accepted) -> tuple[str | None, ...]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
-from difflib import get_close_matches
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LLMBridgeError
@@ -20,13 +18,7 @@ if TYPE_CHECKING:
 
 Values = Sequence[str | None] | None
 
-#: Shorter names of fields, which options accept.
-ALIASES = {"user": "id_at_origin", "model": "model_name"}
-
 _TITLES = {"id_at_origin": "user", "model_name": "model"}
-
-_BACK = re.compile(r"(\d{1,9})([hdw])")
-_HOURS = {"h": 1, "d": 24, "w": 7 * 24}
 
 
 @contextmanager
@@ -48,53 +40,29 @@ def zone(name: str) -> ZoneInfo:
         return time_zone(name)
 
 
-def time(option: str, text: str | None, now: datetime) -> datetime | date | None:
-    """Return the time in an option: before `now`, a date, or a time with or without an offset; None for `all`."""
+def instant(option: str, text: str | None, tz: ZoneInfo, now: datetime) -> datetime | None:
+    """Return the time in an option, in UTC; None if it is not given, or `all`."""
+    from ..reports import to_utc
+
     if text is None or text == "all":
         return None
     try:
-        if back := _BACK.fullmatch(text):
-            return now - int(back[1]) * timedelta(hours=_HOURS[back[2]])
-        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-            return date.fromisoformat(text)
-        return datetime.fromisoformat(text)
-    except (ValueError, OverflowError) as error:
-        raise UserError(
-            f"{option} {text!r} is not a time; write 12h, 30d or 4w, 2026-01-31, 2026-01-31T12:00:00+01:00, or all"
-        ) from error
-
-
-def is_back(text: str | None) -> bool:
-    """Return whether an option gives a time by how long ago it was."""
-    return text is not None and _BACK.fullmatch(text) is not None
-
-
-def instant(at: datetime | date | None, tz: ZoneInfo) -> datetime | None:
-    """Return a time in UTC; a date is its first instant in `tz`, a time without an offset is in `tz`."""
-    from ..reports import to_utc
-
-    if at is None:
-        return None
-    try:
-        if isinstance(at, datetime) and at.utcoffset() is None:
-            return at.replace(tzinfo=tz).astimezone(UTC)
-        with invalid_arguments():
-            return to_utc(at, tz)
-    except OverflowError as error:
-        raise UserError(f"{at.isoformat()} is out of range") from error
+        return to_utc(text, tz, now)
+    except ValueError as error:
+        raise UserError(f"{option} {error}, or all") from error
 
 
 def fields(words: Iterable[str]) -> tuple[str, ...]:
     """Return the field names in `words`, which may have several between commas, as core spells them; `none` is none."""
-    from ..reports import PERIODS
+    from ..reports import ALIASES, PERIODS, spelling_hint
     from ..storage.types import GROUP_FIELDS, TAG_PREFIX
 
     names = [name.strip() for word in words for name in word.split(",")]
     found = tuple(ALIASES.get(name, name) for name in names if name not in ("", "none"))
     for name in found:
         if name not in (*GROUP_FIELDS, *PERIODS) and not (name.startswith(TAG_PREFIX) and len(name) > len(TAG_PREFIX)):
-            known = ", ".join((*map(title, GROUP_FIELDS), f"{TAG_PREFIX}NAME", *PERIODS))
-            raise UserError(f"--by {name!r} is not a field; known: {known}")
+            known = (*map(title, GROUP_FIELDS), f"{TAG_PREFIX}NAME", *PERIODS)
+            raise UserError(f"--by {name!r} is not a field; known: {', '.join(known)}{spelling_hint(name, known)}")
         if found.count(name) > 1:
             raise UserError(f"--by names {title(name)} twice")
     tagged = [name for name in found if name.startswith(TAG_PREFIX)]
@@ -184,8 +152,9 @@ async def known_providers(db: LLMDatabase) -> set[str]:
 
 def note_unknown_provider(provider: str, names: Collection[str]) -> None:
     """Print that the provider is none of `names`, and which one may be meant."""
-    close = get_close_matches(provider.lower(), names, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    from ..reports import spelling_hint
+
+    hint = spelling_hint(provider, names)
     output.note(output.clean(f"no plugin, model or call has the provider {provider!r} yet{hint}"))
 
 

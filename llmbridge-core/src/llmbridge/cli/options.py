@@ -30,7 +30,9 @@ Zone = Annotated[str, typer.Option("--tz", metavar="ZONE", help="IANA time zone,
 Since = Annotated[
     str | None,
     typer.Option(
-        metavar="TIME", help="From then on: 12h, 30d, 4w (back from now), 2026-01-31, an ISO 8601 time, or all."
+        metavar="TIME",
+        help="From then on: 12h, 30d, 4w (back from now), today, yesterday, 2026-01, 2026-01-31, an ISO 8601 time, "
+        "or all.",
     ),
 ]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Until then, itself not included.", show_default=False)]

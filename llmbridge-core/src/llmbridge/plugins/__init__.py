@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 from .._shared.options import check_options
+from .._shared.spelling import hint
 from ..errors import (
     InvalidPluginError,
     InvalidRequestError,
@@ -48,12 +49,17 @@ class PluginInfo:
 
 
 def create_backend(
-    url: str | os.PathLike[str] | None = None, *, plugin: str | None = None, **options: Any
+    url: str | os.PathLike[str] | None = None,
+    *,
+    plugin: str | None = None,
+    parameters: Collection[str] = (),
+    **options: Any,
 ) -> StorageBackend | None:
     """Return the backend for `url`; None without a URL. Open nothing and create nothing on disk.
 
     :param url: URL or path of the database
     :param plugin: the distribution to use if several provide the scheme
+    :param parameters: names of the caller's own parameters, one of which a misspelt option may mean
     :param options: options of the backend; they override those in the URL's query, and None counts as not given.
         `db_manager` is for `postgresql` and replaces the URL
     :raises InvalidStorageURLError: the URL is invalid, or an option is unknown or of the wrong type
@@ -78,14 +84,21 @@ def create_backend(
             name for name, value in options.items() if value is not None and name not in ("schema", "enable_monitoring")
         )
         if left:
-            raise InvalidStorageURLError(f"options without a storage URL have no effect: {', '.join(left)}")
+            raise InvalidStorageURLError(
+                f"options without a storage URL have no effect: {', '.join(left)}{hint(left[0], parameters)}"
+            )
         return None
 
     claim = choose(storage(), address.scheme, plugin)
     found: StoragePlugin = load(storage(), claim)
     try:
         wanted = check_options(
-            claim.distribution, found.options, query, options, everywhere={"schema": str, "enable_monitoring": bool}
+            claim.distribution,
+            found.options,
+            query,
+            options,
+            everywhere={"schema": str, "enable_monitoring": bool},
+            parameters=parameters,
         )
     except ValueError as error:
         raise InvalidStorageURLError(str(error)) from error

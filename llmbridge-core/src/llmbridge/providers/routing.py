@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from difflib import get_close_matches
 
+from .._shared.spelling import hint
 from ..errors import ModelNotFoundError, ProviderNotFoundError
 from .pydantic_ai.table import PROVIDERS
 
@@ -90,10 +90,9 @@ def _not_installed(provider: str, model: str) -> ProviderNotFoundError:
 def _unknown_prefix(prefix: str, model: str, known: Collection[str]) -> ProviderNotFoundError:
     if prefix.lower() in EXTRAS:
         return _not_installed(prefix.lower(), model)
-    close = get_close_matches(prefix.lower(), sorted({*known, *EXTRAS}), n=1, cutoff=0.7)
-    hint = f" Did you mean {close[0]}?" if close else ""
+    close = hint(prefix, sorted({*known, *EXTRAS}))
     return ProviderNotFoundError(
-        f"unknown provider {prefix!r} in the model {model!r}.{hint} Installed: {_listed(known)}"
+        f"unknown provider {prefix!r} in the model {model!r}; installed: {_listed(known)}{close}"
     )
 
 

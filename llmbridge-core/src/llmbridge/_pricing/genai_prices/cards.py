@@ -7,11 +7,11 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING
 
 from ..._shared.money import CONTEXT, parse
+from ..._shared.spelling import hint
 from ...providers.pydantic_ai.table import PROVIDERS
 from ..rate_cards import RateCard, Rates, decimal_places
 
@@ -97,9 +97,8 @@ class RateCards:
     def check_list(self, provider: str) -> None:
         """Raise ValueError if the data has no price list of this provider."""
         if self._list(provider) is None:
-            close = get_close_matches(provider.lower(), [*self._by_id, *PROVIDER_IDS], n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(f"{self.version} has no price list of a provider {provider!r}{hint}")
+            close = hint(provider, [*self._by_id, *PROVIDER_IDS])
+            raise ValueError(f"{self.version} has no price list of a provider {provider!r}{close}")
 
     def _list(self, provider: str) -> Provider | None:
         name = provider.lower()

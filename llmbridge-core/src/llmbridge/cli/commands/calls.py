@@ -61,8 +61,8 @@ def calls(
     zone = filters.zone(tz)
     now = datetime.now(UTC)
     question = {
-        "since": filters.instant(filters.time("--since", since, now), zone),
-        "until": filters.instant(filters.time("--until", until, now), zone),
+        "since": filters.instant("--since", since, zone, now),
+        "until": filters.instant("--until", until, zone, now),
         "origin": filters.accepted(origin),
         "id_at_origin": filters.accepted(user),
         "provider": filters.accepted(provider),

@@ -43,7 +43,7 @@ def purge(
     if older_than is None:
         raise UserError("--older-than is missing: write for example --older-than 90d")
     now = datetime.now(UTC)
-    before = filters.instant(filters.time("--older-than", older_than, now), ZoneInfo("UTC"))
+    before = filters.instant("--older-than", older_than, ZoneInfo("UTC"), now)
     if before is None:
         raise UserError("--older-than needs a time; all calls would be --older-than 0d --force")
     asked = settings(context, db, json, plugin)

@@ -75,10 +75,11 @@ def usage(
     "first" are to the first token, and percentiles are within 1.1 %. --json has all of it. If --since counts back from
     now into a purged day, it moves back to the midnight (UTC) of that day, and a note says so.
     """
+    from ...reports import is_before_now
+
     zone = filters.zone(tz)
     now = datetime.now(UTC)
-    start = filters.instant(filters.time("--since", since, now), zone)
-    end = filters.instant(filters.time("--until", until, now), zone)
+    start, end = filters.instant("--since", since, zone, now), filters.instant("--until", until, zone, now)
     groups = filters.fields(by or ("provider,model",))
     filters.check_periods(groups, start)
     chosen = {
@@ -91,7 +92,7 @@ def usage(
     }
     asked = settings(context, db, json, plugin)
     question = {"since": start, "until": end, "group_by": groups, "tz": tz, **chosen}
-    start, rows = asyncio.run(_ask(asked, question, start if filters.is_back(since) else None))
+    start, rows = asyncio.run(_ask(asked, question, start if is_before_now(since) else None))
     if asked.json:
         output.json(
             {

@@ -62,8 +62,8 @@ def reprice(
         raise UserError("--from is missing: write --from 2026-01-31, or --from all")
     now, utc = datetime.now(UTC), ZoneInfo("UTC")
     question = {
-        "since": filters.instant(filters.time("--from", start, now), utc),
-        "until": filters.instant(filters.time("--to", end, now), utc),
+        "since": filters.instant("--from", start, utc, now),
+        "until": filters.instant("--to", end, utc, now),
         "id_at_origin": filters.accepted(user),
         "origin": filters.accepted(origin),
         "provider": filters.accepted(provider),

@@ -72,7 +72,7 @@ def set_price(
     if not withdraw and rates["input"] is None and rates["output"] is None:
         raise UserError("give --input and --output, in dollars per million tokens, or --withdraw")
     now = datetime.now(UTC)
-    begins = now if start is None else filters.instant(filters.time("--from", start, now), ZoneInfo("UTC"))
+    begins = now if start is None else filters.instant("--from", start, ZoneInfo("UTC"), now)
     if begins is None:
         raise UserError("--from needs a time from which the price applies")
     price = ModelPrice(provider, name, begins, **rates)

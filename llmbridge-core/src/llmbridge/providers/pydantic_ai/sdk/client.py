@@ -36,6 +36,9 @@ from .usage import UsageTap
 #: The parameters of a request, by their names in pydantic-ai.
 _PARAMETERS = {
     "temperature": "temperature",
+    "top_p": "top_p",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
     "max_tokens": "max_tokens",
     "seed": "seed",
     "stop_sequences": "stop",

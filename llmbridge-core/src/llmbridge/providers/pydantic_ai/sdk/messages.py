@@ -114,6 +114,12 @@ def settings(request: LLMRequest, timeout: float) -> ModelSettings:
     chosen = ModelSettings(timeout=timeout)
     if request.temperature is not None:
         chosen["temperature"] = request.temperature
+    if request.top_p is not None:
+        chosen["top_p"] = request.top_p
+    if request.presence_penalty is not None:
+        chosen["presence_penalty"] = request.presence_penalty
+    if request.frequency_penalty is not None:
+        chosen["frequency_penalty"] = request.frequency_penalty
     if request.max_tokens is not None:
         chosen["max_tokens"] = request.max_tokens
     if request.seed is not None:
