@@ -113,14 +113,31 @@ def test_log_lines_and_warnings_are_plain_lines(cli: Command, monkeypatch: pytes
     assert result.err.splitlines()[1:] == ["warning: the disk is full: password=***", "warning: old thing"]
 
 
-def test_llmbridge_py_beside_us_is_told(cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    info = tmp_path / "llmbridge_py-0.2.3.dist-info"
+def install_with_our_package(folder: Path, name: str) -> None:
+    info = folder / f"{name.replace('-', '_')}-0.2.3.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: llmbridge-py\nVersion: 0.2.3\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.2.3\n")
+    (info / "RECORD").write_text("../../../bin/chat,,\nllmbridge/__init__.py,,\n")
+
+
+def test_llmbridge_py_beside_us_is_told(cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_with_our_package(tmp_path, "llmbridge-py")
     monkeypatch.syspath_prepend(tmp_path)
     result = cli("chat", "Hi", "--model", "echo:x", "--no-db")
     assert (result.code, result.out) == (0, "echo: Hi\n")
     assert result.err.count("llmbridge-py 0.2.3 is installed beside") == 1
+
+
+def test_a_distribution_of_any_name_that_has_our_package_is_told(
+    cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_with_our_package(tmp_path, "another-name")
+    monkeypatch.syspath_prepend(tmp_path)
+    listed = cli("storage", "plugins", "--json")
+    assert listed.err.count("another-name 0.2.3 is installed beside llmbridge-core") == 1
+    examined = cli("doctor", "--db", "memory://", "--json")
+    assert "pip uninstall another-name" in examined.document["installation"]
+    assert "installation" in examined.document["problems"]
 
 
 def test_help_and_version(cli: Command) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from llmbridge import plugins
 from llmbridge.errors import (
     AmbiguousPluginError,
     IncompatiblePluginError,
@@ -608,13 +607,16 @@ def test_one_module_may_be_a_store_and_a_vendor(site: Site) -> None:
 
 
 def test_a_distribution_that_owns_our_import_name_is_pointed_out(site: Site) -> None:
-    assert foreign_distribution_warning() is None
+    site.install("llmbridge-mongodb", {"llmbridge_mongodb": ""}, version="1.0")
+    assert foreign_distribution_warning(thorough=True) is None
 
     site.install("llmbridge-py", {}, version="0.2.3")
-    plugins.claims(storage(), fresh=True)
+    (site.folder / "llmbridge_py-0.2.3.dist-info" / "RECORD").write_text("llmbridge/__init__.py,,\n")
+    site.install("llmbridge-sdk", {}, version="1.0")
+    (site.folder / "llmbridge_sdk-1.0.dist-info" / "top_level.txt").write_text("llmbridge\n")
 
     said = foreign_distribution_warning()
     assert said is not None
-    assert "llmbridge-py 0.2.3" in said
-    assert "pip uninstall llmbridge-py" in said
+    assert said.startswith("llmbridge-py 0.2.3 and llmbridge-sdk 1.0 are installed beside llmbridge-core")
+    assert "pip uninstall llmbridge-py llmbridge-sdk" in said
     assert "pip install --force-reinstall llmbridge-core" in said

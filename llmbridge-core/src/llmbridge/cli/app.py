@@ -73,13 +73,13 @@ def root(
     if context.invoked_subcommand is None:
         output.line(context.get_help())
         raise typer.Exit
-    _warn_of_foreign_distribution()
+    _warn_of_foreign_distribution(thorough=context.invoked_subcommand in ("doctor", "storage"))
 
 
-def _warn_of_foreign_distribution() -> None:
+def _warn_of_foreign_distribution(*, thorough: bool) -> None:
     from ..plugins import foreign_distribution_warning
 
-    if (text := foreign_distribution_warning()) is not None:
+    if (text := foreign_distribution_warning(thorough=thorough)) is not None:
         output.note(f"warning: {text}")
 
 

@@ -140,7 +140,7 @@ def _plain_lines() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             # The command says so itself.
-            warnings.filterwarnings("ignore", "llmbridge-py .* is installed beside", RuntimeWarning)
+            warnings.filterwarnings("ignore", ".* installed beside llmbridge-core", RuntimeWarning)
             warnings.showwarning = lambda message, *_, **__: output.note(f"warning: {message}")
             yield
     finally:

@@ -21,7 +21,8 @@ from ..errors import (
     ProviderError,
     StorageError,
 )
-from ._discovery import CORE, Kind, choose, claims, discard, load, providers, storage, switched_off, usable_names
+from ._discovery import Kind, choose, claims, discard, load, providers, storage, switched_off, usable_names
+from ._foreign import foreign_distribution_warning as foreign_distribution_warning
 
 if TYPE_CHECKING:
     from ..providers.base import BaseLLMProvider
@@ -176,20 +177,6 @@ def storage_plugins() -> list[PluginInfo]:
 def provider_plugins() -> list[PluginInfo]:
     """Return all installed provider plugins by prefix. Import the allowed ones; a broken one has its error."""
     return list(_listing(providers()))
-
-
-def foreign_distribution_warning() -> str | None:
-    """Return a warning if llmbridge-py is installed beside llmbridge-core; None if it is not."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        foreign = version("llmbridge-py")
-    except PackageNotFoundError:
-        return None
-    return (
-        f"llmbridge-py {foreign} is installed beside {CORE}: both contain the package `llmbridge`, and each overwrites "
-        f"the other's files. Run `pip uninstall llmbridge-py`, then `pip install --force-reinstall {CORE}`."
-    )
 
 
 def _target(found: StoragePlugin, address: StorageURL, options: Mapping[str, Any]) -> str | None:

@@ -79,7 +79,7 @@ class Claim:
     @property
     def key(self) -> str:
         """The distribution's name in normalized form, for comparison."""
-        return _normalized(self.distribution)
+        return normalized(self.distribution)
 
 
 @dataclass(slots=True)
@@ -189,7 +189,7 @@ def discard(value: object) -> None:
         value.close()
 
 
-def _normalized(distribution: str) -> str:
+def normalized(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
@@ -228,7 +228,7 @@ def _read(distribution: Distribution, group: str) -> list[Claim]:
 
 
 def _offers(kind: Kind, name: str, plugin: str | None, known: Mapping[str, tuple[Claim, ...]]) -> list[Claim]:
-    return [claim for claim in known.get(name, ()) if plugin is None or claim.key == _normalized(plugin)]
+    return [claim for claim in known.get(name, ()) if plugin is None or claim.key == normalized(plugin)]
 
 
 def _unknown(kind: Kind, name: str) -> str:
@@ -246,7 +246,7 @@ def _unknown(kind: Kind, name: str) -> str:
 
 def _listed(variable: str) -> set[str] | None:
     value = os.environ.get(variable)
-    return None if value is None else {_normalized(name.strip()) for name in value.split(",") if name.strip()}
+    return None if value is None else {normalized(name.strip()) for name in value.split(",") if name.strip()}
 
 
 @functools.cache

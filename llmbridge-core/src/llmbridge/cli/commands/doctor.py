@@ -40,6 +40,7 @@ def doctor(
 
 async def _examine(asked: Settings, *, repair: bool) -> dict[str, Any]:
     from ...errors import StorageError
+    from ...plugins import foreign_distribution_warning
 
     db, choice = database.connect_existing(asked)
     try:
@@ -58,7 +59,9 @@ async def _examine(asked: Settings, *, repair: bool) -> dict[str, Any]:
     data = await db.price_data()
     prices = {"version": data.version, "fetched_at": data.fetched_at, "error": data.error}
     spool = health.get("spool") or {}
+    installation = foreign_distribution_warning(thorough=True)
     wrong = {
+        "installation": installation is not None,
         "health": not well and not pending,
         "schema": schema is not None and (pending or not schema.writable),
         "totals": totals is not None and totals.wrong > totals.repaired,
@@ -72,6 +75,7 @@ async def _examine(asked: Settings, *, repair: bool) -> dict[str, Any]:
         "totals": None if totals is None else asdict(totals),
         "prices": prices,
         "catalog": db.models.catalog_version,
+        "installation": installation,
         "problems": [name for name, is_wrong in wrong.items() if is_wrong],
     }
 
