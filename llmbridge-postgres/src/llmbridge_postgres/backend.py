@@ -44,7 +44,7 @@ from . import calls as call_rows
 from . import erase, purge, reprice, rollups, schema, sql_access, sql_statement, totals_check, totals_copy, usage
 from . import models as model_rows
 from .cancellation import Commit, Jobs
-from .connection import Session
+from .connection import Connection
 from .dsn import check_files, connect_arguments, place
 from .errors import DRIVER_ERRORS, translate
 from .monitoring import Monitor
@@ -142,19 +142,19 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
         finally:
             await self._source.close()
 
-    async def _look_at_server(self, session: Session) -> None:
-        version = session.connection.get_server_version()
+    async def _look_at_server(self, connection: Connection) -> None:
+        version = connection.driver_connection.get_server_version()
         if version.major < _OLDEST_SERVER:
             raise StorageRefusedError(
                 f"the PostgreSQL database {self._place} runs on version {version.major} of the server; "
                 f"upgrade it to {_OLDEST_SERVER} or newer"
             )
-        encoding = session.connection.get_settings().server_encoding
+        encoding = connection.driver_connection.get_settings().server_encoding
         if encoding != "UTF8":
             raise StorageRefusedError(
                 f"the PostgreSQL database {self._place} is encoded in {encoding}; make one with ENCODING 'UTF8'"
             )
-        found = await inspect(session, self._schema, self._place)
+        found = await inspect(connection, self._schema, self._place)
         if found.upstream and not self._has_warned:
             self._has_warned = True
             logger.warning(
@@ -165,24 +165,24 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
             )
 
     @asynccontextmanager
-    async def _borrow(self, turn: Turn) -> AsyncIterator[Session]:
+    async def _borrow(self, turn: Turn) -> AsyncIterator[Connection]:
         async with asyncio.timeout(ACQUIRE_SECONDS):
             await turn.acquire()
         try:
             async with self._source.acquire() as connection:
-                yield Session(connection, self._expand, pooled=self._pooled)
+                yield Connection(connection, self._expand, pooled=self._pooled)
         finally:
             turn.release()
 
-    async def _do(self, work: Callable[[Session], Awaitable[T]], turn: Turn, seconds: float) -> T:
+    async def _do(self, work: Callable[[Connection], Awaitable[T]], turn: Turn, seconds: float) -> T:
         """Do `work` on a connection within so many seconds."""
-        async with self._borrow(turn) as session:
-            task = asyncio.ensure_future(work(session))
+        async with self._borrow(turn) as connection:
+            task = asyncio.ensure_future(work(connection))
             try:
                 async with asyncio.timeout(seconds):
                     return await asyncio.shield(task)
             except (TimeoutError, asyncio.CancelledError):
-                await _give_up(task, session.connection)
+                await _give_up(task, connection.driver_connection)
                 raise
 
     @asynccontextmanager
@@ -201,20 +201,20 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
 
         return await self._jobs.run(job)
 
-    async def _write(self, work: Callable[[Session], Awaitable[T]]) -> T:
+    async def _write(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         async def written(commit: Commit) -> T:
-            async def work_and_commit(session: Session) -> T:
+            async def work_and_commit(connection: Connection) -> T:
                 commit()
-                return await work(session)
+                return await work(connection)
 
             return await self._do(work_and_commit, self._writing, _WRITE_SECONDS)
 
         return await self._run(written)
 
-    async def _read(self, work: Callable[[Session], Awaitable[T]]) -> T:
+    async def _read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         return await self._run(lambda _: self._do(work, self._reading, _READ_SECONDS))
 
-    async def _do_beside(self, work: Callable[[Session], Awaitable[T]], seconds: float) -> T:
+    async def _do_beside(self, work: Callable[[Connection], Awaitable[T]], seconds: float) -> T:
         return await self._run(lambda _: self._do(work, self._reading, seconds))
 
     async def apply_migrations(self, path: str | os.PathLike[str] | None = None) -> MigrationReport:
@@ -320,7 +320,7 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
         return await self._tasks.to_its_end(checked)
 
     async def ping(self) -> None:
-        await self._read(lambda session: session.fetch_value("SELECT 1"))
+        await self._read(lambda connection: connection.fetch_value("SELECT 1"))
 
     async def execute(self, query: str, *args: Any) -> None:
         await self._run_statement(query, args)

@@ -12,7 +12,7 @@ from llmbridge.storage import EARLIEST, CallPage, CallQuery, CallRecord, RecordR
 
 from . import schema
 from .codec import CALL_COLUMNS, CALL_FIELDS, JSON_COLUMNS, by_column, decode_call, encode_call
-from .connection import Session
+from .connection import Connection
 from .filters import Parameters, conditions
 from .rollups import Lot, open_lot, watermark
 
@@ -58,57 +58,57 @@ _FIELDS = ", ".join(f"{name}::text" if name in JSON_COLUMNS else name for name i
 _SELECT = " ".join(("SELECT", _FIELDS, "FROM {{tables.llmbridge_calls}}"))
 
 
-async def insert(session: Session, calls: Sequence[CallRecord], where: str, lot: Lot) -> RecordResult:
+async def insert(connection: Connection, calls: Sequence[CallRecord], where: str, lot: Lot) -> RecordResult:
     """Store those whose id is new and whose day was not purged. In order of their ids, so that batches that share some
     wait for each other and never in a circle."""
     while True:
         if lot.number is None:
-            await open_lot(session, lot)
+            await open_lot(connection, lot)
         purged_before = lot.watermark or EARLIEST
         in_time = [call for call in calls if call.called_at >= purged_before]
         late = tuple(call.id for call in calls if call.called_at < purged_before)
         try:
-            lots, inserted = await _store(session, in_time, lot)
+            lots, inserted = await _store(connection, in_time, lot)
         except (ArithmeticError, TypeError, UnicodeError, RecursionError) as error:
             raise RecordRejectedError(f"the PostgreSQL database {where} cannot hold a value: {error}") from error
         if lots:
             lot.calls += inserted
             return RecordResult(inserted, len(in_time) - inserted, late)
-        await schema.check_writable(session, where)
+        await schema.check_writable(connection, where)
         lot.number = None
 
 
-async def _store(session: Session, calls: Sequence[CallRecord], lot: Lot) -> tuple[int, int]:
+async def _store(connection: Connection, calls: Sequence[CallRecord], lot: Lot) -> tuple[int, int]:
     """Return 1 if the lot takes calls, else 0, and how many were stored."""
     firsts = {call.id.int: call for call in reversed(calls)}
     rows = [encode_call(firsts[number]) for number in sorted(firsts)]
     guards = (len(rows), lot.number, schema.HEAD_NUMBER)
     if not lot.by_column:
         try:
-            return await _sent(session, _INSERT_ROWS, *guards, rows)
+            return await _sent(connection, _INSERT_ROWS, *guards, rows)
         except asyncpg.UnsupportedClientFeatureError:
             # A host application's connections write one of the types in its own way, of which asyncpg makes no row.
             lot.by_column = True
-    return await _sent(session, _INSERT_COLUMNS, *guards, *by_column(rows, len(CALL_COLUMNS)))
+    return await _sent(connection, _INSERT_COLUMNS, *guards, *by_column(rows, len(CALL_COLUMNS)))
 
 
-async def _sent(session: Session, statement: str, *args: Any) -> tuple[int, int]:
+async def _sent(connection: Connection, statement: str, *args: Any) -> tuple[int, int]:
     try:
-        found = await session.fetch(statement, *args)
+        found = await connection.fetch(statement, *args)
     except asyncpg.InternalServerError as error:
         if _ANOTHER_TYPE not in str(error):
             raise
-        await session.connection.reload_schema_state()
-        found = await session.fetch(statement, *args)
+        await connection.driver_connection.reload_schema_state()
+        found = await connection.fetch(statement, *args)
     return found[0]["lots"], found[0]["calls"]
 
 
-async def select(session: Session, query: CallQuery) -> CallPage:
+async def select(connection: Connection, query: CallQuery) -> CallPage:
     """The page of a query. One call more than asked for tells whether there is a next one."""
-    async with session.snapshot():
-        since = max(query.since or EARLIEST, await watermark(session) or EARLIEST)
+    async with connection.snapshot():
+        since = max(query.since or EARLIEST, await watermark(connection) or EARLIEST)
         statement, values = _page(query, since)
-        rows = await session.fetch(statement, *values)
+        rows = await connection.fetch(statement, *values)
     calls = [decode_call(row) for row in rows]
     page = calls[: query.limit]
     return CallPage(page, (page[-1].called_at, page[-1].id) if len(calls) > query.limit else None)

@@ -8,7 +8,7 @@ from llmbridge.storage.toolkit.rollups import HISTOGRAMS, NUMBERS
 from llmbridge.storage.toolkit.time_cells import SECOND, USER_GRAINS, micros
 
 from . import rollups, schema
-from .connection import Session
+from .connection import Connection
 from .rollups import USERS
 
 #: Calls that one transaction takes the name from, and days: others write in between.
@@ -58,40 +58,40 @@ _MOVE_DAYS = rollups.add(
 _DELETE_DAYS = f"DELETE FROM {_ROWS_OF_USER} AND {_IS_OF_DAYS}"
 
 
-async def erase(session: Session, origin: str, user: str, where: str) -> tuple[int, bool]:
+async def erase(connection: Connection, origin: str, user: str, where: str) -> tuple[int, bool]:
     """Take a user's name from some of its calls, and once it stands on none of them, from the rollups of some days.
     Return how many calls and rows of purged days that changed, and whether there may be more.
 
     The sums that rollups have of these calls lose the name with them, so that answers are exact in between.
     """
-    async with session.turn():
-        found = await session.fetch(_NAMED_CALLS, origin, user, _CHUNK)
+    async with connection.turn():
+        found = await connection.fetch(_NAMED_CALLS, origin, user, _CHUNK)
         kept = {row["id"]: _day(row["called_at"]) for row in found if row["is_kept"]}
         if kept:
-            await session.execute(_MOVE_CALLS, list(kept), user)
-            await session.execute(_DELETE_EMPTY, origin, user, sorted(set(kept.values())))
-        await session.execute(_ERASE, [row["id"] for row in found])
+            await connection.execute(_MOVE_CALLS, list(kept), user)
+            await connection.execute(_DELETE_EMPTY, origin, user, sorted(set(kept.values())))
+        await connection.execute(_ERASE, [row["id"] for row in found])
         changed, may_go_on = len(kept), len(found) == _CHUNK
         if not may_go_on:
-            rows, may_go_on = await _erase_days(session, origin, user)
+            rows, may_go_on = await _erase_days(connection, origin, user)
             changed += rows
-        await schema.check_writable(session, where)
+        await schema.check_writable(connection, where)
     return changed, may_go_on
 
 
-async def _erase_days(session: Session, origin: str, user: str) -> tuple[int, bool]:
+async def _erase_days(connection: Connection, origin: str, user: str) -> tuple[int, bool]:
     """Take a user's name from the rollups of some days; return how many of their rows are of purged days, and whether
     there may be more."""
-    every = await rollups.days(session)
+    every = await rollups.days(connection)
     if every is None:
-        found = await session.fetch(f"{_COUNT_ROWS} {_FIRST_DAYS}", origin, user)
+        found = await connection.fetch(f"{_COUNT_ROWS} {_FIRST_DAYS}", origin, user)
     else:
-        found = await session.fetch(f"{_COUNT_ROWS} AND {_IS_OF_DAYS} {_FIRST_DAYS}", origin, user, every)
+        found = await connection.fetch(f"{_COUNT_ROWS} AND {_IS_OF_DAYS} {_FIRST_DAYS}", origin, user, every)
     if found:
         of_user = origin, user, [row["day"] for row in found]
-        await session.execute(_MOVE_DAYS, *of_user)
-        await session.execute(_DELETE_DAYS, *of_user)
-    watermark = await rollups.watermark(session)
+        await connection.execute(_MOVE_DAYS, *of_user)
+        await connection.execute(_DELETE_DAYS, *of_user)
+    watermark = await rollups.watermark(connection)
     end = None if watermark is None else micros(watermark) // SECOND
     return sum(row["rows"] for row in found if end is not None and row["day"] < end), len(found) == _DAYS
 

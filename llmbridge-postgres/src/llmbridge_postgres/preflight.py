@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from llmbridge.storage import StorageRefusedError
 
-from .connection import Session
+from .connection import Connection
 
 #: Tables of ours and a type, which are ours to change, and public views.
 HISTORY = "llmbridge_migrations"
@@ -43,13 +43,13 @@ class Findings:
     upstream: bool
 
 
-async def inspect(session: Session, name: str, where: str) -> Findings:
+async def inspect(connection: Connection, name: str, where: str) -> Findings:
     """Read what the schema `name` has, without needing a right to it.
 
     :raises StorageRefusedError: something that is not ours bears one of our names, or the schema is of a version that
         this one does not read
     """
-    found = {row["relname"] for row in await session.fetch(_FIND, name, [*NAMES, *_OLD, *_UPSTREAM])}
+    found = {row["relname"] for row in await connection.fetch(_FIND, name, [*NAMES, *_OLD, *_UPSTREAM])}
     if HISTORY in found and found.intersection(_OLD):
         raise StorageRefusedError(
             f"the schema {name} of the PostgreSQL database {where} was made by a version of llmbridge-postgres before "

@@ -11,7 +11,7 @@ from uuid import UUID
 from llmbridge.storage import EARLIEST, LATEST
 
 from . import rollups, schema
-from .connection import Session
+from .connection import Connection
 
 #: Where a call stands in the order of times: its `called_at` and id.
 Place = tuple[datetime, UUID]
@@ -43,30 +43,30 @@ _DELETE = " ".join(
 )
 
 
-async def purge(session: Session, to: datetime, where: str) -> None:
+async def purge(connection: Connection, to: datetime, where: str) -> None:
     """Purge the calls before a midnight: their rollups have them all, and from now on stand for them. The calls
     themselves count no more; `delete` takes them away, now or after the next purge."""
-    async with session.turn(shuts_out_writers=True):
-        await session.execute(_MAY_DELETE)  # without the right to delete nothing is purged
-        await move_watermark(session, to)
-        await schema.check_writable(session, where)
+    async with connection.turn(shuts_out_writers=True):
+        await connection.execute(_MAY_DELETE)  # without the right to delete nothing is purged
+        await move_watermark(connection, to)
+        await schema.check_writable(connection, where)
 
 
-async def move_watermark(session: Session, to: datetime) -> None:
+async def move_watermark(connection: Connection, to: datetime) -> None:
     """Move the watermark up to a midnight. Belongs into a turn that shuts out writers. All lots are folded and so
     closed, so a writer takes a new one and with it the new watermark."""
-    watermark = await rollups.watermark(session)
+    watermark = await rollups.watermark(connection)
     if watermark is None or to > watermark:
-        await rollups.fold(session, await rollups.open_lots(session))
-        await session.execute(_MOVE_WATERMARK, to)
+        await rollups.fold(connection, await rollups.open_lots(connection))
+        await connection.execute(_MOVE_WATERMARK, to)
 
 
-async def delete(session: Session, after: Place, where: str) -> tuple[int, Place | None]:
+async def delete(connection: Connection, after: Place, where: str) -> tuple[int, Place | None]:
     """Delete some of the calls that were purged, the oldest `after` a place, before which there is none; return how
     many, and the place of the last one (None: there are no more)."""
-    async with session.turn():
-        nth = await session.fetch(_NTH, *after, _CHUNK - 1)
+    async with connection.turn():
+        nth = await connection.fetch(_NTH, *after, _CHUNK - 1)
         last = (nth[0]["called_at"].replace(tzinfo=UTC), nth[0]["id"]) if nth else None
-        deleted: int = await session.fetch_value(_DELETE, *after, *(last or _BEHIND_ALL))
-        await schema.check_writable(session, where)
+        deleted: int = await connection.fetch_value(_DELETE, *after, *(last or _BEHIND_ALL))
+        await schema.check_writable(connection, where)
     return deleted, last

@@ -9,7 +9,7 @@ from llmbridge.storage.toolkit.rollups import PRICED
 
 from . import rollups, schema
 from .codec import by_column
-from .connection import Session
+from .connection import Connection
 from .rollups import TIMES, USERS
 
 
@@ -43,7 +43,7 @@ SELECT count(*) FROM changed
 """
 
 
-async def reprice(session: Session, changes: Sequence[CostChange], where: str) -> int:
+async def reprice(connection: Connection, changes: Sequence[CostChange], where: str) -> int:
     """Give calls new costs; return how many got one."""
     latest = {change.id: change for change in changes}
     rows = [
@@ -57,7 +57,7 @@ async def reprice(session: Session, changes: Sequence[CostChange], where: str) -
         )
         for change in latest.values()
     ]
-    async with session.turn():
-        repriced: int = await session.fetch_value(_REPRICE, *by_column(rows, 6))
-        await schema.check_writable(session, where)
+    async with connection.turn():
+        repriced: int = await connection.fetch_value(_REPRICE, *by_column(rows, 6))
+        await schema.check_writable(connection, where)
     return repriced

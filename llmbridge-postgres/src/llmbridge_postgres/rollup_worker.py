@@ -11,7 +11,7 @@ from functools import partial
 from llmbridge.storage import StorageError
 
 from . import rollups, schema
-from .connection import Session
+from .connection import Connection
 
 logger = logging.getLogger("llmbridge.postgres")
 
@@ -29,7 +29,7 @@ _CLOSE_SECONDS = 5.0
 _TURN_SECONDS = 1.0
 
 #: Does a piece of work on a connection within so many seconds.
-Do = Callable[[Callable[[Session], Awaitable[None]], float], Awaitable[None]]
+Do = Callable[[Callable[[Connection], Awaitable[None]], float], Awaitable[None]]
 
 
 class Folding:
@@ -76,15 +76,15 @@ class Folding:
             self._running = None
 
 
-async def _fold_due(session: Session, lot: rollups.Lot, least: int, of_others: int, where: str) -> None:
+async def _fold_due(connection: Connection, lot: rollups.Lot, least: int, of_others: int, where: str) -> None:
     """Fold the lot of a writer, if it has at least so many calls, and about `of_others` calls of writers that are gone,
     unless another has the turn for long."""
-    idle = await rollups.idle_lots(session, lot.number, of_others)
+    idle = await rollups.idle_lots(connection, lot.number, of_others)
     if not idle and lot.calls < least:
         return
-    async with session.turn(timeout=_TURN_SECONDS):
+    async with connection.turn(timeout=_TURN_SECONDS):
         own: list[int] = []
         if lot.number is not None and lot.calls >= least:
             own, lot.number = [lot.number], None
-        await rollups.fold(session, [*own, *idle])
-        await schema.check_writable(session, where)
+        await rollups.fold(connection, [*own, *idle])
+        await schema.check_writable(connection, where)

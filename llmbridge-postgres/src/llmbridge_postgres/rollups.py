@@ -39,7 +39,7 @@ from llmbridge.storage.toolkit.rollups import (
 from llmbridge.storage.toolkit.time_cells import EPOCH, GRAINS, SECOND, micros
 
 from . import schema
-from .connection import Session
+from .connection import Connection
 
 USERS, TIMES = "{{tables.llmbridge_usage_by_user}}", "{{tables.llmbridge_usage_by_time}}"
 KEYS = {USERS: USER_KEY, TIMES: TIME_KEY}
@@ -291,54 +291,54 @@ class Lot:
     by_column: bool = False
 
 
-async def watermark(session: Session) -> datetime | None:
+async def watermark(connection: Connection) -> datetime | None:
     """Return the start of the oldest day that was not purged; None: none was."""
-    return _aware(await session.fetch_value(_WATERMARK))
+    return _aware(await connection.fetch_value(_WATERMARK))
 
 
 def _aware(at: datetime | None) -> datetime | None:
     return None if at is None else at.replace(tzinfo=UTC)
 
 
-async def days(session: Session) -> list[int] | None:
+async def days(connection: Connection) -> list[int] | None:
     """Return the starts in seconds of all days between the first and the last that have rows by user; None: they are
     too many to look up each."""
-    [(first, last)] = await session.fetch(_DAYS)
+    [(first, last)] = await connection.fetch(_DAYS)
     found = range(0) if first is None else range(first, last + 1, GRAINS[0])
     return list(found) if len(found) <= MAX_CELLS else None
 
 
-async def open_lot(session: Session, lot: Lot) -> None:
+async def open_lot(connection: Connection, lot: Lot) -> None:
     """Give a writer a new lot. While that is opened nobody moves the watermark, and later whoever does closes it."""
     while True:
         try:
-            async with session.transaction():
-                lot.watermark = _aware(await session.fetch_value(_WATERMARK_THAT_STAYS))
-                number = await session.fetch_value(_OPEN_LOT, schema.HEAD_NUMBER)
+            async with connection.transaction():
+                lot.watermark = _aware(await connection.fetch_value(_WATERMARK_THAT_STAYS))
+                number = await connection.fetch_value(_OPEN_LOT, schema.HEAD_NUMBER)
         except asyncpg.UniqueViolationError:
-            await session.fetch_value(_MOVE_SEQUENCE)
+            await connection.fetch_value(_MOVE_SEQUENCE)
         else:
             lot.number, lot.calls = number, 0
             return
 
 
-async def idle_lots(session: Session, own: int | None, calls: int) -> list[int]:
+async def idle_lots(connection: Connection, own: int | None, calls: int) -> list[int]:
     """Return lots of others with about so many `calls` that nobody folds any more, if they have become worth it."""
-    found = await session.fetch(_IDLE, own or 0, calls)
+    found = await connection.fetch(_IDLE, own or 0, calls)
     worth = bool(found) and (found[0]["calls"] >= _WORTH_CALLS or found[0]["lots"] >= _WORTH_LOTS)
     return [row["number"] for row in found] if worth else []
 
 
-async def open_lots(session: Session) -> list[int]:
+async def open_lots(connection: Connection) -> list[int]:
     """Return all lots of the tail."""
-    return [row["number"] for row in await session.fetch(OPEN)]
+    return [row["number"] for row in await connection.fetch(OPEN)]
 
 
-async def lots_by_slices(session: Session) -> list[list[int]]:
+async def lots_by_slices(connection: Connection) -> list[list[int]]:
     """Return all lots of the tail, in slices that one transaction each should fold."""
     slices: list[list[int]] = []
     calls = 0
-    for row in await session.fetch(_SIZES):
+    for row in await connection.fetch(_SIZES):
         if not slices or calls + row["calls"] > _FOLD_AT_ONCE:
             slices.append([])
             calls = 0
@@ -347,47 +347,49 @@ async def lots_by_slices(session: Session) -> list[list[int]]:
     return slices
 
 
-async def fold(session: Session, lots: Sequence[int]) -> None:
+async def fold(connection: Connection, lots: Sequence[int]) -> None:
     """Fold lots into the rollups. Belongs into a turn. A writer that has one of them open gets another."""
-    closed = [row["number"] for row in await session.fetch(_CLOSE_LOTS, list(lots))]
+    closed = [row["number"] for row in await connection.fetch(_CLOSE_LOTS, list(lots))]
     if closed:
         for statement in _FOLD:
-            await session.execute(statement, closed)
+            await connection.execute(statement, closed)
 
 
-async def fold_lots(session: Session, lots: Sequence[int], where: str) -> None:
+async def fold_lots(connection: Connection, lots: Sequence[int], where: str) -> None:
     """Fold lots in a turn of their own."""
-    async with session.turn():
-        await fold(session, lots)
-        await schema.check_writable(session, where)
+    async with connection.turn():
+        await fold(connection, lots)
+        await schema.check_writable(connection, where)
 
 
-async def counted(session: Session, table: str, first: int, last: int) -> dict[tuple[Any, ...], Rollup]:
+async def counted(connection: Connection, table: str, first: int, last: int) -> dict[tuple[Any, ...], Rollup]:
     """Return the rows that the folded calls of a range of seconds make."""
-    return by_key(await session.fetch(_COUNT[table], instant(first), instant(last)))
+    return by_key(await connection.fetch(_COUNT[table], instant(first), instant(last)))
 
 
-async def read(session: Session, table: str, keys: Sequence[tuple[Any, ...]]) -> dict[tuple[Any, ...], Rollup]:
+async def read(connection: Connection, table: str, keys: Sequence[tuple[Any, ...]]) -> dict[tuple[Any, ...], Rollup]:
     """Return the rows that have these keys."""
-    return by_key(await session.fetch(_READ_GIVEN[table], *_columns(keys))) if keys else {}
+    return by_key(await connection.fetch(_READ_GIVEN[table], *_columns(keys))) if keys else {}
 
 
-async def put(session: Session, table: str, rollups: Sequence[Rollup]) -> None:
+async def put(connection: Connection, table: str, rollups: Sequence[Rollup]) -> None:
     """Write these rows over those of the same keys. Belongs into a turn."""
     if rollups:
-        await session.execute(_PUT[table], *_encoded(rollups))
+        await connection.execute(_PUT[table], *_encoded(rollups))
 
 
-async def add_rows(session: Session, table: str, rollups: Sequence[Rollup]) -> None:
+async def add_rows(connection: Connection, table: str, rollups: Sequence[Rollup]) -> None:
     """Add the sums of these rows to those of the same keys. Belongs into a turn."""
     if rollups:
-        await session.execute(_ADD[table], *_encoded(rollups))
+        await connection.execute(_ADD[table], *_encoded(rollups))
 
 
-async def delete(session: Session, table: str, keys: Sequence[tuple[Any, ...]], *, only_empty: bool = False) -> None:
+async def delete(
+    connection: Connection, table: str, keys: Sequence[tuple[Any, ...]], *, only_empty: bool = False
+) -> None:
     """Delete the rows of these keys, with `only_empty` those without calls. Belongs into a turn."""
     if keys:
-        await session.execute((_DELETE_EMPTY if only_empty else _DELETE)[table], *_columns(keys))
+        await connection.execute((_DELETE_EMPTY if only_empty else _DELETE)[table], *_columns(keys))
 
 
 def by_key(rows: Iterable[Sequence[Any]]) -> dict[tuple[Any, ...], Rollup]:

@@ -33,7 +33,7 @@ from llmbridge.storage import (
     StorageUnavailableError,
 )
 
-from .connection import Session
+from .connection import Connection
 from .errors import translate
 from .preflight import HISTORY, inspect
 
@@ -60,21 +60,21 @@ FROM unnest(ARRAY['statement_timeout', 'lock_timeout', 'idle_in_transaction_sess
 """
 
 
-async def status(session: Session, name: str, where: str) -> SchemaStatus:
+async def status(connection: Connection, name: str, where: str) -> SchemaStatus:
     """How far the schema `name` is migrated."""
-    history = await _history(session, name, where)
+    history = await _history(connection, name, where)
     return SchemaStatus(
         current=max(history, default=None),
         head=MIGRATIONS[-1],
         pending=[migration for migration in MIGRATIONS if migration not in history],
-        writable=not history or await _writable_from(session) <= HEAD_NUMBER,
+        writable=not history or await _writable_from(connection) <= HEAD_NUMBER,
     )
 
 
-async def check_writable(session: Session, where: str) -> None:
+async def check_writable(connection: Connection, where: str) -> None:
     """Raise SchemaTooNewError if a newer release says that this one may not write. Belongs into every transaction
     that writes, after its last change: that has locked its table, so no migration can come in between."""
-    if await _writable_from(session) > HEAD_NUMBER:
+    if await _writable_from(connection) > HEAD_NUMBER:
         raise SchemaTooNewError(
             f"the PostgreSQL database {where} was migrated by a newer llmbridge-postgres, which says that this one may "
             "no longer write it; upgrade llmbridge-postgres"
@@ -92,37 +92,37 @@ async def apply(attempt: Callable[[], Awaitable[MigrationReport | None]], where:
     return report
 
 
-async def try_to_apply(session: Session, name: str, where: str) -> MigrationReport | None:
+async def try_to_apply(connection: Connection, name: str, where: str) -> MigrationReport | None:
     """Apply what is pending in the schema `name`; None: another process is doing so. One at a time does, under a lock
     of our own, for pgdbm makes its table before it takes its lock."""
-    before = await _history(session, name, where)
-    _check_history(before, await _checksums(session, name), where)
+    before = await _history(connection, name, where)
+    _check_history(before, await _checksums(connection, name), where)
     if before:
-        await check_writable(session, where)
+        await check_writable(connection, where)
     if all(migration in before for migration in MIGRATIONS):
         return MigrationReport([], list(MIGRATIONS), len(MIGRATIONS))
-    async with session.transaction():
-        if not await session.fetch_value(_TRY_LOCK, name):
+    async with connection.transaction():
+        if not await connection.fetch_value(_TRY_LOCK, name):
             return None
-        return await _apply_locked(session, name, where)
+        return await _apply_locked(connection, name, where)
 
 
-async def _apply_locked(session: Session, name: str, where: str) -> MigrationReport:
-    before = await _history(session, name, where)
-    await session.fetch(_LIFT_LIMITS)
-    if not await session.fetch_value(_SCHEMA_EXISTS, name):
-        if await session.fetch_value(_IS_RESERVED, name):
+async def _apply_locked(connection: Connection, name: str, where: str) -> MigrationReport:
+    before = await _history(connection, name, where)
+    await connection.fetch(_LIFT_LIMITS)
+    if not await connection.fetch_value(_SCHEMA_EXISTS, name):
+        if await connection.fetch_value(_IS_RESERVED, name):
             raise MigrationError(f"the schema cannot be named {name}, a word of SQL; choose another with schema=")
-        await session.execute("CREATE SCHEMA {{schema}}")
+        await connection.execute("CREATE SCHEMA {{schema}}")
     try:
-        result = await _pgdbm(session, name).apply_pending_migrations()
+        result = await _pgdbm(connection, name).apply_pending_migrations()
     except PgdbmMigrationError as error:
         cause = error.__cause__ or error
         fault = translate(cause, where)
         if isinstance(fault, StorageUnavailableError | StorageRefusedError):
             raise fault from cause
         raise MigrationError(f"migrating {where} failed and left nothing behind: {cause}") from cause
-    after = await _history(session, name, where)
+    after = await _history(connection, name, where)
     lacking = [migration for migration in MIGRATIONS if migration not in after]
     if result.get("status") not in ("success", "up_to_date") or lacking:
         raise MigrationError(f"migrating {where} ended with {result.get('status')!r} and lacks {', '.join(lacking)}")
@@ -130,18 +130,18 @@ async def _apply_locked(session: Session, name: str, where: str) -> MigrationRep
     return MigrationReport(applied, [m for m in MIGRATIONS if m in before], len(MIGRATIONS))
 
 
-async def _history(session: Session, name: str, where: str) -> dict[str, str]:
+async def _history(connection: Connection, name: str, where: str) -> dict[str, str]:
     """Names and checksums of what was applied.
 
     :raises StorageRefusedError: it was, and its tables are not there any more
     """
-    found = await inspect(session, name, where)
+    found = await inspect(connection, name, where)
     if not found.migrated:
         return {}
-    rows = await session.fetch(_HISTORY, _MODULE)
+    rows = await connection.fetch(_HISTORY, _MODULE)
     history = {row["filename"].removesuffix(".sql"): row["checksum"] for row in rows}
     if found.lacking and tuple(sorted(history)) == MIGRATIONS:
-        found = await inspect(session, name, where)  # another process may have made them between the two readings
+        found = await inspect(connection, name, where)  # another process may have made them between the two readings
         if found.lacking:
             raise StorageRefusedError(
                 f"the schema {name} of the PostgreSQL database {where} has lost {', '.join(found.lacking)}, which "
@@ -150,8 +150,8 @@ async def _history(session: Session, name: str, where: str) -> dict[str, str]:
     return history
 
 
-async def _writable_from(session: Session) -> int:
-    oldest: int | None = await session.fetch_value(WRITABLE_FROM)
+async def _writable_from(connection: Connection) -> int:
+    oldest: int | None = await connection.fetch_value(WRITABLE_FROM)
     if oldest is None:
         raise SchemaOutdatedError("the schema is not migrated; run `llmbridge storage migrate`")
     return oldest
@@ -172,9 +172,9 @@ def _check_history(history: dict[str, str], checksums: dict[str, str], where: st
             )
 
 
-async def _checksums(session: Session, name: str) -> dict[str, str]:
+async def _checksums(connection: Connection, name: str) -> dict[str, str]:
     """Names and checksums of the files of this release."""
-    found = await _pgdbm(session, name).find_migration_files()
+    found = await _pgdbm(connection, name).find_migration_files()
     checksums = {one.filename.removesuffix(".sql"): one.checksum for one in found}
     if tuple(sorted(checksums)) != MIGRATIONS:
         wrong = ", ".join(sorted(set(MIGRATIONS) ^ checksums.keys()))
@@ -185,8 +185,8 @@ async def _checksums(session: Session, name: str) -> dict[str, str]:
     return checksums
 
 
-def _pgdbm(session: Session, name: str) -> AsyncMigrationManager:
-    pool = cast("asyncpg.Pool", _PoolOfOne(session.connection))
+def _pgdbm(connection: Connection, name: str) -> AsyncMigrationManager:
+    pool = cast("asyncpg.Pool", _PoolOfOne(connection.driver_connection))
     return AsyncMigrationManager(AsyncDatabaseManager(pool=pool, schema=name), str(_FOLDER), HISTORY, _MODULE)
 
 

@@ -10,14 +10,14 @@ from asyncpg import Record
 
 from llmbridge.storage import StorageError
 
-from .connection import Session
+from .connection import Connection
 from .errors import sqlstate
 
 
-async def run(session: Session, statement: str, args: Sequence[Any], where: str) -> list[Record]:
+async def run(connection: Connection, statement: str, args: Sequence[Any], where: str) -> list[Record]:
     """Run one statement and give its rows."""
     try:
-        rows = await session.fetch_as_written(statement, *args)
+        rows = await connection.fetch_as_written(statement, *args)
     except asyncpg.InterfaceError as error:
         if "the server expects" in str(error):
             raise ValueError(str(error).splitlines()[0]) from error
@@ -29,7 +29,7 @@ async def run(session: Session, statement: str, args: Sequence[Any], where: str)
             raise StorageError(f"the PostgreSQL database {where} cannot run the statement: {error}") from error
         raise
     # What a statement SET does not reach the books.
-    await session.fetch_as_written("RESET ALL")
+    await connection.fetch_as_written("RESET ALL")
     return rows
 
 

@@ -14,7 +14,7 @@ from llmbridge.storage.toolkit.rollups import HISTOGRAMS, NUMBERS, RollupPlan, U
 from llmbridge.storage.toolkit.time_cells import EPOCH, Part, micros
 
 from . import rollups
-from .connection import Session
+from .connection import Connection
 from .filters import Parameters, conditions, expression
 from .rollups import OPEN, TIMES, USERS
 
@@ -62,16 +62,16 @@ _FEW = 200
 _SHORT = 2 * 86_400 * 10**6
 
 
-async def summarize(session: Session, query: UsageQuery) -> list[UsageRow]:
+async def summarize(connection: Connection, query: UsageQuery) -> list[UsageRow]:
     """Return the rows of a query, from one snapshot; put together once the connection is free for the next question.
     Where a sum is beyond 64 bits, the question is asked once more, of another snapshot."""
     plan = RollupPlan(query)
     sums = _FAST
     try:
-        found = await _found(session, plan, sums)
+        found = await _found(connection, plan, sums)
     except asyncpg.NumericValueOutOfRangeError:
         sums = _EXACT
-        found = await _found(session, plan, sums)
+        found = await _found(connection, plan, sums)
     rows = UsageRows(query)
     end = len(query.group_by) + 1
 
@@ -85,24 +85,24 @@ async def summarize(session: Session, query: UsageQuery) -> list[UsageRow]:
     return answer() if len(found) <= _FEW else await asyncio.to_thread(answer)
 
 
-async def _found(session: Session, plan: RollupPlan, sums: _Sums) -> list[Any]:
+async def _found(connection: Connection, plan: RollupPlan, sums: _Sums) -> list[Any]:
     """Return what is summed up for a question: its sign, its fields, and the columns of `sums`."""
     is_short = all(last - first <= _SHORT for first, last in plan.coverage.gaps)
-    async with session.snapshot(by_index=is_short):
-        [state] = await session.fetch(_STATE_OF_USERS if plan.by_user else _STATE_OF_TIMES)
+    async with connection.snapshot(by_index=is_short):
+        [state] = await connection.fetch(_STATE_OF_USERS if plan.by_user else _STATE_OF_TIMES)
         watermark = None if state["watermark"] is None else state["watermark"].replace(tzinfo=UTC)
         if watermark is not None:
-            await _refuse_if_cut(session, plan, watermark)
+            await _refuse_if_cut(connection, plan, watermark)
         found: list[Any] = []
         if plan.parts and state["first"] is not None:
-            found += await _of_rollups(session, plan, sums, state["first"], state["last"])
-        found += await _of_gaps(session, plan, sums, watermark or EARLIEST, is_short=is_short)
+            found += await _of_rollups(connection, plan, sums, state["first"], state["last"])
+        found += await _of_gaps(connection, plan, sums, watermark or EARLIEST, is_short=is_short)
         if state["lots"] and plan.parts:
-            found += await _of_tail(session, plan, sums, state["lots"])
+            found += await _of_tail(connection, plan, sums, state["lots"])
     return found
 
 
-async def _refuse_if_cut(session: Session, plan: RollupPlan, watermark: datetime) -> None:
+async def _refuse_if_cut(connection: Connection, plan: RollupPlan, watermark: datetime) -> None:
     ranges = plan.purged(watermark)
     if not ranges:
         return
@@ -114,7 +114,7 @@ async def _refuse_if_cut(session: Session, plan: RollupPlan, watermark: datetime
         wanted.append(f"kept.grain = {plan.grains[-1]}")
     source = f"unnest({firsts}, {lasts}) AS cut (first, last) JOIN {USERS if plan.by_user else TIMES} AS kept"
     statement = f"SELECT max(kept.{start}) FROM {source} ON {' AND '.join(wanted)}"
-    plan.refuse_if_cut(await session.fetch_value(statement, *parameters.values), watermark)
+    plan.refuse_if_cut(await connection.fetch_value(statement, *parameters.values), watermark)
 
 
 def _filters(plan: RollupPlan, parameters: Parameters) -> list[str]:
@@ -129,7 +129,7 @@ def _filters(plan: RollupPlan, parameters: Parameters) -> list[str]:
     return wanted
 
 
-async def _of_rollups(session: Session, plan: RollupPlan, sums: _Sums, first: int, last: int) -> list[Any]:
+async def _of_rollups(connection: Connection, plan: RollupPlan, sums: _Sums, first: int, last: int) -> list[Any]:
     """Return the sums of the rows of the parts, as far as there are days: from that of `first` to that of `last`.
 
     Each cell is looked up by itself, so that behind it origin and user are, too. That takes no statistics and reads no
@@ -168,7 +168,7 @@ async def _of_rollups(session: Session, plan: RollupPlan, sums: _Sums, first: in
             ", ".join(str(number + 1) for number in range(len(keys))),
         )
     )
-    return await session.fetch(statement, *parameters.values)
+    return await connection.fetch(statement, *parameters.values)
 
 
 def _within(parts: Sequence[Part], first: int, last: int) -> Iterator[Part]:
@@ -180,7 +180,7 @@ def _within(parts: Sequence[Part], first: int, last: int) -> Iterator[Part]:
 
 
 async def _of_gaps(
-    session: Session, plan: RollupPlan, sums: _Sums, not_purged: datetime, *, is_short: bool
+    connection: Connection, plan: RollupPlan, sums: _Sums, not_purged: datetime, *, is_short: bool
 ) -> list[Any]:
     """Return sums of the calls in the gaps, from the first instant on that is not purged."""
     first_bound = micros(not_purged)
@@ -198,10 +198,10 @@ async def _of_gaps(
         gap = f"unnest({firsts}, {lasts}) AS gap (first, last)"
         source, wanted = f"{_CALLS} JOIN {gap} ON called_at >= first AND called_at < last", []
     is_of_user = {"origin", "id_at_origin"} <= plan.query.filters.keys()
-    return await _scan(session, plan, sums, parameters, source, wanted, by_origin=is_of_user or not is_short)
+    return await _scan(connection, plan, sums, parameters, source, wanted, by_origin=is_of_user or not is_short)
 
 
-async def _of_tail(session: Session, plan: RollupPlan, sums: _Sums, lots: list[int]) -> list[Any]:
+async def _of_tail(connection: Connection, plan: RollupPlan, sums: _Sums, lots: list[int]) -> list[Any]:
     """Return sums of the calls of the question that are in no rollup, but those of its gaps. Nothing but the lot is
     compared as an index could: PostgreSQL cannot know that these calls are the fewest."""
     parameters = Parameters()
@@ -211,11 +211,11 @@ async def _of_tail(session: Session, plan: RollupPlan, sums: _Sums, lots: list[i
         f"lot = ANY ({parameters.add(lots, 'bigint[]')})",
         f"width_bucket(called_at, {parameters.add(bounds, 'timestamptz[]')}) % 2 = 1",
     ]
-    return await _scan(session, plan, sums, parameters, _CALLS, wanted, by_origin=False)
+    return await _scan(connection, plan, sums, parameters, _CALLS, wanted, by_origin=False)
 
 
 async def _scan(
-    session: Session,
+    connection: Connection,
     plan: RollupPlan,
     sums: _Sums,
     parameters: Parameters,
@@ -240,7 +240,7 @@ async def _scan(
             ", ".join((*(str(number + 1) for number in range(1, len(keys))), "status")),
         )
     )
-    return await session.fetch(statement, *parameters.values)
+    return await connection.fetch(statement, *parameters.values)
 
 
 def _key(field: str, query: UsageQuery, parameters: Parameters) -> str:

@@ -41,7 +41,7 @@ from . import calls as call_rows
 from . import erase, purge, reprice, rollups, schema, sql_access, totals_check, totals_copy, usage
 from . import models as model_rows
 from .codec import to_micros
-from .connection import Channel, Session, switch_to_wal
+from .connection import Connection, ConnectionThread, switch_to_wal
 from .path import Location
 from .preflight import inspect
 from .rollup_statements import DAY
@@ -77,8 +77,8 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
         self._file = str(self._location)
         super().__init__(f"the SQLite database {self._file}")
         self._synchronous = synchronous
-        self._writer: Channel
-        self._reader: Channel
+        self._writer: ConnectionThread
+        self._reader: ConnectionThread
         self._has_warned = False
         self._fold_after = fold_after
         self._folding: asyncio.Task[None] | None = None
@@ -88,15 +88,15 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
         return f"SQLiteBackend({self._file!r})"
 
     async def _open(self) -> None:
-        opened: list[Channel] = []
+        opened: list[ConnectionThread] = []
         try:
-            opened.append(await Channel.open(self._location, "rw", self._prepare_writer))
+            opened.append(await ConnectionThread.open(self._location, "rw", self._prepare_writer))
             if self._location.path is not None:
-                opened.append(await Channel.open(self._location, "ro", rollups.prepare))
+                opened.append(await ConnectionThread.open(self._location, "ro", rollups.prepare))
             await self._warn_of_upstream(opened[0])
         except BaseException:
-            for channel in reversed(opened):
-                await channel.close()
+            for thread in reversed(opened):
+                await thread.close()
             raise
         self._writer, self._reader = opened[0], opened[-1]
 
@@ -117,17 +117,17 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
             # The last to close folds the write-ahead log into the file, which takes a connection that may write.
             await self._writer.close()
 
-    def _prepare_writer(self, session: Session) -> None:
-        rollups.prepare(session)
-        session.execute("PRAGMA foreign_keys = ON")
-        session.execute(_SYNCHRONOUS[self._synchronous])
-        if schema.status(session, schema.shipped(), self._file).writable and not switch_to_wal(session):
+    def _prepare_writer(self, connection: Connection) -> None:
+        rollups.prepare(connection)
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(_SYNCHRONOUS[self._synchronous])
+        if schema.status(connection, schema.shipped(), self._file).writable and not switch_to_wal(connection):
             raise StorageRefusedError(
                 f"the SQLite database {self._file} cannot have a write-ahead log on its file system; "
                 "put it on a local disk"
             )
 
-    async def _warn_of_upstream(self, writer: Channel) -> None:
+    async def _warn_of_upstream(self, writer: ConnectionThread) -> None:
         found = await writer.run(partial(inspect, where=self._file))
         if found.upstream and not self._has_warned:
             self._has_warned = True
@@ -137,18 +137,18 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
                 self._file,
             )
 
-    async def _write(self, work: Callable[[Session], T]) -> T:
-        def checked(session: Session) -> T:
-            schema.check_writable(session, schema.shipped(), self._file)
-            return work(session)
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        def checked(connection: Connection) -> T:
+            schema.check_writable(connection, schema.shipped(), self._file)
+            return work(connection)
 
         self._check_connected()
         return await self._writer.write(checked)
 
-    async def _write_in_slices(self, work: Callable[[Session], tuple[int, bool]]) -> int:
+    async def _write_in_slices(self, work: Callable[[Connection], tuple[int, bool]]) -> int:
         return await in_slices(partial(self._write, work))
 
-    async def _read(self, work: Callable[[Session], T]) -> T:
+    async def _read(self, work: Callable[[Connection], T]) -> T:
         self._check_connected()
         return await self._reader.read(work)
 
@@ -245,7 +245,7 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
         return await self._tasks.to_its_end(check_by_day(next_day, check, first=totals_check.FIRST, day=DAY))
 
     async def ping(self) -> None:
-        await self._read(lambda session: session.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())
+        await self._read(lambda connection: connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())
 
     async def execute(self, query: str, *args: Any) -> None:
         await self._run_statement(query, args, sql_access.nothing)
@@ -267,9 +267,9 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
         return await self._writer.run(partial(sql_access.run, query=query, args=args, read=read))
 
 
-def _record(session: Session, calls: Sequence[CallRecord], where: str) -> tuple[RecordResult, int]:
+def _record(connection: Connection, calls: Sequence[CallRecord], where: str) -> tuple[RecordResult, int]:
     """Store what does not come too late; how it went, and how many calls are in no total yet."""
-    now = rollups.state(session)
+    now = rollups.state(connection)
     in_time, late = purge.split(calls, now.watermark)
-    result = call_rows.insert(session, in_time, where)
-    return replace(result, expired=late), rollups.last(session) - now.folded
+    result = call_rows.insert(connection, in_time, where)
+    return replace(result, expired=late), rollups.last(connection) - now.folded

@@ -63,7 +63,7 @@ class Claim:
             raise _AbandonedError
 
 
-class Session(sqlite3.Connection):
+class Connection(sqlite3.Connection):
     """A connection whose `execute` takes a function as well: it runs with the connection and leaves no transaction
     open, however it ends.
 
@@ -111,7 +111,7 @@ class _Answer:
         return self._value
 
 
-class Channel:
+class ConnectionThread:
     """A connection on its thread, which runs one function at a time, in the order in which they came.
 
     When a cancelled caller gets its CancelledError, its function has run wholly or will never run.
@@ -125,98 +125,98 @@ class Channel:
         self._log: files.Identity | None = None
 
     @classmethod
-    async def open(cls, location: Location, mode: str, prepare: Callable[[Session], None]) -> Channel:
+    async def open(cls, location: Location, mode: str, prepare: Callable[[Connection], None]) -> ConnectionThread:
         """Connect in SQLite's mode `rw`, which makes a file that is missing, or `ro`; then `prepare` the connection.
         When that fails, or the caller is cancelled, nothing stays open."""
         claim = Claim()
         faults: list[Exception] = []
         opened: list[files.Identity] = []
         threads: list[threading.Thread] = []
-        made: list[Session] = []
+        made: list[Connection] = []
 
-        def connect(*args: Any, **options: Any) -> Session:
+        def connect(*args: Any, **options: Any) -> Connection:
             """Never fails, since aiosqlite's thread could then outlive the loop to which it reports its end."""
             threads.append(threading.current_thread())
-            session = None
+            connection = None
             try:
                 location.create()
                 if location.path is not None:
                     opened.append(files.opening(location.path))
-                session = Session(*args, **(options | {"check_same_thread": False}))
-                made.append(session)
-                session.claim = claim
-                prepare(session)
-                session.claim = None
+                connection = Connection(*args, **(options | {"check_same_thread": False}))
+                made.append(connection)
+                connection.claim = claim
+                prepare(connection)
+                connection.claim = None
             except Exception as error:
                 faults.append(error)
-            if session is None:
-                made.append(session := Session(MEMORY, check_same_thread=False))
-            return session
+            if connection is None:
+                made.append(connection := Connection(MEMORY, check_same_thread=False))
+            return connection
 
         try:
-            channel = cls(await _started(location.uri(mode), connect), location, opened)
+            thread = cls(await _started(location.uri(mode), connect), location, opened)
         except asyncio.CancelledError:  # aiosqlite ends its thread, and leaves the connection to us
             claim.leave()
             while not threads or threads[0].is_alive():
                 with suppress(asyncio.CancelledError):
                     await asyncio.sleep(_SHORTEST_PAUSE)
-            for session in made:
-                session.close()
+            for connection in made:
+                connection.close()
             _closed(opened)
             raise
         for fault in faults:
-            await channel.close()
+            await thread.close()
             if isinstance(fault, sqlite3.Error | OSError):
                 raise translate(fault, str(location)) from fault
             raise fault
-        return channel
+        return thread
 
-    async def read(self, work: Callable[[Session], T]) -> T:
+    async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one snapshot of the database, which has everything that was committed before this call."""
         claim = Claim()
 
-        def snapshot(session: Session) -> T:
+        def snapshot(connection: Connection) -> T:
             claim.take()
-            session.execute("BEGIN")
-            result = work(session)
-            session.execute("COMMIT")
+            connection.execute("BEGIN")
+            result = work(connection)
+            connection.execute("COMMIT")
             return result
 
         return await self._hand_over(snapshot, claim, settles=False)
 
-    async def write(self, work: Callable[[Session], T]) -> T:
+    async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction, which holds the lock for writing from its beginning. A caller cancelled
         before it has the lock has written nothing; one cancelled later is held until it is decided."""
         claim = Claim()
 
-        def transaction(session: Session) -> T:
+        def transaction(connection: Connection) -> T:
             claim.look()
-            session.execute("BEGIN IMMEDIATE")
+            connection.execute("BEGIN IMMEDIATE")
             claim.take()
             self._check_place()
-            result = work(session)
-            session.execute("COMMIT")
+            result = work(connection)
+            connection.execute("COMMIT")
             return result
 
         return await self._hand_over(transaction, claim, settles=True)
 
-    async def run(self, work: Callable[[Session], T]) -> T:
+    async def run(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which begins and ends its own transactions. A caller cancelled before it has begun, or while it
         waits for its first lock, has done nothing; one cancelled later is held until it has ended."""
         claim = Claim()
 
-        def begun(session: Session) -> T:
+        def begun(connection: Connection) -> T:
             claim.take()
-            return work(session)
+            return work(connection)
 
         return await self._hand_over(begun, claim, settles=True)
 
-    async def _hand_over(self, job: Callable[[Session], T], claim: Claim, *, settles: bool) -> T:
+    async def _hand_over(self, job: Callable[[Connection], T], claim: Claim, *, settles: bool) -> T:
         """Wait for `job` on its thread."""
 
-        def claimed(session: Session) -> T:
-            session.claim = claim
-            return job(session)
+        def claimed(connection: Connection) -> T:
+            connection.claim = claim
+            return job(connection)
 
         call = asyncio.ensure_future(self._call(claimed))
         try:
@@ -228,7 +228,7 @@ class Channel:
                 call.add_done_callback(_take_note)
             raise
 
-    async def _call(self, job: Callable[[Session], T]) -> T:
+    async def _call(self, job: Callable[[Connection], T]) -> T:
         try:
             return cast("T", await self._database.execute_fetchall(cast("str", job)))
         except (sqlite3.Error, OSError, OverflowError, UnicodeError) as error:
@@ -274,15 +274,15 @@ class _AbandonedError(Exception):
     """The caller was cancelled before the job did anything; nobody waits for this."""
 
 
-def switch_to_wal(session: Session) -> bool:
+def switch_to_wal(connection: Connection) -> bool:
     """Make the file's journal a write-ahead log; False where its file system cannot have one."""
-    (mode,) = session.execute("PRAGMA journal_mode").fetchone()
+    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
     if mode not in ("wal", "memory"):
-        (mode,) = session.execute("PRAGMA journal_mode = WAL").fetchone()
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     return mode in ("wal", "memory")
 
 
-async def _started(uri: str, factory: Callable[..., Session]) -> aiosqlite.Connection:
+async def _started(uri: str, factory: Callable[..., Connection]) -> aiosqlite.Connection:
     """An aiosqlite connection whose thread does not keep the interpreter from exiting.
 
     aiosqlite's threads are no daemons, so one connection never closed would hang the exit for ever. A thread

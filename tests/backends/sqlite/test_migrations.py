@@ -37,7 +37,7 @@ def names(db: sqlite3.Connection) -> set[str]:
 
 
 def memory() -> sqlite3.Connection:
-    return sqlite3.connect(":memory:", isolation_level=None, factory=connection.Session)
+    return sqlite3.connect(":memory:", isolation_level=None, factory=connection.Connection)
 
 
 async def test_the_history_names_each_migration_with_its_checksum(backend, shell):
@@ -128,7 +128,7 @@ def test_a_failing_migration_leaves_nothing(tmp_path):
     )
     with closing(memory()) as db:
         with pytest.raises(MigrationError, match=r"002_bad.*no such table"):
-            db.execute(lambda session: schema.apply(session, migrations, "x"))
+            db.execute(lambda connection: schema.apply(connection, migrations, "x"))
         assert names(db) == {"a", "migration_history"}
         assert not db.in_transaction
         assert schema.status(db, migrations, "x").pending == ["002_bad"]
