@@ -1,4 +1,4 @@
-"""Erasing of a user: its name goes from calls and from rollups, their sums stay."""
+"""Removal of a user's name from calls and rollups. The sums stay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from . import rollups, schema
 from .connection import Connection
 from .rollups import USERS
 
-#: Calls that one transaction takes the name from, and days: others write in between.
+#: How many calls, and how many days of rollups, one transaction changes. Others can write between two transactions.
 _CHUNK, _DAYS = 5_000, 500
 _DAY = USER_GRAINS[0]
 
@@ -20,7 +20,7 @@ SELECT id, called_at, called_at >= coalesce((SELECT watermark FROM {{tables.llmb
 FROM {{tables.llmbridge_calls}} WHERE (origin, id_at_origin) = ($1, $2) LIMIT $3
 """
 _ERASE = "UPDATE {{tables.llmbridge_calls}} SET id_at_origin = NULL WHERE id = ANY ($1::uuid[])"
-#: Calls as those of the user, taken away, and as those of no user, added.
+#: Each call twice: subtracted from the rows of the user, and added to the rows without a user.
 _MOVED = " ".join(
     (
         "{{tables.llmbridge_calls}} CROSS JOIN (VALUES ($2::text, -1), ('', 1)) AS moved (name, sign)",
@@ -41,7 +41,7 @@ _MOVE_CALLS = rollups.add(
 )
 _ROWS_OF_USER = f"{USERS} WHERE origin = $1 AND id_at_origin = $2"
 _IS_OF_DAYS = "day = ANY ($3::bigint[])"
-#: Rows of which all calls have lost the name.
+#: Rows that have no calls of the user any more.
 _DELETE_EMPTY = f"DELETE FROM {_ROWS_OF_USER} AND {_IS_OF_DAYS} AND calls = 0"
 _COUNT_ROWS = f"SELECT day, count(*) AS rows FROM {_ROWS_OF_USER}"
 _FIRST_DAYS = f"GROUP BY day ORDER BY day LIMIT {_DAYS}"
@@ -59,12 +59,13 @@ _DELETE_DAYS = f"DELETE FROM {_ROWS_OF_USER} AND {_IS_OF_DAYS}"
 
 
 async def erase(connection: Connection, origin: str, user: str, where: str) -> tuple[int, bool]:
-    """Take a user's name from some of its calls, and once it stands on none of them, from the rollups of some days.
-    Return how many calls and rows of purged days that changed, and whether there may be more.
+    """Remove a user's name from some calls; if no call has it any more, from the rollups of some days. Return how many
+    calls and rows of purged days were changed, and whether there may be more.
 
-    The sums that rollups have of these calls lose the name with them, so that answers are exact in between.
+    The sums of these calls are moved to rollups without a user in the same transaction, so that results are exact after
+    each one.
     """
-    async with connection.turn():
+    async with connection.rollup_transaction():
         found = await connection.fetch(_NAMED_CALLS, origin, user, _CHUNK)
         kept = {row["id"]: _day(row["called_at"]) for row in found if row["is_kept"]}
         if kept:
@@ -80,8 +81,8 @@ async def erase(connection: Connection, origin: str, user: str, where: str) -> t
 
 
 async def _erase_days(connection: Connection, origin: str, user: str) -> tuple[int, bool]:
-    """Take a user's name from the rollups of some days; return how many of their rows are of purged days, and whether
-    there may be more."""
+    """Remove a user's name from the rollups of some days. Return how many of these rows belong to purged days, and
+    whether there may be more."""
     every = await rollups.days(connection)
     if every is None:
         found = await connection.fetch(f"{_COUNT_ROWS} {_FIRST_DAYS}", origin, user)

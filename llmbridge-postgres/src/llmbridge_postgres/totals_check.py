@@ -1,4 +1,4 @@
-"""Rollups counted again, day by day, from the calls that are stored."""
+"""Checking and repairing of rollups: they are computed again from the stored calls, day by day."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .connection import Connection
 from .rollups import TIMES, USERS
 
 DAY = 86_400
-#: The first second that has calls.
+#: The first second that can have calls.
 FIRST = micros(EARLIEST) // SECOND
 
 _NEXT_CALL = "SELECT min(called_at) FROM {{tables.llmbridge_calls}} WHERE called_at >= $1"
@@ -28,7 +28,7 @@ _OF_DAY = {
 
 
 async def next_day(connection: Connection, start: int) -> int | None:
-    """Return the first day (seconds) from `start` on that has calls or rollups and was not purged; None: there is
+    """Return the first day (in seconds) from `start` on that has calls or rollups and is not purged; None: there is
     none."""
     async with connection.snapshot():
         watermark = await rollups.watermark(connection)
@@ -40,9 +40,9 @@ async def next_day(connection: Connection, start: int) -> int | None:
 
 
 async def check_day(connection: Connection, day: int, repair: bool, where: str) -> TotalsReport:
-    """Count the rows of one day again, and with `repair` put right those that are wrong."""
+    """Compute the rows of one day again, and with `repair` correct those that are wrong."""
     checked = wrong = 0
-    one_view: AbstractAsyncContextManager[None] = connection.turn() if repair else connection.snapshot()
+    one_view: AbstractAsyncContextManager[None] = connection.rollup_transaction() if repair else connection.snapshot()
     async with one_view:
         for table, statement in _OF_DAY.items():
             kept = rollups.by_key(await connection.fetch(statement, day, day + DAY))

@@ -1,4 +1,4 @@
-"""Totals of purged days, as other databases take and give them."""
+"""Reading and writing of the totals of purged days, for `storage copy`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .connection import Connection
 from .rollups import TIMES, USERS
 
 _PAGE = 1_000
-#: Before all keys of a page.
+#: A key before all keys.
 _BEFORE_ALL = (-(2**63), *[""] * 5)
 
 _USER_PAGE = " ".join(
@@ -46,8 +46,8 @@ _TIME_PAGE = " ".join(
 
 
 async def read_totals(connection: Connection, cursor: str | None) -> TotalsPage:
-    """Return a page of totals of purged days: rows by user and day, then by quarter of an hour. The cursor is the key
-    of the page's last row."""
+    """Return a page of totals of purged days: first the rows by user and day, then those by quarter of an hour. The
+    cursor is the key of the page's last row."""
     async with connection.snapshot():
         watermark = await rollups.watermark(connection)
         if watermark is None:
@@ -72,11 +72,11 @@ async def read_totals(connection: Connection, cursor: str | None) -> TotalsPage:
 async def write_totals(
     connection: Connection, rows: Sequence[TotalsRow], watermark: datetime | None, where: str
 ) -> None:
-    """Replace rows of purged days, and let those of coarser grains follow by the difference."""
+    """Replace rows of purged days, and add the difference to the rows of coarser grains."""
     latest = {(row.grain, rollup.key): rollup for row in rows for rollup in [from_totals_row(row)]}
     users = [rollup for (grain, _), rollup in latest.items() if grain == "day"]
     quarters = [rollup for (grain, _), rollup in latest.items() if grain == "quarter"]
-    async with connection.turn(shuts_out_writers=watermark is not None):
+    async with connection.rollup_transaction(lock_out_writers=watermark is not None):
         if watermark is not None:
             await purge.move_watermark(connection, watermark)
         standing = await rollups.read(connection, TIMES, [rollup.key for rollup in quarters])
@@ -91,7 +91,7 @@ async def write_totals(
 
 
 def _coarser(before: Iterable[Rollup], after: Iterable[Rollup]) -> list[Rollup]:
-    """Return what is added to rows of coarser grains when quarters of an hour are replaced."""
+    """Return the rows to add to coarser grains if quarters of an hour are replaced."""
     cells: dict[tuple[Any, ...], list[tuple[int, Rollup]]] = {}
     for sign, some in ((-1, before), (1, after)):
         for rollup in some:

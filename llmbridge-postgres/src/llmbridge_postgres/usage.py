@@ -1,4 +1,4 @@
-"""Sums of usage: from the rollups, and from the calls themselves where no cell serves and in the tail."""
+"""Usage queries: sums of rollups, and of calls where no whole cell covers the range or calls are not folded yet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .connection import Connection
 from .filters import Parameters, conditions, expression
 from .rollups import OPEN, TIMES, USERS
 
-#: The watermark, the tail, and the first and the last cell.
+#: The watermark, the open lots, and the first and the last cell.
 _STATE = (
     f"SELECT watermark, ARRAY({OPEN} ORDER BY number) AS lots, first, last "
     "FROM {{tables.llmbridge_state}} CROSS JOIN"
@@ -32,7 +32,7 @@ _TEXTS_OF_ROWS = tuple(f"string_agg({name}, ',')" for name in HISTOGRAMS)
 
 
 class _Sums(NamedTuple):
-    """Columns of sums: statuses, histograms, numbers. `is_exact`: the numbers come as texts of any length."""
+    """Columns of sums: statuses, histograms, numbers. `is_exact`: the numbers are read as texts of any length."""
 
     of_rows: str
     of_calls: str
@@ -53,18 +53,18 @@ def _sums(of_row: str, of_call: str, *, is_exact: bool) -> _Sums:
     )
 
 
-#: Sums of bigints take a fraction of the time that those of numerics do, and are an error where they are too small.
+#: Sums of bigints are several times faster than sums of numerics, and raise an error if they overflow.
 _FAST = _sums("sum({}::bigint)::bigint", "({})::bigint", is_exact=False)
 _EXACT = _sums("sum({})::text", "({})::text", is_exact=True)
-#: Rows of an answer up to which it is put together on the event loop.
+#: Up to this many rows, the result is assembled on the event loop, otherwise in a thread.
 _FEW = 200
-#: A gap up to this long is found by its time, in microseconds.
+#: Calls in gaps up to this long (in microseconds) are found by the index on time.
 _SHORT = 2 * 86_400 * 10**6
 
 
 async def summarize(connection: Connection, query: UsageQuery) -> list[UsageRow]:
-    """Return the rows of a query, from one snapshot; put together once the connection is free for the next question.
-    Where a sum is beyond 64 bits, the question is asked once more, of another snapshot."""
+    """Return the rows of a query from one snapshot. They are assembled after the connection was returned. If a sum
+    exceeds 64 bits, the query is run once more, in another snapshot."""
     plan = RollupPlan(query)
     sums = _FAST
     try:
@@ -75,18 +75,18 @@ async def summarize(connection: Connection, query: UsageQuery) -> list[UsageRow]
     rows = UsageRows(query)
     end = len(query.group_by) + 1
 
-    def answer() -> list[UsageRow]:
+    def assemble() -> list[UsageRow]:
         for row in found:
             statuses, response, first_token, *numbers = row[end:]
             numbers = [int(number) for number in numbers] if sums.is_exact else numbers
             rows.add(row[1:end], statuses, numbers, response, first_token, row[0])
         return rows.rows()
 
-    return answer() if len(found) <= _FEW else await asyncio.to_thread(answer)
+    return assemble() if len(found) <= _FEW else await asyncio.to_thread(assemble)
 
 
 async def _found(connection: Connection, plan: RollupPlan, sums: _Sums) -> list[Any]:
-    """Return what is summed up for a question: its sign, its fields, and the columns of `sums`."""
+    """Return the rows to add up for a query: the sign, the fields of the grouping, and the columns of `sums`."""
     is_short = all(last - first <= _SHORT for first, last in plan.coverage.gaps)
     async with connection.snapshot(by_index=is_short):
         [state] = await connection.fetch(_STATE_OF_USERS if plan.by_user else _STATE_OF_TIMES)
@@ -118,8 +118,8 @@ async def _refuse_if_cut(connection: Connection, plan: RollupPlan, watermark: da
 
 
 def _filters(plan: RollupPlan, parameters: Parameters) -> list[str]:
-    """Return the filters of a question as conditions on rows. One value alone is compared with `=`, so that behind it
-    the next column of the key is looked up, too."""
+    """Return the filters of a query as conditions on rollups. A single value is compared with `=`, so that the index is
+    used for the next column of the key too."""
     wanted = []
     for name, accepted in plan.filters.items():
         if len(accepted) == 1:
@@ -130,10 +130,10 @@ def _filters(plan: RollupPlan, parameters: Parameters) -> list[str]:
 
 
 async def _of_rollups(connection: Connection, plan: RollupPlan, sums: _Sums, first: int, last: int) -> list[Any]:
-    """Return the sums of the rows of the parts, as far as there are days: from that of `first` to that of `last`.
+    """Return the sums of the rollups in the parts, from the day of the cell `first` to that of the cell `last`.
 
-    Each cell is looked up by itself, so that behind it origin and user are, too. That takes no statistics and reads no
-    row of others. Only where cells are very many, all rows in the ranges of the parts are read.
+    Each cell is looked up individually, so that the index is used for origin and user too. That depends on no
+    statistics and reads no rows of other users. Only if there are very many cells, all rows of the range are read.
     """
     day = plan.grains[0]
     parts = list(_within(plan.parts, first // day * day, last // day * day + day))
@@ -172,7 +172,7 @@ async def _of_rollups(connection: Connection, plan: RollupPlan, sums: _Sums, fir
 
 
 def _within(parts: Sequence[Part], first: int, last: int) -> Iterator[Part]:
-    """Yield what parts have of a range of whole days."""
+    """Yield the parts, limited to a range of whole days."""
     for part in parts:
         start, end = max(part.start, first), min(part.end, last)
         if start < end:
@@ -182,7 +182,7 @@ def _within(parts: Sequence[Part], first: int, last: int) -> Iterator[Part]:
 async def _of_gaps(
     connection: Connection, plan: RollupPlan, sums: _Sums, not_purged: datetime, *, is_short: bool
 ) -> list[Any]:
-    """Return sums of the calls in the gaps, from the first instant on that is not purged."""
+    """Return the sums of the calls in the gaps, from the time `not_purged` on."""
     first_bound = micros(not_purged)
     gaps = [(max(first, first_bound), last) for first, last in plan.coverage.gaps if last > first_bound]
     if not gaps:
@@ -202,8 +202,8 @@ async def _of_gaps(
 
 
 async def _of_tail(connection: Connection, plan: RollupPlan, sums: _Sums, lots: list[int]) -> list[Any]:
-    """Return sums of the calls of the question that are in no rollup, but those of its gaps. Nothing but the lot is
-    compared as an index could: PostgreSQL cannot know that these calls are the fewest."""
+    """Return the sums of the calls that are not folded, except those in the gaps. Only the condition on the lot can use
+    an index: PostgreSQL has no statistics that say how few these calls are."""
     parameters = Parameters()
     edges = plan.query.edges
     bounds = [edges[0], *(_instant(bound) for bound in plan.coverage.bounds), edges[-1]]
@@ -224,8 +224,8 @@ async def _scan(
     *,
     by_origin: bool,
 ) -> list[Any]:
-    """Return sums of calls, grouped as the question wants them, and by status. With `by_origin` their origin may be
-    looked up in the index by user."""
+    """Return sums of calls, grouped as the query says and by status. With `by_origin`, PostgreSQL may use the index by
+    user for the origin."""
     query = plan.query
     keys = ["1", *(_key(field, query, parameters) for field in query.group_by)]
     where = [*wanted, *conditions(query.filters, parameters, by_origin=by_origin)]
@@ -250,5 +250,5 @@ def _key(field: str, query: UsageQuery, parameters: Parameters) -> str:
 
 
 def _instant(bound: int) -> datetime:
-    """Return the UTC time of microseconds since 1970; where the last cell ends, beyond all times, the last one."""
+    """Return the UTC time of microseconds since 1970, at most LATEST: the last cell ends after all possible times."""
     return EPOCH + timedelta(microseconds=bound) if bound < micros(LATEST) else LATEST

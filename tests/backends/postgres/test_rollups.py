@@ -45,7 +45,7 @@ async def folded_reading(backend: PostgreSQLBackend, calls: Sequence[CallRecord]
     await record(backend, calls)
 
     async def fold(connection: Connection) -> int:
-        async with connection.turn():
+        async with connection.rollup_transaction():
             before = await connection.fetch_value(READ, ROLLUPS)
             await rollups.fold(connection, await rollups.open_lots(connection))
             read: int = await connection.fetch_value(READ, ROLLUPS) - before
