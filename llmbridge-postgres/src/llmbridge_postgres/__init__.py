@@ -1,4 +1,4 @@
-"""The books of llmbridge in PostgreSQL: the plugin for `postgresql://` and `postgres://`."""
+"""The storage plugin of llmbridge for PostgreSQL: `postgresql://` and `postgres://`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _create(url: StorageURL, options: Mapping[str, Any]) -> PostgreSQLBackend:
 
 @hookimpl
 def llmbridge_storage() -> StoragePlugin:
-    """Describe `postgresql://` and `postgres://`."""
+    """Return the description of this plugin."""
     return StoragePlugin(
         name="postgresql",
         schemes=SCHEMES,

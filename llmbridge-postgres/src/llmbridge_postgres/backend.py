@@ -1,4 +1,4 @@
-"""Storage backend for PostgreSQL: methods of the contract over a pool of connections, each with a time limit."""
+"""Storage backend for PostgreSQL: the methods of the contract, over a pool of connections and with time limits."""
 
 from __future__ import annotations
 
@@ -43,41 +43,45 @@ from llmbridge.storage.toolkit.maintenance import check_by_day, in_slices
 from . import calls as call_rows
 from . import erase, purge, reprice, rollups, schema, sql_access, sql_statement, totals_check, totals_copy, usage
 from . import models as model_rows
-from .cancellation import Commit, Jobs
-from .connection import Session
+from .cancellation import CancellationSafeTasks, Commit
+from .connection import Connection
 from .dsn import check_files, connect_arguments, place
 from .errors import DRIVER_ERRORS, translate
 from .monitoring import Monitor
 from .options import SCHEMA, Settings, check_schema, target_of
 from .pool import ACQUIRE_SECONDS, BorrowedPool, Connections, OwnPool
 from .preflight import inspect
-from .rollup_worker import FOLD_AFTER, Folding
+from .rollup_worker import FOLD_AFTER, RollupWorker
 
 logger = logging.getLogger("llmbridge.postgres")
 
 T = TypeVar("T")
 
 _OLDEST_SERVER = 15
-#: For how long one piece of work may hold a connection.
-_LOOK_SECONDS = 30.0
+#: Seconds for which one operation may hold a connection.
+_INSPECT_SECONDS = 30.0
 _READ_SECONDS = 300.0
 _WRITE_SECONDS = 60.0
-#: Seconds that the connection of work that was given up has to come back in order.
-_LEAVE_SECONDS = 1.0
+#: Seconds within which a connection must be usable again after its operation was cancelled, or it is closed.
+_CANCEL_SECONDS = 1.0
 _READERS_OF_A_BORROWED_POOL = 4
 
-Turn = asyncio.Lock | asyncio.Semaphore
+#: Bounds how many operations hold a connection at the same time.
+Limit = asyncio.Lock | asyncio.Semaphore
 
 
 class PostgreSQLBackend(LifecycleBackend, SQLAccess):
     """Calls, models and prices in one schema of a PostgreSQL database.
 
-    `url` is a PostgreSQL URL, whose query may have any option below and any keyword of libpq. `schema` holds the
-    tables (None: `llmbridge`, or an injected manager's own). At most `max_connections` are open: one writes, the
-    others read. `pgbouncer` is for a connection pooler in transaction mode, over which nothing can be migrated.
-    `db_manager`, instead of a URL, is a pgdbm manager of the host application, whose pool is used and left open.
-    `enable_monitoring` keeps the times of the last 1,000 statements. Calls are folded into totals once `fold_after` of
-    them wait, after their batch and beside the callers. Raises InvalidStorageURLError for what is wrong.
+    :param url: a PostgreSQL URL, whose query may contain every option below and every keyword of libpq
+    :param schema: the schema of the tables; None: `llmbridge`, or the own schema of `db_manager`
+    :param enable_monitoring: keep the durations of the last 1,000 statements
+    :param fold_after: how many calls may wait before they are folded into rollups, in the background
+    :param options: `max_connections`: how many connections may be open; one writes, the others read.
+        `pgbouncer`: the server is behind a pooler in transaction mode, which cannot migrate.
+        `db_manager`: instead of a URL, a pgdbm manager of the host application, whose pool is used and left open.
+        Every keyword of libpq.
+    :raises InvalidStorageURLError: the URL or an option is invalid
     """
 
     def __init__(
@@ -92,7 +96,7 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
         settings = Settings.of(url, {"schema": schema, "enable_monitoring": enable_monitoring, **options})
         manager = settings.db_manager
         if manager is not None and not isinstance(manager, AsyncDatabaseManager):
-            raise InvalidStorageURLError(f"db_manager takes a pgdbm manager, not {type(manager).__name__}")
+            raise InvalidStorageURLError(f"db_manager must be a pgdbm manager, not {type(manager).__name__}")
         own = manager.schema if manager is not None else None
         self._schema = check_schema(settings.schema if settings.schema is not None else own or SCHEMA)
         self._monitor = Monitor() if settings.enable_monitoring else None
@@ -113,10 +117,10 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
         names = AsyncDatabaseManager(pool=cast("asyncpg.Pool", self._source), schema=self._schema)
         self._expand = lru_cache(maxsize=256)(names.prepare_query)
         self._keywords = settings.keywords
-        self._jobs = Jobs()
-        self._folding = Folding(self._do_beside, fold_after, self._place)
-        self._writing: Turn = asyncio.Lock()
-        self._reading: Turn = asyncio.Semaphore(self._readers)
+        self._jobs = CancellationSafeTasks()
+        self._folding = RollupWorker(self._run_in_background, fold_after, self._place)
+        self._writing: Limit = asyncio.Lock()
+        self._reading: Limit = asyncio.Semaphore(self._readers)
         self._has_warned = False
 
     def __repr__(self) -> str:
@@ -128,7 +132,7 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
             check_files(self._keywords, self._place)
             async with self._translated():
                 await self._source.open()
-                await self._do(self._look_at_server, self._reading, _LOOK_SECONDS)
+                await self._do(self._inspect_server, self._reading, _INSPECT_SECONDS)
         except BaseException:
             await self._source.close()
             raise
@@ -142,47 +146,48 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
         finally:
             await self._source.close()
 
-    async def _look_at_server(self, session: Session) -> None:
-        version = session.connection.get_server_version()
+    async def _inspect_server(self, connection: Connection) -> None:
+        version = connection.driver_connection.get_server_version()
         if version.major < _OLDEST_SERVER:
             raise StorageRefusedError(
-                f"the PostgreSQL database {self._place} runs on version {version.major} of the server; "
-                f"upgrade it to {_OLDEST_SERVER} or newer"
+                f"the PostgreSQL database {self._place} runs on server version {version.major}; "
+                f"upgrade the server to {_OLDEST_SERVER} or newer"
             )
-        encoding = session.connection.get_settings().server_encoding
+        encoding = connection.driver_connection.get_settings().server_encoding
         if encoding != "UTF8":
             raise StorageRefusedError(
-                f"the PostgreSQL database {self._place} is encoded in {encoding}; make one with ENCODING 'UTF8'"
+                f"the PostgreSQL database {self._place} has the encoding {encoding}; create a database with ENCODING "
+                "'UTF8'"
             )
-        found = await inspect(session, self._schema, self._place)
+        found = await inspect(connection, self._schema, self._place)
         if found.upstream and not self._has_warned:
             self._has_warned = True
             logger.warning(
                 "the schema %s of the PostgreSQL database %s has the tables llm_models and llm_api_calls of "
-                "llmbridge-py; they stay as they are, and new calls go into tables of their own beside them",
+                "llmbridge-py; they are not changed, and new calls are stored in other tables",
                 self._schema,
                 self._place,
             )
 
     @asynccontextmanager
-    async def _borrow(self, turn: Turn) -> AsyncIterator[Session]:
+    async def _borrow(self, limit: Limit) -> AsyncIterator[Connection]:
         async with asyncio.timeout(ACQUIRE_SECONDS):
-            await turn.acquire()
+            await limit.acquire()
         try:
             async with self._source.acquire() as connection:
-                yield Session(connection, self._expand, pooled=self._pooled)
+                yield Connection(connection, self._expand, pooled=self._pooled)
         finally:
-            turn.release()
+            limit.release()
 
-    async def _do(self, work: Callable[[Session], Awaitable[T]], turn: Turn, seconds: float) -> T:
-        """Do `work` on a connection within so many seconds."""
-        async with self._borrow(turn) as session:
-            task = asyncio.ensure_future(work(session))
+    async def _do(self, work: Callable[[Connection], Awaitable[T]], limit: Limit, seconds: float) -> T:
+        """Run `work` on a connection, for at most `seconds`."""
+        async with self._borrow(limit) as connection:
+            task = asyncio.ensure_future(work(connection))
             try:
                 async with asyncio.timeout(seconds):
                     return await asyncio.shield(task)
             except (TimeoutError, asyncio.CancelledError):
-                await _give_up(task, session.connection)
+                await _cancel(task, connection.driver_connection)
                 raise
 
     @asynccontextmanager
@@ -201,24 +206,24 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
 
         return await self._jobs.run(job)
 
-    async def _write(self, work: Callable[[Session], Awaitable[T]]) -> T:
+    async def _write(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         async def written(commit: Commit) -> T:
-            async def work_and_commit(session: Session) -> T:
+            async def work_and_commit(connection: Connection) -> T:
                 commit()
-                return await work(session)
+                return await work(connection)
 
             return await self._do(work_and_commit, self._writing, _WRITE_SECONDS)
 
         return await self._run(written)
 
-    async def _read(self, work: Callable[[Session], Awaitable[T]]) -> T:
+    async def _read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         return await self._run(lambda _: self._do(work, self._reading, _READ_SECONDS))
 
-    async def _do_beside(self, work: Callable[[Session], Awaitable[T]], seconds: float) -> T:
+    async def _run_in_background(self, work: Callable[[Connection], Awaitable[T]], seconds: float) -> T:
         return await self._run(lambda _: self._do(work, self._reading, seconds))
 
     async def apply_migrations(self, path: str | os.PathLike[str] | None = None) -> MigrationReport:
-        """As the contract says; `path` is accepted and ignored, the migrations are those of this distribution."""
+        """Apply the migrations of this distribution, as the contract says; `path` is ignored."""
         if self._pooled:
             await self._refuse_to_migrate_over_a_pooler()
 
@@ -232,8 +237,9 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
         pending = (await self.schema_status()).pending
         if pending:
             raise MigrationError(
-                f"{self._place} is reached over a pooler (pgbouncer=true), which cannot migrate, and lacks "
-                f"{', '.join(pending)}; run `llmbridge storage migrate` with the URL of the server itself"
+                f"the PostgreSQL database {self._place} lacks the migrations {', '.join(pending)}, and cannot be "
+                "migrated through a pooler (pgbouncer=true); run `llmbridge storage migrate` with the URL of the "
+                "server itself"
             )
 
     async def schema_status(self) -> SchemaStatus:
@@ -260,7 +266,7 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
 
     async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
         if len(calls) > MAX_BATCH:
-            raise ValueError(f"{len(calls)} calls in one batch; at most {MAX_BATCH}")
+            raise ValueError(f"{len(calls)} calls in one batch: pass at most {MAX_BATCH}")
         result = await self._write(partial(call_rows.insert, calls=calls, where=self._place, lot=self._folding.lot))
         await self._folding.after_batch()
         return result
@@ -272,7 +278,7 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
         return await self._read(partial(usage.summarize, query=query))
 
     async def fold_totals(self) -> None:
-        """Fold all calls that are in no total yet. It happens by itself and changes no answer."""
+        """Fold all calls that are not folded yet. This also happens automatically, and changes no result."""
         for lots in await self._read(rollups.lots_by_slices):
             await self._write(partial(rollups.fold_lots, lots=lots, where=self._place))
 
@@ -287,7 +293,7 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
             return deleted, last is not None
 
         async def purged() -> int:
-            await self.fold_totals()  # ahead, so that what is left for the transaction that purges is little
+            await self.fold_totals()  # so that the transaction that purges has few calls left to fold
             await self._write(partial(purge.purge, to=midnight, where=self._place))
             return await in_slices(delete)
 
@@ -307,7 +313,7 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
         return await self._tasks.to_its_end(in_slices(partial(self._write, one)))
 
     async def check_totals(self, repair: bool = False) -> TotalsReport:
-        """As the contract says, a day at a time: the calls of a day that are folded, against its totals."""
+        """Compare the folded calls of each day with the rollups of the day, as the contract says."""
         run = self._write if repair else self._read
 
         async def next_day(start: int) -> int | None:
@@ -320,7 +326,7 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
         return await self._tasks.to_its_end(checked)
 
     async def ping(self) -> None:
-        await self._read(lambda session: session.fetch_value("SELECT 1"))
+        await self._read(lambda connection: connection.fetch_value("SELECT 1"))
 
     async def execute(self, query: str, *args: Any) -> None:
         await self._run_statement(query, args)
@@ -346,29 +352,29 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
         return await self._write(partial(sql_access.run, statement=written, args=args, where=self._place))
 
     async def get_slow_queries(self, threshold_ms: float | None = None) -> list[dict[str, Any]]:
-        """Statements that took longer than `threshold_ms` (None: 100 ms), oldest first; none without
+        """Return statements that took longer than `threshold_ms` (None: 100 ms), oldest first; an empty list without
         `enable_monitoring`."""
         return self._monitor.slow_queries(threshold_ms) if self._monitor is not None else []
 
     async def get_query_metrics(self) -> dict[str, Any] | None:
-        """Counts of statements and their times in ms; None without `enable_monitoring`."""
+        """Return counts of statements and their durations in ms, None without `enable_monitoring`."""
         return self._monitor.query_metrics() if self._monitor is not None else None
 
     async def get_pool_stats(self) -> dict[str, Any]:
-        """Sizes of the connection pool, and which server it leads to."""
+        """Return the sizes of the connection pool and the server's address."""
         if not self._is_open:
             return {"status": "not_connected"}
         return await self._run(lambda _: self._source.stats()) | {"schema": self._schema}
 
 
-async def _give_up(task: asyncio.Task[Any], connection: asyncpg.Connection) -> None:
-    """Cancel work on a connection, and cut the connection if that does not free it in a moment: a server that hangs
-    does not answer to a ROLLBACK either."""
+async def _cancel(task: asyncio.Task[Any], connection: asyncpg.Connection) -> None:
+    """Cancel an operation, and close its connection if that is not usable again within `_CANCEL_SECONDS`: a server
+    that hangs does not answer a ROLLBACK either."""
     task.cancel()
     try:
-        async with asyncio.timeout(_LEAVE_SECONDS):
+        async with asyncio.timeout(_CANCEL_SECONDS):
             await asyncio.wait([task])
-            await connection.execute("SELECT 1")  # waits until the server has cancelled what it was doing
+            await connection.execute("SELECT 1")  # returns when the server has cancelled the statement
     except (TimeoutError, *DRIVER_ERRORS):
         connection.terminate()
         await asyncio.wait([task])

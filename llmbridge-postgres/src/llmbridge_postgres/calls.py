@@ -1,4 +1,4 @@
-"""Calls: stored by batch, listed by page."""
+"""Storing of batches of calls, and listing of calls by page."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from llmbridge.storage import EARLIEST, CallPage, CallQuery, CallRecord, RecordR
 
 from . import schema
 from .codec import CALL_COLUMNS, CALL_FIELDS, JSON_COLUMNS, by_column, decode_call, encode_call
-from .connection import Session
+from .connection import Connection
 from .filters import Parameters, conditions
 from .rollups import Lot, open_lot, watermark
 
-#: Every batch touches its lot, which tells that it may be stored: that nobody has closed the lot, and so nothing was
-#: purged since it was opened, and that no newer release says that this one may not write.
+#: Every batch updates the row of its lot. The update finds the row only if the batch may be stored: the lot is not
+#: closed, so nothing was purged since it was opened, and no newer release forbids this one to write.
 _TOUCH = " ".join(
     (
         "UPDATE {{tables.llmbridge_lots}} SET calls = calls + $1, touched = now()",
@@ -30,8 +30,8 @@ _VALUES = ", ".join(f"{name}::json" if name in JSON_COLUMNS else name for name i
 
 
 def _insert(calls: str) -> str:
-    """Return one statement for any number of calls: one round trip, and by itself a transaction. It tells whether the
-    lot takes calls, and how many were stored."""
+    """Return the statement that stores any number of calls in one round trip, which is also one transaction. It returns
+    whether the lot is open, and how many calls were stored."""
     return " ".join(
         (
             "WITH mine AS (",
@@ -48,67 +48,67 @@ def _insert(calls: str) -> str:
     )
 
 
-#: The calls in one argument, and, where that cannot be, in one for each column.
+#: The calls are one argument; if a connection does not support that, each column is one.
 _INSERT_ROWS = _insert("unnest($4::{{tables.llmbridge_incoming}}[])")
 _ARRAYS = [f"unnest(${number}::{kind}[]) AS {name}" for number, (name, kind) in enumerate(CALL_COLUMNS.items(), 4)]
 _INSERT_COLUMNS = _insert(" ".join(("( SELECT", ", ".join(_ARRAYS), ")")))
-#: What PostgreSQL says of a type that was dropped and made anew since the connection learned it.
-_ANOTHER_TYPE = "cache lookup failed for type"
+#: PostgreSQL's message if a type was dropped and created again after the connection had cached it.
+_STALE_TYPE = "cache lookup failed for type"
 _FIELDS = ", ".join(f"{name}::text" if name in JSON_COLUMNS else name for name in CALL_FIELDS)
 _SELECT = " ".join(("SELECT", _FIELDS, "FROM {{tables.llmbridge_calls}}"))
 
 
-async def insert(session: Session, calls: Sequence[CallRecord], where: str, lot: Lot) -> RecordResult:
-    """Store those whose id is new and whose day was not purged. In order of their ids, so that batches that share some
-    wait for each other and never in a circle."""
+async def insert(connection: Connection, calls: Sequence[CallRecord], where: str, lot: Lot) -> RecordResult:
+    """Store the calls whose id is new and whose day was not purged. They are stored in the order of their ids, so that
+    batches with common ids cannot deadlock."""
     while True:
         if lot.number is None:
-            await open_lot(session, lot)
+            await open_lot(connection, lot)
         purged_before = lot.watermark or EARLIEST
         in_time = [call for call in calls if call.called_at >= purged_before]
         late = tuple(call.id for call in calls if call.called_at < purged_before)
         try:
-            lots, inserted = await _store(session, in_time, lot)
+            lots, inserted = await _store(connection, in_time, lot)
         except (ArithmeticError, TypeError, UnicodeError, RecursionError) as error:
-            raise RecordRejectedError(f"the PostgreSQL database {where} cannot hold a value: {error}") from error
+            raise RecordRejectedError(f"the PostgreSQL database {where} cannot store a value: {error}") from error
         if lots:
             lot.calls += inserted
             return RecordResult(inserted, len(in_time) - inserted, late)
-        await schema.check_writable(session, where)
+        await schema.check_writable(connection, where)
         lot.number = None
 
 
-async def _store(session: Session, calls: Sequence[CallRecord], lot: Lot) -> tuple[int, int]:
-    """Return 1 if the lot takes calls, else 0, and how many were stored."""
+async def _store(connection: Connection, calls: Sequence[CallRecord], lot: Lot) -> tuple[int, int]:
+    """Return 1 if the lot is open, else 0, and how many calls were stored."""
     firsts = {call.id.int: call for call in reversed(calls)}
     rows = [encode_call(firsts[number]) for number in sorted(firsts)]
     guards = (len(rows), lot.number, schema.HEAD_NUMBER)
     if not lot.by_column:
         try:
-            return await _sent(session, _INSERT_ROWS, *guards, rows)
+            return await _insert_calls(connection, _INSERT_ROWS, *guards, rows)
         except asyncpg.UnsupportedClientFeatureError:
-            # A host application's connections write one of the types in its own way, of which asyncpg makes no row.
+            # The host application has set a text codec for one of the types, which asyncpg cannot use in a row.
             lot.by_column = True
-    return await _sent(session, _INSERT_COLUMNS, *guards, *by_column(rows, len(CALL_COLUMNS)))
+    return await _insert_calls(connection, _INSERT_COLUMNS, *guards, *by_column(rows, len(CALL_COLUMNS)))
 
 
-async def _sent(session: Session, statement: str, *args: Any) -> tuple[int, int]:
+async def _insert_calls(connection: Connection, statement: str, *args: Any) -> tuple[int, int]:
     try:
-        found = await session.fetch(statement, *args)
+        found = await connection.fetch(statement, *args)
     except asyncpg.InternalServerError as error:
-        if _ANOTHER_TYPE not in str(error):
+        if _STALE_TYPE not in str(error):
             raise
-        await session.connection.reload_schema_state()
-        found = await session.fetch(statement, *args)
+        await connection.driver_connection.reload_schema_state()
+        found = await connection.fetch(statement, *args)
     return found[0]["lots"], found[0]["calls"]
 
 
-async def select(session: Session, query: CallQuery) -> CallPage:
-    """The page of a query. One call more than asked for tells whether there is a next one."""
-    async with session.snapshot():
-        since = max(query.since or EARLIEST, await watermark(session) or EARLIEST)
+async def select(connection: Connection, query: CallQuery) -> CallPage:
+    """Return a page of calls. One more call than requested is read, to know whether there is a next page."""
+    async with connection.snapshot():
+        since = max(query.since or EARLIEST, await watermark(connection) or EARLIEST)
         statement, values = _page(query, since)
-        rows = await session.fetch(statement, *values)
+        rows = await connection.fetch(statement, *values)
     calls = [decode_call(row) for row in rows]
     page = calls[: query.limit]
     return CallPage(page, (page[-1].called_at, page[-1].id) if len(calls) > query.limit else None)

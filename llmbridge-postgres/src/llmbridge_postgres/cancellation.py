@@ -1,4 +1,4 @@
-"""Work in tasks of the backend's own, which a caller's cancellation cannot cut in the middle."""
+"""Operations in tasks of their own, so that the cancellation of a caller cannot interrupt a commit."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from llmbridge.storage.toolkit.shielded import Tasks, ended
 
 T = TypeVar("T")
 
-#: What a piece of work calls right before it does what cannot be undone.
+#: An operation calls this right before the step that cannot be undone.
 Commit = Callable[[], None]
 
 
-class Jobs(Tasks):
-    """The running work of one backend, each on a connection."""
+class CancellationSafeTasks(Tasks):
+    """The running operations of one backend."""
 
     async def run(self, work: Callable[[Commit], Coroutine[Any, Any, T]]) -> T:
-        """Do `work` and give what it gives.
+        """Run `work` and return its result.
 
-        When a cancelled caller gets its CancelledError, the work has ended: abandoned if it had not called
-        `commit` yet, else done as if nobody had been cancelled.
+        When a cancelled caller gets its CancelledError, the operation has ended. It was cancelled too if it had not
+        called `commit` yet; otherwise it has run to its end.
         """
         committed = False
 

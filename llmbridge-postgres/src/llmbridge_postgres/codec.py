@@ -1,7 +1,7 @@
-"""Records to rows and back: the one place that knows both.
+"""Conversion of records to rows and back.
 
-A row is a tuple in the order of the columns named here, of what asyncpg takes for their types. Money is whole units
-of 1e-12 dollar, lists and mappings compact JSON text.
+A row is a tuple in the order of the columns that are listed here, with the Python types that asyncpg takes. Money is an
+integer of units of 1e-12 dollar. Lists and mappings are compact JSON text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from uuid import UUID
 from llmbridge.storage import CallRecord, LLMModel, ModelPrice, encode_json, from_units, to_units
 from llmbridge.storage.histogram import bucket
 
-#: Fields of a call that are stored as they are, with the PostgreSQL types that they are sent as.
+#: Fields of a call that are stored without conversion, with the PostgreSQL types that they are sent as.
 _PLAIN = {
     "called_at": "timestamptz",
     "origin": "text",
@@ -65,14 +65,14 @@ _CONVERTED = {
 _get_plain = itemgetter(*_PLAIN)
 _get_converted = itemgetter(*_CONVERTED)
 
-#: A model's rates come with each of its calls.
+#: Cached, because each call of a model has the same rates.
 _rate_units = lru_cache(maxsize=4096)(to_units)
 
-#: What is read back of a call, and what is written with its types, in the order of the type `llmbridge_incoming`: the
-#: same and its buckets.
+#: The columns that are read of a call, and those that are written, with their types, in the order of the type
+#: `llmbridge_incoming`: the same columns and the buckets.
 CALL_FIELDS = (*_CONVERTED, *_PLAIN)
 CALL_COLUMNS = {**_CONVERTED, **_PLAIN, "response_bucket": "integer", "first_token_bucket": "integer"}
-#: What is sent and read as text: a host application's connections may have ways of their own for JSON.
+#: These columns are sent and read as text, because connections of a host application may have codecs for JSON.
 JSON_COLUMNS = ("tools_used", "metadata")
 
 _MODEL_RATES = ("dollars_per_million_tokens_input", "dollars_per_million_tokens_output")
@@ -105,7 +105,7 @@ PRICE_COLUMNS = {
 
 
 def encode_call(call: CallRecord) -> tuple[Any, ...]:
-    """The row of a call, in the order of CALL_COLUMNS."""
+    """Return the row of a call, in the order of CALL_COLUMNS."""
     values = vars(call)
     id_, group, cost, input_rate, output_rate, previous, tools, metadata = _get_converted(values)
     succeeded = call.status == "success"
@@ -126,7 +126,7 @@ def encode_call(call: CallRecord) -> tuple[Any, ...]:
 
 
 def decode_call(row: Sequence[Any]) -> CallRecord:
-    """The call of a row in the order of CALL_FIELDS."""
+    """Return the call of a row in the order of CALL_FIELDS."""
     fields: dict[str, Any] = dict.fromkeys(CallRecord.model_fields)
     fields.update(zip(CALL_FIELDS, row, strict=True))
     fields["id"] = _uuid(fields["id"])
@@ -143,14 +143,14 @@ def decode_call(row: Sequence[Any]) -> CallRecord:
 
 
 def encode_model(model: LLMModel) -> tuple[Any, ...]:
-    """The row of a model, in the order of MODEL_COLUMNS."""
+    """Return the row of a model, in the order of MODEL_COLUMNS."""
     return tuple(
         _units(getattr(model, name)) if name in _MODEL_RATES else getattr(model, name) for name in MODEL_COLUMNS
     )
 
 
 def decode_model(row: Sequence[Any]) -> LLMModel:
-    """The model of a row in the order of MODEL_COLUMNS."""
+    """Return the model of a row in the order of MODEL_COLUMNS."""
     fields = dict(zip(MODEL_COLUMNS, row, strict=True))
     fields.update({name: _dollars(fields[name]) for name in _MODEL_RATES})
     fields.update({name: _utc(fields[name]) for name in _MODEL_TIMES})
@@ -158,29 +158,29 @@ def decode_model(row: Sequence[Any]) -> LLMModel:
 
 
 def encode_price(price: ModelPrice) -> tuple[Any, ...]:
-    """The row of an own price, in the order of PRICE_COLUMNS."""
+    """Return the row of an own price, in the order of PRICE_COLUMNS."""
     rates = (_units(getattr(price, name)) for name in _RATES)
     return (price.provider, price.model_name, price.effective_from, *rates)
 
 
 def decode_price(row: Sequence[Any]) -> ModelPrice:
-    """The own price of a row in the order of PRICE_COLUMNS."""
+    """Return the own price of a row in the order of PRICE_COLUMNS."""
     provider, model_name, effective_from, *rates = row
     return ModelPrice(provider, model_name, effective_from.replace(tzinfo=UTC), *map(_dollars, rates))
 
 
 def by_column(rows: Sequence[tuple[Any, ...]], columns: int) -> list[list[Any]]:
-    """The same rows as one list for each column."""
+    """Return the rows as one list for each column."""
     return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(columns)]
 
 
 def _uuid(value: Any) -> UUID:
-    """asyncpg's UUID is a class of its own; a host application may have them read as text."""
+    """Convert asyncpg's own class of UUID, or a text: connections of a host application may read UUIDs as text."""
     return UUID(bytes=value.bytes) if isinstance(value, UUID) else UUID(value)
 
 
 def _utc(at: datetime | None) -> datetime | None:
-    """asyncpg writes the first instant of year 1 as -infinity, and reads that without a time zone."""
+    """Add the time zone, which asyncpg omits for the first instant of year 1: it stores that as -infinity."""
     return None if at is None else at.replace(tzinfo=UTC)
 
 

@@ -1,4 +1,4 @@
-"""One borrowed connection: what a piece of work is given."""
+"""The connection of one operation: runs statements and opens the kinds of transaction that the backend uses."""
 
 from __future__ import annotations
 
@@ -6,84 +6,90 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
-from asyncpg import Connection, Record
+import asyncpg
+from asyncpg import Record
 
-#: Each question is planned for its own values: a plan for any range of time would be a bad one for most.
+#: Plan each query for its own values. A generic plan for any range of time is bad for most ranges.
 _PLANNING = "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off"
-#: A question about few rows of large tables is answered by indexes and nested loops. Without statistics, or with those
-#: of yesterday, PostgreSQL takes ranges of time for much longer than they are and would rather read whole tables.
+#: For a query of few rows of large tables, indexes and nested loops are best. If statistics are missing or old,
+#: PostgreSQL overestimates ranges of time and reads whole tables instead.
 _OFF = ("seqscan", "hashjoin", "mergejoin", "sort")
 _BY_INDEX = "; ".join((_PLANNING, *(f"SET LOCAL enable_{name} = off" for name in _OFF)))
 
-_TAKE_TURN = "SELECT FROM {{tables.llmbridge_state}} WHERE id = 1 FOR NO KEY UPDATE"
-_SHUT_OUT_WRITERS = "SELECT FROM {{tables.llmbridge_state}} WHERE id = 1 FOR UPDATE"
+_LOCK_ROLLUPS = "SELECT FROM {{tables.llmbridge_state}} WHERE id = 1 FOR NO KEY UPDATE"
+_LOCK_OUT_WRITERS = "SELECT FROM {{tables.llmbridge_state}} WHERE id = 1 FOR UPDATE"
 
 
-class Session:
-    """Runs statements, in which `{{tables.NAME}}` is a table of the schema.
+class Connection:
+    """A borrowed connection of asyncpg. In statements, `{{tables.NAME}}` stands for a table of the schema.
 
-    `pooled` is for a transaction pooler: there every statement stands in a transaction, which is what keeps its parts
-    together on one connection of the server.
+    `pooled`: the connection goes through a pooler in transaction mode. Then every statement runs in a transaction,
+    because asyncpg sends a statement in several messages and a transaction keeps them on one server connection.
     """
 
     def __init__(
         self,
-        connection: Connection,
+        driver_connection: asyncpg.Connection,
         expand: Callable[[str], str],
         *,
         pooled: bool = False,
     ) -> None:
-        self.connection = connection
+        self.driver_connection = driver_connection
         self._expand = expand
         self._pooled = pooled
 
     async def fetch(self, query: str, *args: Any) -> list[Record]:
-        """All rows of a statement."""
+        """Return all rows of a statement."""
         return await self.fetch_as_written(self._expand(query), *args)
 
     async def fetch_as_written(self, statement: str, *args: Any) -> list[Record]:
-        """All rows of a statement that has no templates of ours."""
-        async with self._together():
-            rows: list[Record] = await self.connection.fetch(statement, *args)
+        """Return all rows of a statement without expanding templates."""
+        async with self._transaction_for_pooler():
+            rows: list[Record] = await self.driver_connection.fetch(statement, *args)
             return rows
 
     async def fetch_value(self, query: str, *args: Any) -> Any:
-        """The first column of the first row; None when there is none."""
-        async with self._together():
-            return await self.connection.fetchval(self._expand(query), *args)
+        """Return the first column of the first row, None if there is no row."""
+        async with self._transaction_for_pooler():
+            return await self.driver_connection.fetchval(self._expand(query), *args)
 
     async def execute(self, query: str, *args: Any) -> int:
-        """Run a statement; how many rows it touched."""
-        async with self._together():
-            status: str = await self.connection.execute(self._expand(query), *args)
+        """Run a statement and return how many rows it changed."""
+        async with self._transaction_for_pooler():
+            status: str = await self.driver_connection.execute(self._expand(query), *args)
         return int(status.rpartition(" ")[2]) if status[-1:].isdigit() else 0
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """A transaction for a change of several statements, each of which sees what others have committed."""
-        async with self.connection.transaction(isolation="read_committed"):
+        """Open a transaction in which each statement sees what others have committed."""
+        async with self.driver_connection.transaction(isolation="read_committed"):
             yield
 
     @asynccontextmanager
-    async def turn(self, timeout: float | None = None, *, shuts_out_writers: bool = False) -> AsyncIterator[None]:
-        """A transaction that changes rollups: one at a time does, and each sees what those before it did. Calls are
-        recorded meanwhile, and readers go on; with `shuts_out_writers` no writer opens a lot. Waits for at most
-        `timeout` seconds (None: as long as it takes)."""
-        async with self.connection.transaction(isolation="read_committed"):
+    async def rollup_transaction(
+        self, timeout: float | None = None, *, lock_out_writers: bool = False
+    ) -> AsyncIterator[None]:
+        """Open a transaction that may change rollups, and wait at most `timeout` seconds for its lock (None: no limit).
+
+        Only one such transaction runs at a time, and it sees what the previous ones committed. Readers and writers of
+        calls continue. With `lock_out_writers`, no writer opens a lot meanwhile.
+        """
+        async with self.driver_connection.transaction(isolation="read_committed"):
             if timeout is not None:
-                await self.connection.execute(f"SET LOCAL lock_timeout = {round(timeout * 1000)}")
-            await self.fetch(_SHUT_OUT_WRITERS if shuts_out_writers else _TAKE_TURN)
+                await self.driver_connection.execute(f"SET LOCAL lock_timeout = {round(timeout * 1000)}")
+            await self.fetch(_LOCK_OUT_WRITERS if lock_out_writers else _LOCK_ROLLUPS)
             yield
 
     @asynccontextmanager
     async def snapshot(self, *, by_index: bool = False) -> AsyncIterator[None]:
-        """One unchanging view of the database, for questions; `by_index` for those about few rows of large tables."""
-        async with self.connection.transaction(isolation="repeatable_read", readonly=True):
-            await self.connection.execute(_BY_INDEX if by_index else _PLANNING)
+        """Open a read-only transaction that sees one state of the database; `by_index` is for queries that read few
+        rows of large tables."""
+        async with self.driver_connection.transaction(isolation="repeatable_read", readonly=True):
+            await self.driver_connection.execute(_BY_INDEX if by_index else _PLANNING)
             yield
 
-    def _together(self) -> AbstractAsyncContextManager[Any]:
-        if self._pooled and not self.connection.is_in_transaction():
-            transaction: AbstractAsyncContextManager[Any] = self.connection.transaction()
+    def _transaction_for_pooler(self) -> AbstractAsyncContextManager[Any]:
+        if self._pooled and not self.driver_connection.is_in_transaction():
+            transaction: AbstractAsyncContextManager[Any] = self.driver_connection.transaction()
             return transaction
         return nullcontext()

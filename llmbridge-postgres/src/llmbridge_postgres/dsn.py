@@ -1,6 +1,6 @@
-"""Connection parameters: every keyword of libpq, and what becomes of it in asyncpg.
+"""Connection parameters: the keywords of libpq, and their translation to arguments of asyncpg.
 
-The list is that of PostgreSQL 18: https://www.postgresql.org/docs/18/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+The keywords are those of PostgreSQL 18: https://www.postgresql.org/docs/18/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from llmbridge.storage import InvalidStorageURLError, StorageRefusedError, Stora
 
 logger = logging.getLogger("llmbridge.postgres")
 
-#: Seconds within which a server must answer, unless `connect_timeout` says otherwise.
+#: Seconds within which a server must answer, unless `connect_timeout` is given.
 CONNECT_SECONDS = 10
 
 _PLACE = ("host", "hostaddr", "port")
 _WHO = ("user", "password", "dbname")
-#: asyncpg understands these in a DSN as libpq does.
+#: asyncpg reads these in a DSN as libpq does.
 _IN_DSN = (
     "gsslib",
     "krbsrvname",
@@ -40,7 +40,7 @@ _IN_DSN = (
 )
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _OTHERS = ("application_name", "connect_timeout", "fallback_application_name", "options", "servicefile", "ssl")
-#: asyncpg has nothing like these: it encrypts and authenticates in its own way, and always speaks UTF-8.
+#: asyncpg has no equivalent of these: it encrypts and authenticates in its own way, and always uses UTF-8.
 _IGNORED = (
     "channel_binding",
     "client_encoding",
@@ -70,7 +70,7 @@ _IGNORED = (
     "tcp_user_timeout",
 )
 
-#: Every keyword with its type, as options of the plugin.
+#: Every keyword with its type, in the form of the plugin's options.
 KEYWORDS: Mapping[str, type] = dict.fromkeys((*_PLACE, *_WHO, *_IN_DSN, *_OTHERS, *_IGNORED), str) | {
     "connect_timeout": int,
     "ssl": bool,
@@ -83,7 +83,7 @@ _CHOICES = {
 
 
 def connect_arguments(address: StorageURL, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """What `asyncpg.connect` is given for a URL and the keywords of its query, which come before its other parts.
+    """Return the arguments of `asyncpg.connect` for a URL. The keywords of its query override its other parts.
 
     :raises InvalidStorageURLError: a keyword has a value that libpq refuses
     """
@@ -92,7 +92,7 @@ def connect_arguments(address: StorageURL, keywords: Mapping[str, Any]) -> dict[
             raise InvalidStorageURLError(f"{name} in the PostgreSQL URL must be one of {', '.join(choices)}")
     ignored = sorted(set(_IGNORED) & keywords.keys())
     if ignored:
-        logger.debug("the PostgreSQL URL has what asyncpg does not know, and it is ignored: %s", ", ".join(ignored))
+        logger.debug("asyncpg does not support these keywords of the PostgreSQL URL, ignored: %s", ", ".join(ignored))
 
     where = _place(address, keywords)
     query = where | {name: keywords[name] for name in _IN_DSN if name in keywords}
@@ -115,7 +115,7 @@ def connect_arguments(address: StorageURL, keywords: Mapping[str, Any]) -> dict[
 
 
 def check_files(keywords: Mapping[str, Any], where: str) -> None:
-    """Name the file that cannot be read, as neither the driver nor OpenSSL does.
+    """Check that the files of TLS can be read. Neither asyncpg nor OpenSSL says which of them cannot.
 
     :raises StorageRefusedError: a file that a keyword names cannot be read
     """
@@ -130,13 +130,13 @@ def check_files(keywords: Mapping[str, Any], where: str) -> None:
                 pass
         except OSError as error:
             raise StorageRefusedError(
-                f"the PostgreSQL database {where}: {path}, which {name} names in its URL, cannot be read "
-                f"({error.strerror}); correct the path or the rights of the file"
+                f"the PostgreSQL database {where}: the file {path}, given by {name} in the URL, cannot be read "
+                f"({error.strerror}); correct the path or the permissions of the file"
             ) from error
 
 
 def place(address: StorageURL, keywords: Mapping[str, Any]) -> str:
-    """Where the database is, for people: host, port and name, which is the user's where none is given."""
+    """Return host, port and name of the database, for messages. The name defaults to that of the user."""
     where = _place(address, keywords)
     given = (keywords.get("dbname"), address.database, keywords.get("user"), address.username)
     name = next(filter(None, given), "of the user")
@@ -149,14 +149,15 @@ def _place(address: StorageURL, keywords: Mapping[str, Any]) -> dict[str, str]:
     host = keywords.get("host") or keywords.get("hostaddr") or address.host
     port = keywords.get("port") or (None if address.port is None else str(address.port))
     if port is not None and not re.fullmatch(r"[0-9]{1,5}(,[0-9]{1,5})*", port):
-        raise InvalidStorageURLError("port in the PostgreSQL URL must be a number, or one for each host")
+        raise InvalidStorageURLError("port in the PostgreSQL URL must be a number, or one number for each host")
     if host and ":" in host and "," not in host and not host.startswith(("/", "[")):
         host = f"[{host}]"
     return {name: text for name, text in (("host", host), ("port", port)) if text}
 
 
 def _system_trust(query: dict[str, str]) -> ssl.SSLContext:
-    """`sslrootcert=system`: trust whom the operating system trusts, and check names, as libpq insists."""
+    """Return the TLS context of `sslrootcert=system`: it trusts the CAs of the operating system and checks host names,
+    which libpq requires then."""
     if query.get("sslmode", "verify-full") != "verify-full":
         raise InvalidStorageURLError("sslrootcert=system in the PostgreSQL URL needs sslmode=verify-full")
     context = ssl.create_default_context()

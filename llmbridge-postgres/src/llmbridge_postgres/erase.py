@@ -1,4 +1,4 @@
-"""Erasing of a user: its name goes from calls and from rollups, their sums stay."""
+"""Removal of a user's name from calls and rollups. The sums stay."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from llmbridge.storage.toolkit.rollups import HISTOGRAMS, NUMBERS
 from llmbridge.storage.toolkit.time_cells import SECOND, USER_GRAINS, micros
 
 from . import rollups, schema
-from .connection import Session
+from .connection import Connection
 from .rollups import USERS
 
-#: Calls that one transaction takes the name from, and days: others write in between.
+#: How many calls, and how many days of rollups, one transaction changes. Others can write between two transactions.
 _CHUNK, _DAYS = 5_000, 500
 _DAY = USER_GRAINS[0]
 
@@ -20,7 +20,7 @@ SELECT id, called_at, called_at >= coalesce((SELECT watermark FROM {{tables.llmb
 FROM {{tables.llmbridge_calls}} WHERE (origin, id_at_origin) = ($1, $2) LIMIT $3
 """
 _ERASE = "UPDATE {{tables.llmbridge_calls}} SET id_at_origin = NULL WHERE id = ANY ($1::uuid[])"
-#: Calls as those of the user, taken away, and as those of no user, added.
+#: Each call twice: subtracted from the rows of the user, and added to the rows without a user.
 _MOVED = " ".join(
     (
         "{{tables.llmbridge_calls}} CROSS JOIN (VALUES ($2::text, -1), ('', 1)) AS moved (name, sign)",
@@ -41,7 +41,7 @@ _MOVE_CALLS = rollups.add(
 )
 _ROWS_OF_USER = f"{USERS} WHERE origin = $1 AND id_at_origin = $2"
 _IS_OF_DAYS = "day = ANY ($3::bigint[])"
-#: Rows of which all calls have lost the name.
+#: Rows that have no calls of the user any more.
 _DELETE_EMPTY = f"DELETE FROM {_ROWS_OF_USER} AND {_IS_OF_DAYS} AND calls = 0"
 _COUNT_ROWS = f"SELECT day, count(*) AS rows FROM {_ROWS_OF_USER}"
 _FIRST_DAYS = f"GROUP BY day ORDER BY day LIMIT {_DAYS}"
@@ -58,40 +58,41 @@ _MOVE_DAYS = rollups.add(
 _DELETE_DAYS = f"DELETE FROM {_ROWS_OF_USER} AND {_IS_OF_DAYS}"
 
 
-async def erase(session: Session, origin: str, user: str, where: str) -> tuple[int, bool]:
-    """Take a user's name from some of its calls, and once it stands on none of them, from the rollups of some days.
-    Return how many calls and rows of purged days that changed, and whether there may be more.
+async def erase(connection: Connection, origin: str, user: str, where: str) -> tuple[int, bool]:
+    """Remove a user's name from some calls; if no call has it any more, from the rollups of some days. Return how many
+    calls and rows of purged days were changed, and whether there may be more.
 
-    The sums that rollups have of these calls lose the name with them, so that answers are exact in between.
+    The sums of these calls are moved to rollups without a user in the same transaction, so that results are exact after
+    each one.
     """
-    async with session.turn():
-        found = await session.fetch(_NAMED_CALLS, origin, user, _CHUNK)
+    async with connection.rollup_transaction():
+        found = await connection.fetch(_NAMED_CALLS, origin, user, _CHUNK)
         kept = {row["id"]: _day(row["called_at"]) for row in found if row["is_kept"]}
         if kept:
-            await session.execute(_MOVE_CALLS, list(kept), user)
-            await session.execute(_DELETE_EMPTY, origin, user, sorted(set(kept.values())))
-        await session.execute(_ERASE, [row["id"] for row in found])
+            await connection.execute(_MOVE_CALLS, list(kept), user)
+            await connection.execute(_DELETE_EMPTY, origin, user, sorted(set(kept.values())))
+        await connection.execute(_ERASE, [row["id"] for row in found])
         changed, may_go_on = len(kept), len(found) == _CHUNK
         if not may_go_on:
-            rows, may_go_on = await _erase_days(session, origin, user)
+            rows, may_go_on = await _erase_days(connection, origin, user)
             changed += rows
-        await schema.check_writable(session, where)
+        await schema.check_writable(connection, where)
     return changed, may_go_on
 
 
-async def _erase_days(session: Session, origin: str, user: str) -> tuple[int, bool]:
-    """Take a user's name from the rollups of some days; return how many of their rows are of purged days, and whether
-    there may be more."""
-    every = await rollups.days(session)
+async def _erase_days(connection: Connection, origin: str, user: str) -> tuple[int, bool]:
+    """Remove a user's name from the rollups of some days. Return how many of these rows belong to purged days, and
+    whether there may be more."""
+    every = await rollups.days(connection)
     if every is None:
-        found = await session.fetch(f"{_COUNT_ROWS} {_FIRST_DAYS}", origin, user)
+        found = await connection.fetch(f"{_COUNT_ROWS} {_FIRST_DAYS}", origin, user)
     else:
-        found = await session.fetch(f"{_COUNT_ROWS} AND {_IS_OF_DAYS} {_FIRST_DAYS}", origin, user, every)
+        found = await connection.fetch(f"{_COUNT_ROWS} AND {_IS_OF_DAYS} {_FIRST_DAYS}", origin, user, every)
     if found:
         of_user = origin, user, [row["day"] for row in found]
-        await session.execute(_MOVE_DAYS, *of_user)
-        await session.execute(_DELETE_DAYS, *of_user)
-    watermark = await rollups.watermark(session)
+        await connection.execute(_MOVE_DAYS, *of_user)
+        await connection.execute(_DELETE_DAYS, *of_user)
+    watermark = await rollups.watermark(connection)
     end = None if watermark is None else micros(watermark) // SECOND
     return sum(row["rows"] for row in found if end is not None and row["day"] < end), len(found) == _DAYS
 

@@ -1,4 +1,4 @@
-"""The filters of a question as conditions of SQL."""
+"""Filters of a query as SQL conditions."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from typing import Any
 
 from llmbridge.storage import FILTER_FIELDS, GROUP_FIELDS, TAG_PREFIX, Filters
 
-#: What a field of a question is in a row of `llmbridge_calls`, an allow-list of identifiers.
+#: The column of `llmbridge_calls` for each field: the allow-list of identifiers.
 _COLUMNS = {name: name for name in (*FILTER_FIELDS, *GROUP_FIELDS)}
 
 
 class Parameters:
-    """The values of a statement, each known in its text by a number."""
+    """The numbered parameters of a statement."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
 
     def add(self, value: Any, kind: str) -> str:
-        """Take a value; give the text that stands for it, of the PostgreSQL type `kind`."""
+        """Add a value of the PostgreSQL type `kind`, and return the text that stands for it in the statement."""
         self.values.append(value)
         return f"${len(self.values)}::{kind}"
 
 
 def expression(field: str, parameters: Parameters) -> str:
-    """SQL for `field`. A tag is a top-level text as it is, a number or bool as its JSON text, else NULL."""
+    """Return SQL for `field`. The value of a tag is a text without change, a number or a bool as JSON text, else
+    NULL."""
     if not field.startswith(TAG_PREFIX):
         return _COLUMNS[field]
     name = parameters.add(field.removeprefix(TAG_PREFIX), "text")
@@ -32,8 +33,8 @@ def expression(field: str, parameters: Parameters) -> str:
 
 
 def conditions(filters: Filters, parameters: Parameters, *, by_origin: bool = True) -> list[str]:
-    """Return one condition per filter, its accepted values as one array. One value alone is compared with `=`, by which
-    PostgreSQL can follow the order of an index. Without `by_origin` it takes no index for the origin."""
+    """Return one condition for each filter. The accepted values are one array; a single value is compared with `=`, so
+    that PostgreSQL can use the order of an index. Without `by_origin`, it uses no index on the origin."""
     made = []
     for field, accepted in filters.items():
         column = expression(field, parameters)

@@ -1,4 +1,5 @@
-"""Models and own prices. Rows are written in order of their keys, so that writers never wait in a circle."""
+"""Storing and listing of models and own prices. Rows are written in the order of their keys, so that writers cannot
+deadlock."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from llmbridge.storage import LLMModel, ModelPrice, UpsertResult
 
 from . import schema
 from .codec import MODEL_COLUMNS, PRICE_COLUMNS, by_column, decode_model, decode_price, encode_model, encode_price
-from .connection import Session
+from .connection import Connection
 
 
 def _upsert(table: str, columns: Mapping[str, str], key: Sequence[str], kept: Sequence[str] = ()) -> str:
@@ -24,7 +25,7 @@ def _upsert(table: str, columns: Mapping[str, str], key: Sequence[str], kept: Se
             ", ".join(key),
             ") DO UPDATE SET",
             ", ".join(replaced),
-            # A row that was replaced bears the mark of the transaction that replaced it.
+            # xmax is 0 in a row that was inserted, and the id of this transaction in one that was replaced.
             "RETURNING (xmax = 0) AS inserted",
         )
     )
@@ -69,41 +70,41 @@ _LIST_PRICES = " ".join(
 )
 
 
-async def upsert_models(session: Session, models: Sequence[LLMModel], where: str) -> UpsertResult:
-    """Insert or replace; the last of a key wins."""
+async def upsert_models(connection: Connection, models: Sequence[LLMModel], where: str) -> UpsertResult:
+    """Insert models or replace them. If a key occurs twice, the last one counts."""
     latest = {(model.provider, model.model_name): model for model in models}
     rows = [encode_model(latest[key]) for key in sorted(latest)]
-    async with session.transaction():
-        written = await session.fetch(_UPSERT_MODELS, *by_column(rows, len(MODEL_COLUMNS)))
-        await schema.check_writable(session, where)
+    async with connection.transaction():
+        written = await connection.fetch(_UPSERT_MODELS, *by_column(rows, len(MODEL_COLUMNS)))
+        await schema.check_writable(connection, where)
     inserted = sum(row["inserted"] for row in written)
     return UpsertResult(inserted, len(latest) - inserted)
 
 
 async def list_models(
-    session: Session, provider: str | None, model_name: str | None, active_only: bool
+    connection: Connection, provider: str | None, model_name: str | None, active_only: bool
 ) -> list[LLMModel]:
-    """Models in order of their key."""
-    return [decode_model(row) for row in await session.fetch(_LIST_MODELS, provider, model_name, active_only)]
+    """Return models in the order of their keys."""
+    return [decode_model(row) for row in await connection.fetch(_LIST_MODELS, provider, model_name, active_only)]
 
 
-async def retire_models(session: Session, keys: Sequence[tuple[str, str]], at: datetime, where: str) -> int:
-    """Retire those that are active, and count them."""
-    async with session.transaction():
-        retired = await session.execute(_RETIRE_MODELS, *by_column(keys, 2), at)
-        await schema.check_writable(session, where)
+async def retire_models(connection: Connection, keys: Sequence[tuple[str, str]], at: datetime, where: str) -> int:
+    """Retire the models that are active, and return how many there were."""
+    async with connection.transaction():
+        retired = await connection.execute(_RETIRE_MODELS, *by_column(keys, 2), at)
+        await schema.check_writable(connection, where)
     return retired
 
 
-async def set_prices(session: Session, prices: Sequence[ModelPrice], where: str) -> None:
-    """Insert or replace; the last of a key wins."""
+async def set_prices(connection: Connection, prices: Sequence[ModelPrice], where: str) -> None:
+    """Insert own prices or replace them. If a key occurs twice, the last one counts."""
     latest = {(price.provider, price.model_name, price.effective_from): price for price in prices}
     rows = [encode_price(latest[key]) for key in sorted(latest)]
-    async with session.transaction():
-        await session.execute(_UPSERT_PRICES, *by_column(rows, len(PRICE_COLUMNS)))
-        await schema.check_writable(session, where)
+    async with connection.transaction():
+        await connection.execute(_UPSERT_PRICES, *by_column(rows, len(PRICE_COLUMNS)))
+        await schema.check_writable(connection, where)
 
 
-async def list_prices(session: Session, provider: str | None, model_name: str | None) -> list[ModelPrice]:
-    """Own prices in order of their key."""
-    return [decode_price(row) for row in await session.fetch(_LIST_PRICES, provider, model_name)]
+async def list_prices(connection: Connection, provider: str | None, model_name: str | None) -> list[ModelPrice]:
+    """Return own prices in the order of their keys."""
+    return [decode_price(row) for row in await connection.fetch(_LIST_PRICES, provider, model_name)]

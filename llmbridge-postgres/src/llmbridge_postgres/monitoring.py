@@ -1,6 +1,6 @@
-"""What the statements on borrowed connections took, transactions and batches included.
+"""Durations of statements, also of those inside transactions.
 
-pgdbm's own monitor sees what goes through its manager and nothing inside a transaction, so this listens to asyncpg.
+pgdbm's own monitor does not see statements inside a transaction, so this one uses asyncpg's query logger.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ REMEMBERED = 1000
 
 
 class Monitor:
-    """Statements by their text, never with their values."""
+    """Keeps the texts and durations of statements, never their parameters."""
 
     def __init__(self) -> None:
         self._recent: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
@@ -25,7 +25,7 @@ class Monitor:
         self._failed = 0
 
     def __call__(self, logged: asyncpg.connection.LoggedQuery) -> None:
-        """Take what asyncpg tells of a statement that has just ended."""
+        """Take asyncpg's report about a statement that has just ended."""
         now, failure = datetime.now(UTC), logged.exception
         self._executed += failure is None
         self._failed += failure is not None
@@ -40,12 +40,12 @@ class Monitor:
         )
 
     def slow_queries(self, threshold_ms: float | None = None) -> list[dict[str, Any]]:
-        """The remembered statements that took longer than `threshold_ms` (None: 100), oldest first."""
+        """Return the remembered statements that took longer than `threshold_ms` (None: 100), oldest first."""
         threshold = SLOW_MS if threshold_ms is None else threshold_ms
         return [dict(one) for one in self._recent if one["duration_ms"] > threshold]
 
     def query_metrics(self) -> dict[str, Any]:
-        """Statements counted since the start; times in ms over those remembered."""
+        """Return counts of all statements, and durations in ms of the remembered ones."""
         times = [one["duration_ms"] for one in self._recent]
         return {
             "timestamp": datetime.now(UTC),

@@ -1,4 +1,4 @@
-"""What the caller asked for: options checked, and told apart from those that go to libpq's namesake."""
+"""Options of the backend: checked, and separated from the keywords of libpq."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCHEMES = ("postgresql", "postgres")
 SCHEMA = "llmbridge"
 MAX_CONNECTIONS = 5
 
-_OURS: Mapping[str, type] = {
+_OWN: Mapping[str, type] = {
     "db_manager": object,
     "enable_monitoring": bool,
     "max_connections": int,
@@ -27,14 +27,14 @@ _OURS: Mapping[str, type] = {
     "schema": str,
 }
 
-#: The options of the plugin: ours, and every keyword of libpq.
-OPTIONS: Mapping[str, type] = {**KEYWORDS, **_OURS}
+#: The options of the plugin: its own, and every keyword of libpq.
+OPTIONS: Mapping[str, type] = {**KEYWORDS, **_OWN}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Checked options. `schema` None is the manager's own, or `llmbridge`. `keywords` are libpq's, and may have a
-    password."""
+    """Checked options. `schema` None means the schema of the manager, or `llmbridge`. `keywords` are those of libpq and
+    may contain a password."""
 
     address: StorageURL
     schema: str | None = None
@@ -46,19 +46,19 @@ class Settings:
 
     @classmethod
     def of(cls, url: str | StorageURL | None, options: Mapping[str, Any]) -> Self:
-        """The settings of a URL, whose query comes after `options`; None counts as not given.
+        """Return the settings of a URL. `options` override its query; None counts as not given.
 
-        :raises InvalidStorageURLError: it is no URL of a PostgreSQL database, or an option is wrong
+        :raises InvalidStorageURLError: the URL is not one of a PostgreSQL database, or an option is invalid
         """
         address, query = parse(url) if isinstance(url, str) else (url or StorageURL(SCHEMES[0]), {})
         if address.scheme not in SCHEMES:
-            raise InvalidStorageURLError(f"{address} is no PostgreSQL URL; write postgresql://host/database")
+            raise InvalidStorageURLError(f"{address} is not a PostgreSQL URL; write postgresql://host/database")
         try:
             given = check_options("llmbridge-postgres", OPTIONS, query, options)
         except ValueError as error:
             raise InvalidStorageURLError(str(error)) from error
         if (url is None) is (given.get("db_manager") is None):
-            raise InvalidStorageURLError("give either a PostgreSQL URL or db_manager=, a pgdbm manager with its own")
+            raise InvalidStorageURLError("pass either a PostgreSQL URL or db_manager= (a pgdbm manager)")
         if given.get("max_connections", 1) < 1:
             raise InvalidStorageURLError("max_connections must be at least 1")
         keywords = {name: given.pop(name) for name in KEYWORDS.keys() & given.keys()}
@@ -66,7 +66,8 @@ class Settings:
 
 
 def target_of(config: DatabaseConfig | None, schema: str) -> str | None:
-    """Which store a manager with that configuration leads to, as `StorageBackend.target`; None if it does not say."""
+    """Return the database that a manager with that configuration uses, as `StorageBackend.target`; None if the
+    configuration does not say it."""
     if config is None:
         return None
     address = StorageURL(SCHEMES[0], host=config.host, port=config.port, database=config.database)
@@ -74,7 +75,7 @@ def target_of(config: DatabaseConfig | None, schema: str) -> str | None:
     if config.connection_string:
         try:
             address, given = parse(config.connection_string)
-        except InvalidStorageURLError:  # the driver may understand it all the same
+        except InvalidStorageURLError:  # asyncpg may still accept it
             return None
     joined = StorageURL(
         SCHEMES[0],
@@ -86,13 +87,13 @@ def target_of(config: DatabaseConfig | None, schema: str) -> str | None:
 
 
 def check_schema(name: str) -> str:
-    """`name`, if it can be the schema of the books.
+    """Return `name` if it can be the name of the schema.
 
     :raises InvalidStorageURLError: it cannot; pgdbm writes it without quotes
     """
     if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", name) or name.startswith("pg_"):
         raise InvalidStorageURLError(
-            f"the schema cannot be named {name!r}: give schema= a name of at most 63 small letters, digits and _, "
-            "which starts neither with a digit nor with pg_"
+            f"invalid schema {name!r}: pass schema= with at most 63 lower-case letters, digits and _; the name must "
+            "start neither with a digit nor with pg_"
         )
     return name

@@ -1,4 +1,4 @@
-"""Where connections come from: a pool of our own, or that of a host application's manager."""
+"""Sources of connections: the backend's own pool, or the pool of a host application's manager."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pgdbm.errors import PoolError
 
 from .monitoring import Monitor
 
-#: Seconds that anybody waits for a connection to be free, and that closing waits for the server.
+#: Seconds to wait for a free connection, and for the server when the pool is closed.
 ACQUIRE_SECONDS = 30.0
 CLOSE_SECONDS = 10.0
 
@@ -23,20 +23,23 @@ class Connections(Protocol):
     """A source of connections."""
 
     async def open(self) -> None:
-        """Make `acquire` work. Reaches for no server yet, if it is a pool of our own."""
+        """Open the source. The backend's own pool does not connect to the server yet."""
 
     async def close(self) -> None:
-        """Close what `open` opened."""
+        """Close what `open` has opened."""
 
     def acquire(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
-        """A connection for one piece of work; TimeoutError if none is free in time."""
+        """Borrow a connection for one operation.
+
+        :raises TimeoutError: no connection was free in time
+        """
 
     async def stats(self) -> dict[str, Any]:
-        """Sizes of the pool, and who the server is, as pgdbm tells them."""
+        """Return the sizes of the pool and the server's address, as pgdbm reports them."""
 
 
 class OwnPool:
-    """A pool that we make, and so without what pgdbm would run on each of its connections."""
+    """The backend's own pool. It is created without pgdbm, which would run statements on each new connection."""
 
     def __init__(
         self, arguments: Mapping[str, Any], schema: str, size: int, *, pgbouncer: bool, monitor: Monitor | None
@@ -58,21 +61,21 @@ class OwnPool:
         pool, self._pool = self._pool, None
         if pool is None:
             return
-        # A pool that cannot close its connections in order, or in time, cuts them itself.
+        # If closing fails or takes too long, the pool terminates its connections itself.
         with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await pool.close()
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[asyncpg.Connection]:
-        assert self._pool is not None, "open() comes first"  # noqa: S101
+        assert self._pool is not None, "call open() first"  # noqa: S101
         pool = self._pool
         async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             try:
                 with _watched(connection, self._monitor):
                     yield connection
             except asyncpg.ReadOnlySQLTransactionError:
-                # What was the primary is a standby now; its address may mean another server by now.
+                # The primary has become a standby, and the address may lead to another server now.
                 await pool.expire_connections()
                 raise
 
@@ -82,12 +85,12 @@ class OwnPool:
         return await _stats(AsyncDatabaseManager(pool=self._pool, schema=self._schema))
 
 
-#: Several backends may be given one manager that is not connected; the first connects it.
+#: Several backends may share a manager that is not connected yet; the first one connects it.
 _connecting: WeakKeyDictionary[AsyncDatabaseManager, asyncio.Lock] = WeakKeyDictionary()
 
 
 class BorrowedPool:
-    """The pool of a host application's manager: connected if it is not, used, never closed."""
+    """The pool of a host application's manager. It is connected if necessary, and never closed."""
 
     def __init__(self, manager: AsyncDatabaseManager, monitor: Monitor | None) -> None:
         self._manager = manager
@@ -102,7 +105,7 @@ class BorrowedPool:
                 await self._manager.connect()
 
     async def close(self) -> None:
-        """Leave it open: it is the host's."""
+        """Do nothing: the pool belongs to the host application."""
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[asyncpg.Connection]:
@@ -127,7 +130,7 @@ async def _stats(manager: AsyncDatabaseManager) -> dict[str, Any]:
     try:
         done, _ = await asyncio.wait([asking], timeout=ACQUIRE_SECONDS)
     finally:
-        asking.cancel()  # and not waited for: giving back its connection waits for a server that hangs
+        asking.cancel()  # not awaited: returning its connection would wait for a server that hangs
     if not done:
         raise TimeoutError
     return asking.result()
@@ -139,4 +142,4 @@ def _watched(connection: asyncpg.Connection, monitor: Monitor | None) -> Abstrac
 
 
 async def _keep_as_it_is(connection: asyncpg.Connection) -> None:
-    """Nothing of ours outlives its transaction on a connection, so giving it back takes no round trip."""
+    """Reset nothing when a connection is returned, which saves a round trip: no setting outlives its transaction."""

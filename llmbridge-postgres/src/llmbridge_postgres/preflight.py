@@ -1,4 +1,4 @@
-"""What a schema already holds, read before anything is written to it."""
+"""Inspection of a schema before anything is written to it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from llmbridge.storage import StorageRefusedError
 
-from .connection import Session
+from .connection import Connection
 
-#: Tables of ours and a type, which are ours to change, and public views.
+#: The tables and the type of llmbridge, which may change; `NAMES` has its public views too.
 HISTORY = "llmbridge_migrations"
 TABLES = (
     HISTORY,
@@ -23,7 +23,7 @@ TABLES = (
     "llmbridge_incoming",
 )
 NAMES = (*TABLES, "call_log", "usage_summary", "usage_hours")
-#: Tables of the versions that kept totals as packed text.
+#: Tables of the versions that stored totals as packed text.
 _OLD = ("llmbridge_totals", "llmbridge_user_totals")
 _UPSTREAM = ("llm_models", "llm_api_calls")
 
@@ -35,32 +35,32 @@ WHERE nspname = $1 AND relname = ANY ($2::text[])
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """`migrated`: the schema has our history. `lacking`: tables of ours that it does not have. `upstream`: it has the
-    tables of llmbridge-py 0.2."""
+    """The contents of a schema. `migrated`: it has llmbridge's history of migrations. `lacking`: the tables of
+    llmbridge that it does not have. `upstream`: it has the tables of llmbridge-py 0.2."""
 
     migrated: bool
     lacking: tuple[str, ...]
     upstream: bool
 
 
-async def inspect(session: Session, name: str, where: str) -> Findings:
-    """Read what the schema `name` has, without needing a right to it.
+async def inspect(connection: Connection, name: str, where: str) -> Findings:
+    """Return what the schema `name` contains. This needs no privilege on the schema.
 
-    :raises StorageRefusedError: something that is not ours bears one of our names, or the schema is of a version that
-        this one does not read
+    :raises StorageRefusedError: the schema has objects of another application with names of llmbridge, or tables of a
+        version that this one cannot read
     """
-    found = {row["relname"] for row in await session.fetch(_FIND, name, [*NAMES, *_OLD, *_UPSTREAM])}
+    found = {row["relname"] for row in await connection.fetch(_FIND, name, [*NAMES, *_OLD, *_UPSTREAM])}
     if HISTORY in found and found.intersection(_OLD):
         raise StorageRefusedError(
-            f"the schema {name} of the PostgreSQL database {where} was made by a version of llmbridge-postgres before "
-            "its first release, whose tables this one does not read; nothing was written. Copy it with `llmbridge "
-            "storage copy`, run with the version before this one"
+            f"the schema {name} of the PostgreSQL database {where} was created by a version of llmbridge-postgres "
+            "before its first release, whose tables this version cannot read; nothing was written. Copy it with "
+            "`llmbridge storage copy` of the previous version"
         )
     taken = sorted(found.intersection(NAMES))
     if taken and HISTORY not in found:
         raise StorageRefusedError(
             f"the schema {name} of the PostgreSQL database {where} has {', '.join(taken)}, which llmbridge did not "
-            "make; nothing was written. Give the books a schema of their own with schema="
+            "create; nothing was written. Choose another schema with schema="
         )
     lacking = tuple(table for table in TABLES if table not in found)
     return Findings(HISTORY in found, lacking, found.issuperset(_UPSTREAM))

@@ -1,6 +1,7 @@
-"""Purging: calls go, and their rollups stay.
+"""Purging: calls of old days are deleted, their rollups stay.
 
-Calls before the watermark are purged, whether or not they are deleted yet: no reader and no change of calls sees them.
+All calls before the watermark count as purged, even if they are not deleted yet: no query and no change of calls sees
+them.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from uuid import UUID
 from llmbridge.storage import EARLIEST, LATEST
 
 from . import rollups, schema
-from .connection import Session
+from .connection import Connection
 
-#: Where a call stands in the order of times: its `called_at` and id.
+#: The position of a call in the order of time: its `called_at` and id.
 Place = tuple[datetime, UUID]
-#: Before all calls, and behind them.
+#: The positions before and after all calls.
 BEFORE_ALL: Place = (EARLIEST, UUID(int=0))
 _BEHIND_ALL: Place = (LATEST, UUID(int=2**128 - 1))
 
-#: Calls that one transaction deletes: others write in between.
+#: How many calls one transaction deletes. Others can write between two transactions.
 _CHUNK = 5_000
 
 _MOVE_WATERMARK = "UPDATE {{tables.llmbridge_state}} SET watermark = $1"
@@ -43,30 +44,30 @@ _DELETE = " ".join(
 )
 
 
-async def purge(session: Session, to: datetime, where: str) -> None:
-    """Purge the calls before a midnight: their rollups have them all, and from now on stand for them. The calls
-    themselves count no more; `delete` takes them away, now or after the next purge."""
-    async with session.turn(shuts_out_writers=True):
-        await session.execute(_MAY_DELETE)  # without the right to delete nothing is purged
-        await move_watermark(session, to)
-        await schema.check_writable(session, where)
+async def purge(connection: Connection, to: datetime, where: str) -> None:
+    """Purge the calls before a midnight. After this, only their rollups count; `delete` removes the calls, now or after
+    the next purge."""
+    async with connection.rollup_transaction(lock_out_writers=True):
+        await connection.execute(_MAY_DELETE)  # fails without the privilege to delete, so that nothing is purged
+        await move_watermark(connection, to)
+        await schema.check_writable(connection, where)
 
 
-async def move_watermark(session: Session, to: datetime) -> None:
-    """Move the watermark up to a midnight. Belongs into a turn that shuts out writers. All lots are folded and so
-    closed, so a writer takes a new one and with it the new watermark."""
-    watermark = await rollups.watermark(session)
+async def move_watermark(connection: Connection, to: datetime) -> None:
+    """Move the watermark forward to a midnight. Call this in a `rollup_transaction` that locks out writers. It folds
+    all lots and so closes them; then each writer must open a new lot, and reads the new watermark."""
+    watermark = await rollups.watermark(connection)
     if watermark is None or to > watermark:
-        await rollups.fold(session, await rollups.open_lots(session))
-        await session.execute(_MOVE_WATERMARK, to)
+        await rollups.fold(connection, await rollups.open_lots(connection))
+        await connection.execute(_MOVE_WATERMARK, to)
 
 
-async def delete(session: Session, after: Place, where: str) -> tuple[int, Place | None]:
-    """Delete some of the calls that were purged, the oldest `after` a place, before which there is none; return how
-    many, and the place of the last one (None: there are no more)."""
-    async with session.turn():
-        nth = await session.fetch(_NTH, *after, _CHUNK - 1)
+async def delete(connection: Connection, after: Place, where: str) -> tuple[int, Place | None]:
+    """Delete the oldest purged calls after the position `after`, before which there are none. Return how many, and the
+    position of the last one (None: there are no more)."""
+    async with connection.rollup_transaction():
+        nth = await connection.fetch(_NTH, *after, _CHUNK - 1)
         last = (nth[0]["called_at"].replace(tzinfo=UTC), nth[0]["id"]) if nth else None
-        deleted: int = await session.fetch_value(_DELETE, *after, *(last or _BEHIND_ALL))
-        await schema.check_writable(session, where)
+        deleted: int = await connection.fetch_value(_DELETE, *after, *(last or _BEHIND_ALL))
+        await schema.check_writable(connection, where)
     return deleted, last

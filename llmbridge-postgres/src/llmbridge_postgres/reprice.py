@@ -1,4 +1,4 @@
-"""New costs of calls that are stored."""
+"""Changing of the costs of stored calls."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from llmbridge.storage.toolkit.rollups import PRICED
 
 from . import rollups, schema
 from .codec import by_column
-from .connection import Session
+from .connection import Connection
 from .rollups import TIMES, USERS
 
 
 def _difference(name: str) -> str:
-    """Return SQL for how a sum of calls that have just got new costs changes."""
+    """Return SQL for the change of a sum, over calls that have just got new costs."""
     before = rollups.of_a_call(name, "previous_cost", "previous_cost_reason")
     after = rollups.of_a_call(name)
     return f"sum(coalesce({after}, 0)::numeric - coalesce({before}, 0))"
 
 
 _DIFFERENCES = {name: _difference(name) for name in PRICED}
-#: One statement: calls whose costs are other ones get them, and rollups that have these calls the difference.
+#: One statement: it updates the calls whose costs differ, and adds the differences to the rollups of folded calls.
 _REPRICE = f"""
 WITH changed AS (
     UPDATE {{{{tables.llmbridge_calls}}}} AS calls
@@ -43,8 +43,8 @@ SELECT count(*) FROM changed
 """
 
 
-async def reprice(session: Session, changes: Sequence[CostChange], where: str) -> int:
-    """Give calls new costs; return how many got one."""
+async def reprice(connection: Connection, changes: Sequence[CostChange], where: str) -> int:
+    """Give calls new costs, and return how many calls were changed."""
     latest = {change.id: change for change in changes}
     rows = [
         (
@@ -57,7 +57,7 @@ async def reprice(session: Session, changes: Sequence[CostChange], where: str) -
         )
         for change in latest.values()
     ]
-    async with session.turn():
-        repriced: int = await session.fetch_value(_REPRICE, *by_column(rows, 6))
-        await schema.check_writable(session, where)
+    async with connection.rollup_transaction():
+        repriced: int = await connection.fetch_value(_REPRICE, *by_column(rows, 6))
+        await schema.check_writable(connection, where)
     return repriced

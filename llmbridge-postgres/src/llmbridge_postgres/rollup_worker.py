@@ -1,4 +1,4 @@
-"""When a writer folds calls into totals: its own, and those that others have left."""
+"""Decides when a writer folds calls into rollups: its own calls, and those that other writers have left."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from functools import partial
 from llmbridge.storage import StorageError
 
 from . import rollups, schema
-from .connection import Session
+from .connection import Connection
 
 logger = logging.getLogger("llmbridge.postgres")
 
-#: Calls of this writer that wait to be folded, at most, and when it closes. Reading adds them up each time.
+#: How many unfolded calls of this writer start a fold, normally and when it closes. Every query sums unfolded calls.
 FOLD_AFTER = 8_192
 _FOLD_AT_CLOSE = 256
-#: How many times as many wait before recording waits for folding.
+#: Recording waits for the fold if this many times `FOLD_AFTER` calls are unfolded.
 _BEHIND = 4
-#: Calls of others that are folded at a time, and when the writer closes.
+#: About how many calls of other writers are folded at a time, normally and when the writer closes.
 _OF_OTHERS = 100_000
 _OF_OTHERS_AT_CLOSE = 10_000
-#: For how many seconds folding may hold a connection, delay the closing, and wait for its turn.
+#: For how many seconds a fold may hold a connection, delay the closing, and wait for the lock on the rollups.
 _SECONDS = 60.0
 _CLOSE_SECONDS = 5.0
-_TURN_SECONDS = 1.0
+_LOCK_SECONDS = 1.0
 
-#: Does a piece of work on a connection within so many seconds.
-Do = Callable[[Callable[[Session], Awaitable[None]], float], Awaitable[None]]
+#: Runs an operation on a connection, for at most so many seconds.
+Do = Callable[[Callable[[Connection], Awaitable[None]], float], Awaitable[None]]
 
 
-class Folding:
-    """Folds beside the callers of one backend, in no turn of theirs. What fails leaves the calls to a later time.
+class RollupWorker:
+    """Folds calls of one backend in the background. If a fold fails, the calls are folded later.
 
-    Who opens a lot looks for those of writers that are gone: processes that record little, each a few calls, would
-    otherwise leave a tail without bound.
+    Whenever the backend has opened a lot, it also folds the lots of writers that have ended. Otherwise many processes
+    that record a few calls each would leave an unlimited number of unfolded calls.
     """
 
     def __init__(self, do: Do, fold_after: int, where: str) -> None:
@@ -48,16 +48,16 @@ class Folding:
         self._running: asyncio.Task[None] | None = None
 
     async def after_batch(self) -> None:
-        """Begin to fold if it is time. Waits only for folding that does not keep up."""
+        """Start a fold if enough calls are unfolded. Wait for it only if folding does not keep up."""
         is_new = self.lot.number != self._looked_with
         if self._running is None and (is_new or self.lot.calls >= self._fold_after):
             self._looked_with = self.lot.number
             self._running = asyncio.create_task(self._fold(self._fold_after, _OF_OTHERS, _SECONDS))
         if self._running is not None and self.lot.calls >= _BEHIND * self._fold_after:
-            await asyncio.wait([self._running])  # or the tail, which every answer adds up, would grow without bound
+            await asyncio.wait([self._running])  # otherwise the number of unfolded calls would have no bound
 
     async def before_closing(self) -> None:
-        """Fold what is worth it, for a moment."""
+        """Fold for at most `_CLOSE_SECONDS`, if there are enough unfolded calls."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 if self._running is not None:
@@ -71,20 +71,20 @@ class Folding:
         try:
             await self._do(work, seconds)
         except StorageError as error:
-            logger.debug("calls in %s wait to be folded into totals: %s", self._where, error)
+            logger.debug("calls in %s were not folded into rollups, which happens later: %s", self._where, error)
         finally:
             self._running = None
 
 
-async def _fold_due(session: Session, lot: rollups.Lot, least: int, of_others: int, where: str) -> None:
-    """Fold the lot of a writer, if it has at least so many calls, and about `of_others` calls of writers that are gone,
-    unless another has the turn for long."""
-    idle = await rollups.idle_lots(session, lot.number, of_others)
+async def _fold_due(connection: Connection, lot: rollups.Lot, least: int, of_others: int, where: str) -> None:
+    """Fold the lot of a writer if it has at least `least` calls, and about `of_others` calls of writers that have
+    ended. Give up if another process holds the lock for `_LOCK_SECONDS`."""
+    idle = await rollups.idle_lots(connection, lot.number, of_others)
     if not idle and lot.calls < least:
         return
-    async with session.turn(timeout=_TURN_SECONDS):
+    async with connection.rollup_transaction(timeout=_LOCK_SECONDS):
         own: list[int] = []
         if lot.number is not None and lot.calls >= least:
             own, lot.number = [lot.number], None
-        await rollups.fold(session, [*own, *idle])
-        await schema.check_writable(session, where)
+        await rollups.fold(connection, [*own, *idle])
+        await schema.check_writable(connection, where)

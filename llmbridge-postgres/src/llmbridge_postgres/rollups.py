@@ -1,20 +1,21 @@
-"""Rollups: rows of sums into which calls are folded some time after they were stored.
+"""Rollups: rows with sums of calls. Calls are folded into them some time after they were stored.
 
-A writer marks its calls with the number of its lot, and touches the lot in the same transaction. A fold closes the lot
-first, which waits for that transaction and keeps others out; then all calls of the lot can be read, and no more come.
-So a call is either in a closed lot and in the rollups, or in an open one, the tail, and in no rollup; every question
-adds the tail in the same snapshot. A process that dies leaves an open lot, which another one folds.
+Each writer has a lot, and marks its calls with the number of the lot. The transaction that stores calls also updates
+the row of the lot. A fold first closes the lot: it waits for that transaction, and later ones find the lot closed and
+open another. So when the lot is closed, all its calls are visible and no more are added. A call is either in a closed
+lot and in the rollups, or in an open lot and in no rollup. The calls of open lots are the tail; every query adds them,
+in the same snapshot. If a process dies, its lot stays open until another process folds it.
 
 A fold is one GROUP BY over the calls of its lots for the rows by user and day, and one for the quarters of an hour,
-from which the coarser cells are summed. It reads and writes no row but those that its calls belong to, so its cost
-grows with the calls, whatever their names are. Everything is done by the server.
+from which the longer cells are summed. It reads and writes only the rows that its calls belong to, so its cost grows
+with the number of calls, however many names they have. The server does all of it.
 
-Three locks on the one row of `llmbridge_state`, each held until the end of its transaction, keep changes apart. A
-change of rollups takes `FOR NO KEY UPDATE`, so there is one at a time. A writer takes `FOR KEY SHARE` while it opens a
-lot, which goes on beside such a change. A purge takes `FOR UPDATE`, moves the watermark and closes all lots. So the
-watermark cannot move as long as a lot is open, and a writer that has one needs no lock but that on its lot. A purge
-waits for one change of rollups at most, since changes queue behind it, and for the few milliseconds in which lots are
-opened.
+Three row locks on the one row of `llmbridge_state` separate the changes; each is held until the end of its transaction.
+A change of rollups takes `FOR NO KEY UPDATE`, so only one runs at a time. A writer takes `FOR KEY SHARE` while it opens
+a lot, which does not conflict with a change of rollups. A purge takes `FOR UPDATE`, moves the watermark and closes all
+lots. So the watermark cannot move while a lot is open, and a writer with an open lot needs no lock but that on its lot.
+A purge waits for one change of rollups at most, because later ones queue behind it, and for the few milliseconds in
+which lots are opened.
 """
 
 from __future__ import annotations
@@ -39,15 +40,15 @@ from llmbridge.storage.toolkit.rollups import (
 from llmbridge.storage.toolkit.time_cells import EPOCH, GRAINS, SECOND, micros
 
 from . import schema
-from .connection import Session
+from .connection import Connection
 
 USERS, TIMES = "{{tables.llmbridge_usage_by_user}}", "{{tables.llmbridge_usage_by_time}}"
 KEYS = {USERS: USER_KEY, TIMES: TIME_KEY}
-#: In this order, that of the primary key, every statement writes rows: so no two wait for each other in a circle.
+#: Every statement writes rows in this order, that of the primary key, so that no two can deadlock.
 _ORDER = {USERS: ", ".join(USER_KEY), TIMES: ", ".join(("start", "grain", *TIME_KEY[2:]))}
 _NAMES = ("provider", "model_name", "status")
 
-#: What a call adds to each sum; NULL adds nothing.
+#: SQL for what a call adds to each sum. NULL adds nothing.
 _OF_A_CALL = {
     "calls": "1",
     "requests": "(attempt = 1)::int",
@@ -65,14 +66,14 @@ def of_a_call(name: str, cost: str = "estimated_cost", reason: str = "cost_reaso
     return _OF_A_CALL.get(name, name).format(cost=cost, reason=reason)
 
 
-#: The lots of the tail.
+#: The open lots.
 OPEN = "SELECT number FROM {{tables.llmbridge_lots}} WHERE NOT folded"
-#: The calls that are in the rollups.
+#: The condition on calls that are in the rollups.
 FOLDED = f"lot <> ALL (ARRAY({OPEN}))"
 
 _SIZES = "SELECT number, calls FROM {{tables.llmbridge_lots}} WHERE NOT folded ORDER BY number"
 _DAYS = f"SELECT min(day), max(day) FROM {USERS}"
-#: Cells that are looked up one by one; of more than these, all in the range are read.
+#: Up to this many cells are looked up one by one. If there are more, all cells of the range are read.
 MAX_CELLS = 5_000
 _WATERMARK = "SELECT watermark FROM {{tables.llmbridge_state}}"
 _WATERMARK_THAT_STAYS = "SELECT watermark FROM {{tables.llmbridge_state}} WHERE id = 1 FOR KEY SHARE"
@@ -83,11 +84,11 @@ _OPEN_LOT = " ".join(
         ") <= $1 RETURNING number",
     )
 )
-#: A failover by logical replication brings the lots, and not the place of their sequence.
+#: Logical replication copies the lots but not the state of their sequence, so a failover can leave that behind.
 _MOVE_SEQUENCE = """
 SELECT setval(pg_get_serial_sequence('{{tables.llmbridge_lots}}', 'number'), max(number)) FROM {{tables.llmbridge_lots}}
 """
-#: Lots of processes that are gone or idle, the oldest with about $2 calls.
+#: Lots of processes that have ended or are idle: the oldest ones, with about $2 calls.
 _IDLE = """
 SELECT number, calls, lots FROM (
     SELECT
@@ -100,9 +101,9 @@ SELECT number, calls, lots FROM (
 ) AS idle
 WHERE before < $2 ORDER BY number LIMIT 100
 """
-#: How many calls or lots are worth a transaction.
+#: How many calls or lots justify a transaction.
 _WORTH_CALLS, _WORTH_LOTS = 1_000, 50
-#: Calls that one transaction folds, more only if one lot has more.
+#: How many calls one transaction folds; more only if a single lot has more.
 _FOLD_AT_ONCE = 20_000
 _CLOSE_LOTS = """
 UPDATE {{tables.llmbridge_lots}} SET folded = true WHERE number = ANY ($1::bigint[]) AND NOT folded RETURNING number
@@ -134,7 +135,7 @@ def _named(columns: Mapping[str, str]) -> list[str]:
 
 
 def _shortened(histogram: str) -> str:
-    """Return SQL that writes a histogram with one entry for each bucket."""
+    """Return SQL for the same histogram with only one entry for each bucket."""
     return f"""(
         SELECT string_agg(bucket || CASE total WHEN 1 THEN '' ELSE ':' || total END, ',' ORDER BY bucket) FROM (
             SELECT
@@ -146,14 +147,15 @@ def _shortened(histogram: str) -> str:
     )"""
 
 
-def _kept_short(histogram: str) -> str:
-    """Return SQL for a histogram that has just been made."""
+def _shortened_if_long(histogram: str) -> str:
+    """Return SQL for a new histogram, shortened if it is long."""
     is_short = f"length({histogram}) < {HISTOGRAM_STEP}"
     return f"CASE WHEN {is_short} THEN {histogram} ELSE {_shortened(histogram)} END AS {histogram}"
 
 
 def _merged(name: str) -> str:
-    """Return SQL for a histogram of a row with that of `excluded`: written behind it, and anew once it is long."""
+    """Return SQL that adds the histogram of `excluded` to that of a row: appended, and shortened if the text has become
+    long."""
     mine, theirs = f"kept.{name}", f"excluded.{name}"
     both = f"{mine} || ',' || {theirs}"
     return f"""{name} = CASE
@@ -165,7 +167,7 @@ def _merged(name: str) -> str:
 
 def add(table: str, select: str, numbers: Sequence[str] = NUMBERS, histograms: Sequence[str] = HISTOGRAMS) -> str:
     """Return the statement that adds the rows of `select`, whose columns are the key, `numbers` and `histograms`, to
-    those of `table`. Rows with negative sums take away."""
+    those of `table`. Negative sums subtract."""
     added = [f"{name} = kept.{name} + excluded.{name}" for name in numbers]
     return " ".join(
         (
@@ -186,13 +188,13 @@ def users_of(
     *,
     user: str = "coalesce(id_at_origin, '')",
 ) -> str:
-    """Return the SELECT of the rows by user that calls make. `calls` is what stands behind FROM; `sums` and `texts` are
-    the sums and histograms that are wanted, by their names."""
+    """Return the SELECT that computes the rows by user from calls. `calls` is the text after FROM; `sums` and `texts`
+    are SQL for the sums and histograms, by their names."""
     keys = (f"{_cell_of_call(GRAINS[0])} AS day", "origin", f"{user} AS id_at_origin", *_NAMES)
     return " ".join(
         (
             "SELECT",
-            _list(*USER_KEY, *sums, *map(_kept_short, texts)),
+            _list(*USER_KEY, *sums, *map(_shortened_if_long, texts)),
             "FROM ( SELECT",
             _list(*keys, *_named(sums), *_named(texts)),
             f"FROM {calls} GROUP BY 1, 2, 3, 4, 5, 6 ) AS made",
@@ -201,8 +203,8 @@ def users_of(
 
 
 def times_of(calls: str, sums: Mapping[str, str] = SUMS, texts: Mapping[str, str] = TEXTS) -> str:
-    """Return the SELECT of the rows by time that calls make, as `users_of` does: those of the finest grain from the
-    calls, those of each coarser one from the next finer."""
+    """Return the SELECT that computes the rows by time from calls, as `users_of` does: the rows of the finest grain
+    from the calls, and those of each coarser grain from the next finer one."""
     finest = GRAINS[-1]
     columns = _list(f"{_cell_of_call(finest)} AS start", "origin", *_NAMES, *_named(sums), *_named(texts))
     cells = [f"cells_{finest} AS (SELECT {columns} FROM {calls} GROUP BY 1, 2, 3, 4, 5)"]
@@ -211,22 +213,22 @@ def times_of(calls: str, sums: Mapping[str, str] = SUMS, texts: Mapping[str, str
         columns = _list(f"{_cell_of_cell(grain)} AS start", "origin", *_NAMES, *_named(merged))
         cells.append(f"cells_{grain} AS (SELECT {columns} FROM cells_{finer} GROUP BY 1, 2, 3, 4, 5)")
     every = " UNION ALL ".join(f"SELECT {grain}::bigint AS grain, * FROM cells_{grain}" for grain in GRAINS)
-    wanted = _list(*TIME_KEY, *sums, *map(_kept_short, texts))
+    wanted = _list(*TIME_KEY, *sums, *map(_shortened_if_long, texts))
     return f"WITH {_list(*cells)} SELECT {wanted} FROM ({every}) AS made"
 
 
 _OF_LOTS = "{{tables.llmbridge_calls}} WHERE lot = ANY ($1::bigint[])"
 _FOLD = (add(USERS, users_of(_OF_LOTS)), add(TIMES, times_of(_OF_LOTS)))
 
-#: The rows that the folded calls of a range of time make, and those of a table, as `decode` takes them.
+#: The folded calls of a range of time.
 _OF_RANGE = " ".join(
     ("{{tables.llmbridge_calls}} WHERE called_at >= $1::timestamptz AND called_at < $2::timestamptz AND", FOLDED)
 )
 
 
 def selected(table: str, source: str) -> str:
-    """Return the SELECT of rows of `table`, as `decode` takes them. `source` is what stands behind FROM."""
-    # The numbers come in one text: each numeric would come as a Decimal, at many times the cost.
+    """Return the SELECT of rows of `table`, in the form that `decode` reads. `source` is the text after FROM."""
+    # The numbers are read as one text: as numerics they would become Decimals, which costs many times more.
     return f"SELECT {_list(*KEYS[table])}, concat_ws(',', {_list(*NUMBERS)}), {_list(*HISTOGRAMS)} FROM {source}"
 
 
@@ -239,7 +241,7 @@ _KEY_TYPES = {"day": "bigint", "grain": "bigint", "start": "bigint"}
 
 
 def _given(table: str, columns: Sequence[str]) -> str:
-    """Return SQL for rows that come as one array for each column."""
+    """Return SQL for rows that are passed as one array for each column."""
     arrays = [f"${number}::{_KEY_TYPES.get(name, 'text')}[]" for number, name in enumerate(columns, 1)]
     return f"unnest({_list(*arrays)}) AS given ({_list(*columns)})"
 
@@ -266,7 +268,7 @@ def _put(table: str) -> str:
 
 
 def _of_given_keys(table: str) -> str:
-    """Return SQL for the rows of a table whose keys come as one array for each column."""
+    """Return SQL for the rows of a table whose keys are passed as one array for each column."""
     same = " AND ".join(f"kept.{name} = given.{name}" for name in KEYS[table])
     return f"{table} AS kept USING {_given(table, KEYS[table])} WHERE {same}"
 
@@ -282,8 +284,8 @@ _DELETE_EMPTY = {table: f"{_DELETE[table]} AND kept.calls = 0" for table in KEYS
 
 @dataclass(slots=True)
 class Lot:
-    """What a writer knows: its lot (None: it has none yet), about how many calls that has, the watermark that stays as
-    long as the lot is open, and whether its connections take a batch only column by column."""
+    """The lot of a writer: its number (None: not opened yet), about how many calls it has, the watermark, which cannot
+    move while the lot is open, and whether the connections take a batch only as one array for each column."""
 
     number: int | None = None
     calls: int = 0
@@ -291,54 +293,54 @@ class Lot:
     by_column: bool = False
 
 
-async def watermark(session: Session) -> datetime | None:
-    """Return the start of the oldest day that was not purged; None: none was."""
-    return _aware(await session.fetch_value(_WATERMARK))
+async def watermark(connection: Connection) -> datetime | None:
+    """Return the start of the oldest day that is not purged; None: no day is purged."""
+    return _aware(await connection.fetch_value(_WATERMARK))
 
 
 def _aware(at: datetime | None) -> datetime | None:
     return None if at is None else at.replace(tzinfo=UTC)
 
 
-async def days(session: Session) -> list[int] | None:
-    """Return the starts in seconds of all days between the first and the last that have rows by user; None: they are
-    too many to look up each."""
-    [(first, last)] = await session.fetch(_DAYS)
+async def days(connection: Connection) -> list[int] | None:
+    """Return the starts in seconds of all days from the first to the last that has rows by user; None: there are too
+    many to look each of them up."""
+    [(first, last)] = await connection.fetch(_DAYS)
     found = range(0) if first is None else range(first, last + 1, GRAINS[0])
     return list(found) if len(found) <= MAX_CELLS else None
 
 
-async def open_lot(session: Session, lot: Lot) -> None:
-    """Give a writer a new lot. While that is opened nobody moves the watermark, and later whoever does closes it."""
+async def open_lot(connection: Connection, lot: Lot) -> None:
+    """Give a writer a new lot. No purge can move the watermark while the lot is opened, and a later one closes it."""
     while True:
         try:
-            async with session.transaction():
-                lot.watermark = _aware(await session.fetch_value(_WATERMARK_THAT_STAYS))
-                number = await session.fetch_value(_OPEN_LOT, schema.HEAD_NUMBER)
+            async with connection.transaction():
+                lot.watermark = _aware(await connection.fetch_value(_WATERMARK_THAT_STAYS))
+                number = await connection.fetch_value(_OPEN_LOT, schema.HEAD_NUMBER)
         except asyncpg.UniqueViolationError:
-            await session.fetch_value(_MOVE_SEQUENCE)
+            await connection.fetch_value(_MOVE_SEQUENCE)
         else:
             lot.number, lot.calls = number, 0
             return
 
 
-async def idle_lots(session: Session, own: int | None, calls: int) -> list[int]:
-    """Return lots of others with about so many `calls` that nobody folds any more, if they have become worth it."""
-    found = await session.fetch(_IDLE, own or 0, calls)
+async def idle_lots(connection: Connection, own: int | None, calls: int) -> list[int]:
+    """Return lots of other writers that have ended or are idle, with about `calls` calls; none if they are too few."""
+    found = await connection.fetch(_IDLE, own or 0, calls)
     worth = bool(found) and (found[0]["calls"] >= _WORTH_CALLS or found[0]["lots"] >= _WORTH_LOTS)
     return [row["number"] for row in found] if worth else []
 
 
-async def open_lots(session: Session) -> list[int]:
-    """Return all lots of the tail."""
-    return [row["number"] for row in await session.fetch(OPEN)]
+async def open_lots(connection: Connection) -> list[int]:
+    """Return the numbers of all open lots."""
+    return [row["number"] for row in await connection.fetch(OPEN)]
 
 
-async def lots_by_slices(session: Session) -> list[list[int]]:
-    """Return all lots of the tail, in slices that one transaction each should fold."""
+async def lots_by_slices(connection: Connection) -> list[list[int]]:
+    """Return the numbers of all open lots in slices, each of which one transaction should fold."""
     slices: list[list[int]] = []
     calls = 0
-    for row in await session.fetch(_SIZES):
+    for row in await connection.fetch(_SIZES):
         if not slices or calls + row["calls"] > _FOLD_AT_ONCE:
             slices.append([])
             calls = 0
@@ -347,56 +349,59 @@ async def lots_by_slices(session: Session) -> list[list[int]]:
     return slices
 
 
-async def fold(session: Session, lots: Sequence[int]) -> None:
-    """Fold lots into the rollups. Belongs into a turn. A writer that has one of them open gets another."""
-    closed = [row["number"] for row in await session.fetch(_CLOSE_LOTS, list(lots))]
+async def fold(connection: Connection, lots: Sequence[int]) -> None:
+    """Close lots and fold them into the rollups. Call this in a `rollup_transaction`."""
+    closed = [row["number"] for row in await connection.fetch(_CLOSE_LOTS, list(lots))]
     if closed:
         for statement in _FOLD:
-            await session.execute(statement, closed)
+            await connection.execute(statement, closed)
 
 
-async def fold_lots(session: Session, lots: Sequence[int], where: str) -> None:
-    """Fold lots in a turn of their own."""
-    async with session.turn():
-        await fold(session, lots)
-        await schema.check_writable(session, where)
+async def fold_lots(connection: Connection, lots: Sequence[int], where: str) -> None:
+    """Fold lots in a transaction of their own."""
+    async with connection.rollup_transaction():
+        await fold(connection, lots)
+        await schema.check_writable(connection, where)
 
 
-async def counted(session: Session, table: str, first: int, last: int) -> dict[tuple[Any, ...], Rollup]:
-    """Return the rows that the folded calls of a range of seconds make."""
-    return by_key(await session.fetch(_COUNT[table], instant(first), instant(last)))
+async def counted(connection: Connection, table: str, first: int, last: int) -> dict[tuple[Any, ...], Rollup]:
+    """Return the rows that result from the folded calls of a range of seconds."""
+    return by_key(await connection.fetch(_COUNT[table], instant(first), instant(last)))
 
 
-async def read(session: Session, table: str, keys: Sequence[tuple[Any, ...]]) -> dict[tuple[Any, ...], Rollup]:
+async def read(connection: Connection, table: str, keys: Sequence[tuple[Any, ...]]) -> dict[tuple[Any, ...], Rollup]:
     """Return the rows that have these keys."""
-    return by_key(await session.fetch(_READ_GIVEN[table], *_columns(keys))) if keys else {}
+    return by_key(await connection.fetch(_READ_GIVEN[table], *_columns(keys))) if keys else {}
 
 
-async def put(session: Session, table: str, rollups: Sequence[Rollup]) -> None:
-    """Write these rows over those of the same keys. Belongs into a turn."""
+async def put(connection: Connection, table: str, rollups: Sequence[Rollup]) -> None:
+    """Insert these rows or replace those of the same keys. Call this in a `rollup_transaction`."""
     if rollups:
-        await session.execute(_PUT[table], *_encoded(rollups))
+        await connection.execute(_PUT[table], *_encoded(rollups))
 
 
-async def add_rows(session: Session, table: str, rollups: Sequence[Rollup]) -> None:
-    """Add the sums of these rows to those of the same keys. Belongs into a turn."""
+async def add_rows(connection: Connection, table: str, rollups: Sequence[Rollup]) -> None:
+    """Add the sums of these rows to the rows of the same keys. Call this in a `rollup_transaction`."""
     if rollups:
-        await session.execute(_ADD[table], *_encoded(rollups))
+        await connection.execute(_ADD[table], *_encoded(rollups))
 
 
-async def delete(session: Session, table: str, keys: Sequence[tuple[Any, ...]], *, only_empty: bool = False) -> None:
-    """Delete the rows of these keys, with `only_empty` those without calls. Belongs into a turn."""
+async def delete(
+    connection: Connection, table: str, keys: Sequence[tuple[Any, ...]], *, only_empty: bool = False
+) -> None:
+    """Delete the rows of these keys, with `only_empty` only those without calls. Call this in a
+    `rollup_transaction`."""
     if keys:
-        await session.execute((_DELETE_EMPTY if only_empty else _DELETE)[table], *_columns(keys))
+        await connection.execute((_DELETE_EMPTY if only_empty else _DELETE)[table], *_columns(keys))
 
 
 def by_key(rows: Iterable[Sequence[Any]]) -> dict[tuple[Any, ...], Rollup]:
-    """Return rows of a table by their keys."""
+    """Return decoded rows of a table by their keys."""
     return {rollup.key: rollup for rollup in map(decode, rows)}
 
 
 def decode(row: Sequence[Any]) -> Rollup:
-    """Return the sums of a row that was read as `selected` has it."""
+    """Return the rollup of a row that a statement of `selected` has read."""
     *key, numbers, response, first_token = row
     return Rollup(tuple(key), tuple(map(int, numbers.split(","))), response, first_token)
 
@@ -410,5 +415,5 @@ def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
 
 
 def instant(seconds: int) -> datetime:
-    """Return the UTC time of whole seconds since 1970; for what lies beyond all times, the last one."""
+    """Return the UTC time of seconds since 1970, at most LATEST."""
     return min(EPOCH + timedelta(seconds=seconds), LATEST) if seconds < micros(LATEST) // SECOND else LATEST

@@ -1,11 +1,11 @@
-"""Migrations: SQL files shipped beside this module, applied once each by pgdbm and kept in `llmbridge_migrations`.
+"""Migrations: the SQL files in `migrations/`, each applied once by pgdbm and listed in `llmbridge_migrations`.
 
-The table is our own, not the `schema_migrations` that a host application or llmbridge-py may have in the same schema.
-A migration ends with a row in `llmbridge_schema`, which names the oldest release that may still write: the number of
-the last migration that this release ships. The greatest number counts, and every transaction that writes reads it
-anew. So a migration that raises it must lock what it protects from writers (`LOCK TABLE … IN SHARE ROW EXCLUSIVE
-MODE`): then older releases either have written before it or stop with `SchemaTooNewError`. These two tables are what
-releases promise each other; every other table is free to change.
+That table is llmbridge's own, not the `schema_migrations` that a host application or llmbridge-py may have in the same
+schema. A migration ends with a row in `llmbridge_schema`, which says which releases may still write: a release may
+write if its last migration has at least the number `writable_from`. The greatest number of all rows counts, and every
+transaction that writes reads it. So a migration that raises the number must lock the tables that older releases write
+(`LOCK TABLE … IN SHARE ROW EXCLUSIVE MODE`): then an older release has either committed before the migration or gets
+`SchemaTooNewError`. Only these two tables keep their form in all releases; every other table may change.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from llmbridge.storage import (
     StorageUnavailableError,
 )
 
-from .connection import Session
+from .connection import Connection
 from .errors import translate
 from .preflight import HISTORY, inspect
 
@@ -41,7 +41,7 @@ from .preflight import HISTORY, inspect
 MIGRATIONS = ("001_baseline",)
 HEAD_NUMBER = int(MIGRATIONS[-1][:3])
 
-#: How long a process waits for another one that is migrating, and how long one migration may take, in seconds.
+#: Seconds that a process waits for another one that migrates, and that one migration may take.
 MIGRATION_SECONDS = 3600.0
 
 WRITABLE_FROM = "SELECT max(writable_from) FROM {{tables.llmbridge_schema}}"
@@ -53,76 +53,85 @@ _HISTORY = f"SELECT filename, checksum FROM {{{{tables.{HISTORY}}}}} WHERE modul
 _TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('llmbridge migrates ' || $1, 0))"
 _IS_RESERVED = "SELECT EXISTS (SELECT FROM pg_get_keywords() WHERE word = $1 AND catcode IN ('R', 'T'))"
 _SCHEMA_EXISTS = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)"
-#: A host's pool may cut statements that take long, and a migration may. Holds until the end of the transaction.
+#: Switches off the timeouts that a host application's pool may set, until the end of the transaction: a migration may
+#: take long.
 _LIFT_LIMITS = """
 SELECT set_config(name, '0', true)
 FROM unnest(ARRAY['statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout']) AS name
 """
 
 
-async def status(session: Session, name: str, where: str) -> SchemaStatus:
-    """How far the schema `name` is migrated."""
-    history = await _history(session, name, where)
+async def status(connection: Connection, name: str, where: str) -> SchemaStatus:
+    """Return which migrations of the schema `name` are applied."""
+    history = await _history(connection, name, where)
     return SchemaStatus(
         current=max(history, default=None),
         head=MIGRATIONS[-1],
         pending=[migration for migration in MIGRATIONS if migration not in history],
-        writable=not history or await _writable_from(session) <= HEAD_NUMBER,
+        writable=not history or await _writable_from(connection) <= HEAD_NUMBER,
     )
 
 
-async def check_writable(session: Session, where: str) -> None:
-    """Raise SchemaTooNewError if a newer release says that this one may not write. Belongs into every transaction
-    that writes, after its last change: that has locked its table, so no migration can come in between."""
-    if await _writable_from(session) > HEAD_NUMBER:
+async def check_writable(connection: Connection, where: str) -> None:
+    """Check that this release may write. Every transaction that writes calls this after its last change: the change has
+    locked its table, so no migration can run before the commit.
+
+    :raises SchemaTooNewError: a newer release has migrated the schema and forbids this one to write
+    """
+    if await _writable_from(connection) > HEAD_NUMBER:
         raise SchemaTooNewError(
-            f"the PostgreSQL database {where} was migrated by a newer llmbridge-postgres, which says that this one may "
-            "no longer write it; upgrade llmbridge-postgres"
+            f"the PostgreSQL database {where} was migrated by a newer llmbridge-postgres, which forbids this version "
+            "to write; upgrade llmbridge-postgres"
         )
 
 
 async def apply(attempt: Callable[[], Awaitable[MigrationReport | None]], where: str) -> MigrationReport:
-    """Try to apply what is pending until it is applied, by us or by another process. Whoever waits does so without a
-    connection."""
+    """Repeat `attempt` until the pending migrations are applied, by this process or by another one. No connection is
+    held between two attempts."""
     deadline = time.monotonic() + MIGRATION_SECONDS
     while (report := await attempt()) is None:
         if time.monotonic() > deadline:
-            raise StorageUnavailableError(f"the PostgreSQL database {where} has been migrated by another for too long")
+            raise StorageUnavailableError(
+                f"another process has been migrating the PostgreSQL database {where} for more than "
+                f"{MIGRATION_SECONDS:.0f} seconds; look for it in pg_stat_activity, then try again"
+            )
         await asyncio.sleep(random.uniform(0.05, 0.25))  # noqa: S311  spreads contenders, keeps no secret
     return report
 
 
-async def try_to_apply(session: Session, name: str, where: str) -> MigrationReport | None:
-    """Apply what is pending in the schema `name`; None: another process is doing so. One at a time does, under a lock
-    of our own, for pgdbm makes its table before it takes its lock."""
-    before = await _history(session, name, where)
-    _check_history(before, await _checksums(session, name), where)
+async def try_to_apply(connection: Connection, name: str, where: str) -> MigrationReport | None:
+    """Apply the pending migrations of the schema `name`; return None if another process is doing so. An advisory lock
+    of llmbridge allows one process at a time, because pgdbm creates its table before it takes its own lock."""
+    before = await _history(connection, name, where)
+    _check_history(before, await _checksums(connection, name), where)
     if before:
-        await check_writable(session, where)
+        await check_writable(connection, where)
     if all(migration in before for migration in MIGRATIONS):
         return MigrationReport([], list(MIGRATIONS), len(MIGRATIONS))
-    async with session.transaction():
-        if not await session.fetch_value(_TRY_LOCK, name):
+    async with connection.transaction():
+        if not await connection.fetch_value(_TRY_LOCK, name):
             return None
-        return await _apply_locked(session, name, where)
+        return await _apply_locked(connection, name, where)
 
 
-async def _apply_locked(session: Session, name: str, where: str) -> MigrationReport:
-    before = await _history(session, name, where)
-    await session.fetch(_LIFT_LIMITS)
-    if not await session.fetch_value(_SCHEMA_EXISTS, name):
-        if await session.fetch_value(_IS_RESERVED, name):
-            raise MigrationError(f"the schema cannot be named {name}, a word of SQL; choose another with schema=")
-        await session.execute("CREATE SCHEMA {{schema}}")
+async def _apply_locked(connection: Connection, name: str, where: str) -> MigrationReport:
+    before = await _history(connection, name, where)
+    await connection.fetch(_LIFT_LIMITS)
+    if not await connection.fetch_value(_SCHEMA_EXISTS, name):
+        if await connection.fetch_value(_IS_RESERVED, name):
+            raise MigrationError(
+                f"the schema cannot be named {name}, a reserved word of SQL; choose another name with schema="
+            )
+        await connection.execute("CREATE SCHEMA {{schema}}")
     try:
-        result = await _pgdbm(session, name).apply_pending_migrations()
+        result = await _pgdbm(connection, name).apply_pending_migrations()
     except PgdbmMigrationError as error:
         cause = error.__cause__ or error
         fault = translate(cause, where)
         if isinstance(fault, StorageUnavailableError | StorageRefusedError):
             raise fault from cause
-        raise MigrationError(f"migrating {where} failed and left nothing behind: {cause}") from cause
-    after = await _history(session, name, where)
+        raise MigrationError(f"migrating {where} failed and was rolled back: {cause}") from cause
+    after = await _history(connection, name, where)
     lacking = [migration for migration in MIGRATIONS if migration not in after]
     if result.get("status") not in ("success", "up_to_date") or lacking:
         raise MigrationError(f"migrating {where} ended with {result.get('status')!r} and lacks {', '.join(lacking)}")
@@ -130,28 +139,28 @@ async def _apply_locked(session: Session, name: str, where: str) -> MigrationRep
     return MigrationReport(applied, [m for m in MIGRATIONS if m in before], len(MIGRATIONS))
 
 
-async def _history(session: Session, name: str, where: str) -> dict[str, str]:
-    """Names and checksums of what was applied.
+async def _history(connection: Connection, name: str, where: str) -> dict[str, str]:
+    """Return the names and checksums of the applied migrations.
 
-    :raises StorageRefusedError: it was, and its tables are not there any more
+    :raises StorageRefusedError: tables that a migration has created do not exist any more
     """
-    found = await inspect(session, name, where)
+    found = await inspect(connection, name, where)
     if not found.migrated:
         return {}
-    rows = await session.fetch(_HISTORY, _MODULE)
+    rows = await connection.fetch(_HISTORY, _MODULE)
     history = {row["filename"].removesuffix(".sql"): row["checksum"] for row in rows}
     if found.lacking and tuple(sorted(history)) == MIGRATIONS:
-        found = await inspect(session, name, where)  # another process may have made them between the two readings
+        found = await inspect(connection, name, where)  # another process may have created them between the two reads
         if found.lacking:
             raise StorageRefusedError(
-                f"the schema {name} of the PostgreSQL database {where} has lost {', '.join(found.lacking)}, which "
-                "llmbridge made; restore them from a backup, or begin new books in another schema with schema="
+                f"the schema {name} of the PostgreSQL database {where} has lost {', '.join(found.lacking)}; restore "
+                "them from a backup, or start in another schema with schema="
             )
     return history
 
 
-async def _writable_from(session: Session) -> int:
-    oldest: int | None = await session.fetch_value(WRITABLE_FROM)
+async def _writable_from(connection: Connection) -> int:
+    oldest: int | None = await connection.fetch_value(WRITABLE_FROM)
     if oldest is None:
         raise SchemaOutdatedError("the schema is not migrated; run `llmbridge storage migrate`")
     return oldest
@@ -163,47 +172,47 @@ def _check_history(history: dict[str, str], checksums: dict[str, str], where: st
         if name not in checksums and number <= HEAD_NUMBER:
             raise MigrationError(
                 f"migration {name} was applied to {where}, but this release does not have it; "
-                "install the llmbridge-postgres that made the books, or a newer one"
+                "install the version of llmbridge-postgres that applied it, or a newer one"
             )
         if name in checksums and checksums[name] != history[name]:
             raise MigrationError(
-                f"migration {name} was applied to {where} with another text than this release has "
-                f"(SHA-256 {history[name][:12]}, here {checksums[name][:12]}); install a released llmbridge-postgres"
+                f"migration {name} was applied to {where} with a different text than in this release (SHA-256 "
+                f"{history[name][:12]}, here {checksums[name][:12]}); install a released version of llmbridge-postgres"
             )
 
 
-async def _checksums(session: Session, name: str) -> dict[str, str]:
-    """Names and checksums of the files of this release."""
-    found = await _pgdbm(session, name).find_migration_files()
+async def _checksums(connection: Connection, name: str) -> dict[str, str]:
+    """Return the names and checksums of the migrations of this release."""
+    found = await _pgdbm(connection, name).find_migration_files()
     checksums = {one.filename.removesuffix(".sql"): one.checksum for one in found}
     if tuple(sorted(checksums)) != MIGRATIONS:
         wrong = ", ".join(sorted(set(MIGRATIONS) ^ checksums.keys()))
         raise MigrationError(
-            f"llmbridge-postgres is not installed whole: its migrations lack, or should not have, {wrong}; "
-            "install it anew"
+            f"the installation of llmbridge-postgres is damaged: the migrations {wrong} are missing or should not be "
+            "there; install it again"
         )
     return checksums
 
 
-def _pgdbm(session: Session, name: str) -> AsyncMigrationManager:
-    pool = cast("asyncpg.Pool", _PoolOfOne(session.connection))
+def _pgdbm(connection: Connection, name: str) -> AsyncMigrationManager:
+    pool = cast("asyncpg.Pool", _PoolOfOne(connection.driver_connection))
     return AsyncMigrationManager(AsyncDatabaseManager(pool=pool, schema=name), str(_FOLDER), HISTORY, _MODULE)
 
 
 class _PoolOfOne:
-    """The connection that holds our lock, handed to pgdbm as its pool: so migrating takes one connection, and the
-    lock ends with the work, however that ends."""
+    """A pool for pgdbm with only the connection that holds the lock. So migrating needs one connection, and the lock
+    ends with its transaction."""
 
     def __init__(self, connection: Any) -> None:
-        self._connection = _Patient(connection)
+        self._connection = _WithoutTimeouts(connection)
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[_Patient]:
+    async def acquire(self) -> AsyncIterator[_WithoutTimeouts]:
         yield self._connection
 
 
-class _Patient:
-    """A connection whose statements may take as long as a migration does, whatever its pool allows others."""
+class _WithoutTimeouts:
+    """A connection whose statements may take as long as a migration may, whatever timeout its pool has."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection

@@ -1,7 +1,7 @@
-"""SQL that people write, in PostgreSQL's dialect.
+"""Parsing of SQL that users write, in PostgreSQL's dialect.
 
-Nothing is changed but templates; string literals, quoted names and comments are tokens of their own, into which
-nothing looks. `$1` is PostgreSQL's own and stays as it is.
+Only templates are replaced. String literals, quoted names and comments are single tokens and are never changed. `$1` is
+PostgreSQL's own syntax and is not changed either.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TRANSACTIONS = frozenset({"BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT
 
 
 def tokens(query: str) -> Iterator[Token]:
-    """The tokens of `query`; their texts joined are `query`."""
+    """Yield the tokens of `query`. Their joined texts are `query`."""
     start = 0
     while start < len(query):
         if query.startswith("/*", start):
@@ -44,9 +44,9 @@ def tokens(query: str) -> Iterator[Token]:
 
 
 def prepare(query: str, *, schema: str, table: Callable[[str], str]) -> str:
-    """The statement that PostgreSQL is given for `query`.
+    """Return the statement that is sent to PostgreSQL for `query`.
 
-    :raises ValueError: the statement begins or ends a transaction, or has an unknown template
+    :raises ValueError: the statement begins or ends a transaction, or contains an unknown template
     """
     found = list(tokens(query))
     refuse_transactions(found, _TRANSACTIONS)
@@ -54,7 +54,7 @@ def prepare(query: str, *, schema: str, table: Callable[[str], str]) -> str:
 
 
 def returning_id(statement: str) -> str:
-    """`statement`, which gives back the `id` of its row, whether or not it says so itself."""
+    """Return `statement` with `RETURNING id`, unless it has a RETURNING clause."""
     found = list(tokens(statement))
     if any(token.kind == "word" and token.text.upper() == "RETURNING" for token in found):
         return statement
@@ -64,7 +64,7 @@ def returning_id(statement: str) -> str:
 
 
 def _comment_end(query: str, start: int) -> int:
-    """Where the comment ends that begins at `start`; in PostgreSQL they nest."""
+    """Return the end of the comment that begins at `start`. In PostgreSQL, comments can be nested."""
     depth = 0
     for edge in _COMMENT_EDGE.finditer(query, start):
         depth += 1 if edge[0] == "/*" else -1

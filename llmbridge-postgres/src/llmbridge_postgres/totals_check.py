@@ -1,4 +1,4 @@
-"""Rollups counted again, day by day, from the calls that are stored."""
+"""Checking and repairing of rollups: they are computed again from the stored calls, day by day."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from llmbridge.storage.toolkit.rollups import differing
 from llmbridge.storage.toolkit.time_cells import SECOND, micros
 
 from . import rollups, schema
-from .connection import Session
+from .connection import Connection
 from .rollups import TIMES, USERS
 
 DAY = 86_400
-#: The first second that has calls.
+#: The first second that can have calls.
 FIRST = micros(EARLIEST) // SECOND
 
 _NEXT_CALL = "SELECT min(called_at) FROM {{tables.llmbridge_calls}} WHERE called_at >= $1"
@@ -27,32 +27,32 @@ _OF_DAY = {
 }
 
 
-async def next_day(session: Session, start: int) -> int | None:
-    """Return the first day (seconds) from `start` on that has calls or rollups and was not purged; None: there is
+async def next_day(connection: Connection, start: int) -> int | None:
+    """Return the first day (in seconds) from `start` on that has calls or rollups and is not purged; None: there is
     none."""
-    async with session.snapshot():
-        watermark = await rollups.watermark(session)
+    async with connection.snapshot():
+        watermark = await rollups.watermark(connection)
         start = max(start, micros(watermark) // SECOND) if watermark is not None else start
-        call = await session.fetch_value(_NEXT_CALL, rollups.instant(start))
-        found = [await session.fetch_value(statement, start) for statement in (_NEXT_USER, _NEXT_TIME)]
+        call = await connection.fetch_value(_NEXT_CALL, rollups.instant(start))
+        found = [await connection.fetch_value(statement, start) for statement in (_NEXT_USER, _NEXT_TIME)]
     found.append(None if call is None else micros(call.replace(tzinfo=UTC)) // SECOND)
     return min((second // DAY * DAY for second in found if second is not None), default=None)
 
 
-async def check_day(session: Session, day: int, repair: bool, where: str) -> TotalsReport:
-    """Count the rows of one day again, and with `repair` put right those that are wrong."""
+async def check_day(connection: Connection, day: int, repair: bool, where: str) -> TotalsReport:
+    """Compute the rows of one day again, and with `repair` correct those that are wrong."""
     checked = wrong = 0
-    one_view: AbstractAsyncContextManager[None] = session.turn() if repair else session.snapshot()
+    one_view: AbstractAsyncContextManager[None] = connection.rollup_transaction() if repair else connection.snapshot()
     async with one_view:
         for table, statement in _OF_DAY.items():
-            kept = rollups.by_key(await session.fetch(statement, day, day + DAY))
-            counted = await rollups.counted(session, table, day, day + DAY)
+            kept = rollups.by_key(await connection.fetch(statement, day, day + DAY))
+            counted = await rollups.counted(connection, table, day, day + DAY)
             keys = await asyncio.to_thread(differing, kept, counted)
             checked += len({**kept, **counted})
             wrong += len(keys)
             if repair:
-                await rollups.delete(session, table, [key for key in keys if key not in counted])
-                await rollups.put(session, table, [counted[key] for key in keys if key in counted])
+                await rollups.delete(connection, table, [key for key in keys if key not in counted])
+                await rollups.put(connection, table, [counted[key] for key in keys if key in counted])
         if repair and wrong:
-            await schema.check_writable(session, where)
+            await schema.check_writable(connection, where)
     return TotalsReport(checked, wrong, wrong if repair else 0)

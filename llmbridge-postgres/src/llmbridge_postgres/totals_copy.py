@@ -1,4 +1,4 @@
-"""Totals of purged days, as other databases take and give them."""
+"""Reading and writing of the totals of purged days, for `storage copy`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from llmbridge.storage.toolkit.time_cells import GRAINS, SECOND, micros
 from llmbridge.storage.types import Grain
 
 from . import purge, rollups, schema
-from .connection import Session
+from .connection import Connection
 from .rollups import TIMES, USERS
 
 _PAGE = 1_000
-#: Before all keys of a page.
+#: A key before all keys.
 _BEFORE_ALL = (-(2**63), *[""] * 5)
 
 _USER_PAGE = " ".join(
@@ -45,21 +45,21 @@ _TIME_PAGE = " ".join(
 )
 
 
-async def read_totals(session: Session, cursor: str | None) -> TotalsPage:
-    """Return a page of totals of purged days: rows by user and day, then by quarter of an hour. The cursor is the key
-    of the page's last row."""
-    async with session.snapshot():
-        watermark = await rollups.watermark(session)
+async def read_totals(connection: Connection, cursor: str | None) -> TotalsPage:
+    """Return a page of totals of purged days: first the rows by user and day, then those by quarter of an hour. The
+    cursor is the key of the page's last row."""
+    async with connection.snapshot():
+        watermark = await rollups.watermark(connection)
         if watermark is None:
             return TotalsPage([], None, None)
         end = micros(watermark) // SECOND
         grain, after = json.loads(cursor) if cursor else ("day", _BEFORE_ALL)
         found: list[tuple[Grain, Any]] = []
         if grain == "day":
-            found = [("day", row) for row in await session.fetch(_USER_PAGE, *after, end, _PAGE + 1)]
+            found = [("day", row) for row in await connection.fetch(_USER_PAGE, *after, end, _PAGE + 1)]
             after = _BEFORE_ALL[:-1]
         if len(found) <= _PAGE:
-            more = await session.fetch(_TIME_PAGE, *after, end, _PAGE + 1 - len(found))
+            more = await connection.fetch(_TIME_PAGE, *after, end, _PAGE + 1 - len(found))
             found += [("quarter", row) for row in more]
     page = [(grain, rollups.decode(row)) for grain, row in found[:_PAGE]]
     last = None
@@ -69,27 +69,29 @@ async def read_totals(session: Session, cursor: str | None) -> TotalsPage:
     return TotalsPage([to_totals_row(*one) for one in page], last, watermark)
 
 
-async def write_totals(session: Session, rows: Sequence[TotalsRow], watermark: datetime | None, where: str) -> None:
-    """Replace rows of purged days, and let those of coarser grains follow by the difference."""
+async def write_totals(
+    connection: Connection, rows: Sequence[TotalsRow], watermark: datetime | None, where: str
+) -> None:
+    """Replace rows of purged days, and add the difference to the rows of coarser grains."""
     latest = {(row.grain, rollup.key): rollup for row in rows for rollup in [from_totals_row(row)]}
     users = [rollup for (grain, _), rollup in latest.items() if grain == "day"]
     quarters = [rollup for (grain, _), rollup in latest.items() if grain == "quarter"]
-    async with session.turn(shuts_out_writers=watermark is not None):
+    async with connection.rollup_transaction(lock_out_writers=watermark is not None):
         if watermark is not None:
-            await purge.move_watermark(session, watermark)
-        standing = await rollups.read(session, TIMES, [rollup.key for rollup in quarters])
+            await purge.move_watermark(connection, watermark)
+        standing = await rollups.read(connection, TIMES, [rollup.key for rollup in quarters])
         coarser = _coarser(standing.values(), quarters)
-        await rollups.put(session, USERS, users)
-        await rollups.put(session, TIMES, quarters)
-        await rollups.add_rows(session, TIMES, coarser)
+        await rollups.put(connection, USERS, users)
+        await rollups.put(connection, TIMES, quarters)
+        await rollups.add_rows(connection, TIMES, coarser)
         for table, written in ((USERS, users), (TIMES, [*quarters, *coarser])):
             empty = [rollup.key for rollup in written if rollup.numbers[0] <= 0]
-            await rollups.delete(session, table, empty, only_empty=True)
-        await schema.check_writable(session, where)
+            await rollups.delete(connection, table, empty, only_empty=True)
+        await schema.check_writable(connection, where)
 
 
 def _coarser(before: Iterable[Rollup], after: Iterable[Rollup]) -> list[Rollup]:
-    """Return what is added to rows of coarser grains when quarters of an hour are replaced."""
+    """Return the rows to add to coarser grains if quarters of an hour are replaced."""
     cells: dict[tuple[Any, ...], list[tuple[int, Rollup]]] = {}
     for sign, some in ((-1, before), (1, after)):
         for rollup in some:

@@ -1,4 +1,4 @@
-"""Sums of usage: from the rollups, and from the calls themselves where no cell serves and in the tail."""
+"""Usage queries: sums of rollups, and of calls where no whole cell covers the range or calls are not folded yet."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from llmbridge.storage.toolkit.rollups import HISTOGRAMS, NUMBERS, RollupPlan, U
 from llmbridge.storage.toolkit.time_cells import EPOCH, Part, micros
 
 from . import rollups
-from .connection import Session
+from .connection import Connection
 from .filters import Parameters, conditions, expression
 from .rollups import OPEN, TIMES, USERS
 
-#: The watermark, the tail, and the first and the last cell.
+#: The watermark, the open lots, and the first and the last cell.
 _STATE = (
     f"SELECT watermark, ARRAY({OPEN} ORDER BY number) AS lots, first, last "
     "FROM {{tables.llmbridge_state}} CROSS JOIN"
@@ -32,7 +32,7 @@ _TEXTS_OF_ROWS = tuple(f"string_agg({name}, ',')" for name in HISTOGRAMS)
 
 
 class _Sums(NamedTuple):
-    """Columns of sums: statuses, histograms, numbers. `is_exact`: the numbers come as texts of any length."""
+    """Columns of sums: statuses, histograms, numbers. `is_exact`: the numbers are read as texts of any length."""
 
     of_rows: str
     of_calls: str
@@ -53,56 +53,56 @@ def _sums(of_row: str, of_call: str, *, is_exact: bool) -> _Sums:
     )
 
 
-#: Sums of bigints take a fraction of the time that those of numerics do, and are an error where they are too small.
+#: Sums of bigints are several times faster than sums of numerics, and raise an error if they overflow.
 _FAST = _sums("sum({}::bigint)::bigint", "({})::bigint", is_exact=False)
 _EXACT = _sums("sum({})::text", "({})::text", is_exact=True)
-#: Rows of an answer up to which it is put together on the event loop.
+#: Up to this many rows, the result is assembled on the event loop, otherwise in a thread.
 _FEW = 200
-#: A gap up to this long is found by its time, in microseconds.
+#: Calls in gaps up to this long (in microseconds) are found by the index on time.
 _SHORT = 2 * 86_400 * 10**6
 
 
-async def summarize(session: Session, query: UsageQuery) -> list[UsageRow]:
-    """Return the rows of a query, from one snapshot; put together once the connection is free for the next question.
-    Where a sum is beyond 64 bits, the question is asked once more, of another snapshot."""
+async def summarize(connection: Connection, query: UsageQuery) -> list[UsageRow]:
+    """Return the rows of a query from one snapshot. They are assembled after the connection was returned. If a sum
+    exceeds 64 bits, the query is run once more, in another snapshot."""
     plan = RollupPlan(query)
     sums = _FAST
     try:
-        found = await _found(session, plan, sums)
+        found = await _found(connection, plan, sums)
     except asyncpg.NumericValueOutOfRangeError:
         sums = _EXACT
-        found = await _found(session, plan, sums)
+        found = await _found(connection, plan, sums)
     rows = UsageRows(query)
     end = len(query.group_by) + 1
 
-    def answer() -> list[UsageRow]:
+    def assemble() -> list[UsageRow]:
         for row in found:
             statuses, response, first_token, *numbers = row[end:]
             numbers = [int(number) for number in numbers] if sums.is_exact else numbers
             rows.add(row[1:end], statuses, numbers, response, first_token, row[0])
         return rows.rows()
 
-    return answer() if len(found) <= _FEW else await asyncio.to_thread(answer)
+    return assemble() if len(found) <= _FEW else await asyncio.to_thread(assemble)
 
 
-async def _found(session: Session, plan: RollupPlan, sums: _Sums) -> list[Any]:
-    """Return what is summed up for a question: its sign, its fields, and the columns of `sums`."""
+async def _found(connection: Connection, plan: RollupPlan, sums: _Sums) -> list[Any]:
+    """Return the rows to add up for a query: the sign, the fields of the grouping, and the columns of `sums`."""
     is_short = all(last - first <= _SHORT for first, last in plan.coverage.gaps)
-    async with session.snapshot(by_index=is_short):
-        [state] = await session.fetch(_STATE_OF_USERS if plan.by_user else _STATE_OF_TIMES)
+    async with connection.snapshot(by_index=is_short):
+        [state] = await connection.fetch(_STATE_OF_USERS if plan.by_user else _STATE_OF_TIMES)
         watermark = None if state["watermark"] is None else state["watermark"].replace(tzinfo=UTC)
         if watermark is not None:
-            await _refuse_if_cut(session, plan, watermark)
+            await _refuse_if_cut(connection, plan, watermark)
         found: list[Any] = []
         if plan.parts and state["first"] is not None:
-            found += await _of_rollups(session, plan, sums, state["first"], state["last"])
-        found += await _of_gaps(session, plan, sums, watermark or EARLIEST, is_short=is_short)
+            found += await _of_rollups(connection, plan, sums, state["first"], state["last"])
+        found += await _of_gaps(connection, plan, sums, watermark or EARLIEST, is_short=is_short)
         if state["lots"] and plan.parts:
-            found += await _of_tail(session, plan, sums, state["lots"])
+            found += await _of_tail(connection, plan, sums, state["lots"])
     return found
 
 
-async def _refuse_if_cut(session: Session, plan: RollupPlan, watermark: datetime) -> None:
+async def _refuse_if_cut(connection: Connection, plan: RollupPlan, watermark: datetime) -> None:
     ranges = plan.purged(watermark)
     if not ranges:
         return
@@ -114,12 +114,12 @@ async def _refuse_if_cut(session: Session, plan: RollupPlan, watermark: datetime
         wanted.append(f"kept.grain = {plan.grains[-1]}")
     source = f"unnest({firsts}, {lasts}) AS cut (first, last) JOIN {USERS if plan.by_user else TIMES} AS kept"
     statement = f"SELECT max(kept.{start}) FROM {source} ON {' AND '.join(wanted)}"
-    plan.refuse_if_cut(await session.fetch_value(statement, *parameters.values), watermark)
+    plan.refuse_if_cut(await connection.fetch_value(statement, *parameters.values), watermark)
 
 
 def _filters(plan: RollupPlan, parameters: Parameters) -> list[str]:
-    """Return the filters of a question as conditions on rows. One value alone is compared with `=`, so that behind it
-    the next column of the key is looked up, too."""
+    """Return the filters of a query as conditions on rollups. A single value is compared with `=`, so that the index is
+    used for the next column of the key too."""
     wanted = []
     for name, accepted in plan.filters.items():
         if len(accepted) == 1:
@@ -129,11 +129,11 @@ def _filters(plan: RollupPlan, parameters: Parameters) -> list[str]:
     return wanted
 
 
-async def _of_rollups(session: Session, plan: RollupPlan, sums: _Sums, first: int, last: int) -> list[Any]:
-    """Return the sums of the rows of the parts, as far as there are days: from that of `first` to that of `last`.
+async def _of_rollups(connection: Connection, plan: RollupPlan, sums: _Sums, first: int, last: int) -> list[Any]:
+    """Return the sums of the rollups in the parts, from the day of the cell `first` to that of the cell `last`.
 
-    Each cell is looked up by itself, so that behind it origin and user are, too. That takes no statistics and reads no
-    row of others. Only where cells are very many, all rows in the ranges of the parts are read.
+    Each cell is looked up individually, so that the index is used for origin and user too. That depends on no
+    statistics and reads no rows of other users. Only if there are very many cells, all rows of the range are read.
     """
     day = plan.grains[0]
     parts = list(_within(plan.parts, first // day * day, last // day * day + day))
@@ -168,11 +168,11 @@ async def _of_rollups(session: Session, plan: RollupPlan, sums: _Sums, first: in
             ", ".join(str(number + 1) for number in range(len(keys))),
         )
     )
-    return await session.fetch(statement, *parameters.values)
+    return await connection.fetch(statement, *parameters.values)
 
 
 def _within(parts: Sequence[Part], first: int, last: int) -> Iterator[Part]:
-    """Yield what parts have of a range of whole days."""
+    """Yield the parts, limited to a range of whole days."""
     for part in parts:
         start, end = max(part.start, first), min(part.end, last)
         if start < end:
@@ -180,9 +180,9 @@ def _within(parts: Sequence[Part], first: int, last: int) -> Iterator[Part]:
 
 
 async def _of_gaps(
-    session: Session, plan: RollupPlan, sums: _Sums, not_purged: datetime, *, is_short: bool
+    connection: Connection, plan: RollupPlan, sums: _Sums, not_purged: datetime, *, is_short: bool
 ) -> list[Any]:
-    """Return sums of the calls in the gaps, from the first instant on that is not purged."""
+    """Return the sums of the calls in the gaps, from the time `not_purged` on."""
     first_bound = micros(not_purged)
     gaps = [(max(first, first_bound), last) for first, last in plan.coverage.gaps if last > first_bound]
     if not gaps:
@@ -198,12 +198,12 @@ async def _of_gaps(
         gap = f"unnest({firsts}, {lasts}) AS gap (first, last)"
         source, wanted = f"{_CALLS} JOIN {gap} ON called_at >= first AND called_at < last", []
     is_of_user = {"origin", "id_at_origin"} <= plan.query.filters.keys()
-    return await _scan(session, plan, sums, parameters, source, wanted, by_origin=is_of_user or not is_short)
+    return await _scan(connection, plan, sums, parameters, source, wanted, by_origin=is_of_user or not is_short)
 
 
-async def _of_tail(session: Session, plan: RollupPlan, sums: _Sums, lots: list[int]) -> list[Any]:
-    """Return sums of the calls of the question that are in no rollup, but those of its gaps. Nothing but the lot is
-    compared as an index could: PostgreSQL cannot know that these calls are the fewest."""
+async def _of_tail(connection: Connection, plan: RollupPlan, sums: _Sums, lots: list[int]) -> list[Any]:
+    """Return the sums of the calls that are not folded, except those in the gaps. Only the condition on the lot can use
+    an index: PostgreSQL has no statistics that say how few these calls are."""
     parameters = Parameters()
     edges = plan.query.edges
     bounds = [edges[0], *(_instant(bound) for bound in plan.coverage.bounds), edges[-1]]
@@ -211,11 +211,11 @@ async def _of_tail(session: Session, plan: RollupPlan, sums: _Sums, lots: list[i
         f"lot = ANY ({parameters.add(lots, 'bigint[]')})",
         f"width_bucket(called_at, {parameters.add(bounds, 'timestamptz[]')}) % 2 = 1",
     ]
-    return await _scan(session, plan, sums, parameters, _CALLS, wanted, by_origin=False)
+    return await _scan(connection, plan, sums, parameters, _CALLS, wanted, by_origin=False)
 
 
 async def _scan(
-    session: Session,
+    connection: Connection,
     plan: RollupPlan,
     sums: _Sums,
     parameters: Parameters,
@@ -224,8 +224,8 @@ async def _scan(
     *,
     by_origin: bool,
 ) -> list[Any]:
-    """Return sums of calls, grouped as the question wants them, and by status. With `by_origin` their origin may be
-    looked up in the index by user."""
+    """Return sums of calls, grouped as the query says and by status. With `by_origin`, PostgreSQL may use the index by
+    user for the origin."""
     query = plan.query
     keys = ["1", *(_key(field, query, parameters) for field in query.group_by)]
     where = [*wanted, *conditions(query.filters, parameters, by_origin=by_origin)]
@@ -240,7 +240,7 @@ async def _scan(
             ", ".join((*(str(number + 1) for number in range(1, len(keys))), "status")),
         )
     )
-    return await session.fetch(statement, *parameters.values)
+    return await connection.fetch(statement, *parameters.values)
 
 
 def _key(field: str, query: UsageQuery, parameters: Parameters) -> str:
@@ -250,5 +250,5 @@ def _key(field: str, query: UsageQuery, parameters: Parameters) -> str:
 
 
 def _instant(bound: int) -> datetime:
-    """Return the UTC time of microseconds since 1970; where the last cell ends, beyond all times, the last one."""
+    """Return the UTC time of microseconds since 1970, at most LATEST: the last cell ends after all possible times."""
     return EPOCH + timedelta(microseconds=bound) if bound < micros(LATEST) else LATEST

@@ -1,4 +1,4 @@
-"""The books of llmbridge in SQLite: the plugin for `sqlite://`."""
+"""The storage plugin of llmbridge for SQLite: `sqlite://`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _create(url: StorageURL, options: Mapping[str, Any]) -> SQLiteBackend:
 
 @hookimpl
 def llmbridge_storage() -> StoragePlugin:
-    """Describe `sqlite://`."""
+    """Return the description of this plugin."""
     return StoragePlugin(
         name="sqlite",
         schemes=("sqlite",),

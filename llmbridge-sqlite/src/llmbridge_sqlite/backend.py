@@ -1,4 +1,4 @@
-"""The SQLite backend: who may call, on which connection, in which transaction."""
+"""Storage backend for SQLite: the methods of the contract, each on one of two connections and in one transaction."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from . import calls as call_rows
 from . import erase, purge, reprice, rollups, schema, sql_access, totals_check, totals_copy, usage
 from . import models as model_rows
 from .codec import to_micros
-from .connection import Channel, Session, switch_to_wal
+from .connection import Connection, ConnectionThread, switch_to_wal
 from .path import Location
 from .preflight import inspect
 from .rollup_statements import DAY
@@ -50,35 +50,38 @@ logger = logging.getLogger("llmbridge.sqlite")
 
 T = TypeVar("T")
 
-#: Calls that wait to be folded into totals, at most, and when the store is closed. Reading adds them up each time.
+#: How many unfolded calls start a fold, normally and when the database is closed. Every query sums unfolded calls.
 FOLD_AFTER = 8_192
 _FOLD_AT_CLOSE = 256
-#: Seconds that closing gives to folding, which can come later.
+#: Seconds that a fold may delay the closing. Calls that are left are folded later.
 _CLOSE_SECONDS = 2.0
 
 _SYNCHRONOUS = {"full": "PRAGMA synchronous = FULL", "normal": "PRAGMA synchronous = NORMAL"}
 
 
 class SQLiteBackend(LifecycleBackend, SQLAccess):
-    """The books in a SQLite file, or in memory with the path `:memory:`.
+    """Calls, models and prices in a SQLite file, or in memory with the path `:memory:`.
 
-    `~` in `path` is home. `synchronous="full"` survives a loss of power with every commit; `"normal"` may lose the
-    last ones then, never the file. Writes share one connection and wait for those of other processes up to 30
-    seconds; reads have a read-only connection of their own. Raises InvalidStorageURLError for other values.
-    Calls are folded into totals once `fold_after` of them wait, after their batch and beside the callers.
+    All writes share one connection and wait up to 30 seconds for other processes. Reads have a read-only connection.
+
+    :param path: `~` stands for the home folder
+    :param synchronous: `full`: every commit survives a power failure; `normal`: a power failure may lose the last
+        commits, but never damages the file
+    :param fold_after: how many calls may wait before they are folded into rollups, in the background
+    :raises InvalidStorageURLError: the path or `synchronous` is invalid
     """
 
     def __init__(
         self, path: str | os.PathLike[str], *, synchronous: str = "full", fold_after: int = FOLD_AFTER
     ) -> None:
         if synchronous not in _SYNCHRONOUS:
-            raise InvalidStorageURLError(f"synchronous is {synchronous!r}; it must be full or normal")
+            raise InvalidStorageURLError(f"invalid synchronous={synchronous!r}: use full or normal")
         self._location = Location.of(path)
         self._file = str(self._location)
         super().__init__(f"the SQLite database {self._file}")
         self._synchronous = synchronous
-        self._writer: Channel
-        self._reader: Channel
+        self._writer: ConnectionThread
+        self._reader: ConnectionThread
         self._has_warned = False
         self._fold_after = fold_after
         self._folding: asyncio.Task[None] | None = None
@@ -88,20 +91,20 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
         return f"SQLiteBackend({self._file!r})"
 
     async def _open(self) -> None:
-        opened: list[Channel] = []
+        opened: list[ConnectionThread] = []
         try:
-            opened.append(await Channel.open(self._location, "rw", self._prepare_writer))
+            opened.append(await ConnectionThread.open(self._location, "rw", self._prepare_writer))
             if self._location.path is not None:
-                opened.append(await Channel.open(self._location, "ro", rollups.prepare))
+                opened.append(await ConnectionThread.open(self._location, "ro", rollups.prepare))
             await self._warn_of_upstream(opened[0])
         except BaseException:
-            for channel in reversed(opened):
-                await channel.close()
+            for thread in reversed(opened):
+                await thread.close()
             raise
         self._writer, self._reader = opened[0], opened[-1]
 
     async def _finish(self) -> None:
-        """Fold for a moment; calls that are left are folded when the database is used again."""
+        """Fold for at most `_CLOSE_SECONDS`. Calls that are left are folded when the database is used again."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 if self._folding is not None:
@@ -114,46 +117,46 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
             if self._reader is not self._writer:
                 await self._reader.close()
         finally:
-            # The last to close folds the write-ahead log into the file, which takes a connection that may write.
+            # The last connection copies the write-ahead log into the file when it is closed, so it must be writable.
             await self._writer.close()
 
-    def _prepare_writer(self, session: Session) -> None:
-        rollups.prepare(session)
-        session.execute("PRAGMA foreign_keys = ON")
-        session.execute(_SYNCHRONOUS[self._synchronous])
-        if schema.status(session, schema.shipped(), self._file).writable and not switch_to_wal(session):
+    def _prepare_writer(self, connection: Connection) -> None:
+        rollups.prepare(connection)
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(_SYNCHRONOUS[self._synchronous])
+        if schema.status(connection, schema.shipped(), self._file).writable and not switch_to_wal(connection):
             raise StorageRefusedError(
                 f"the SQLite database {self._file} cannot have a write-ahead log on its file system; "
                 "put it on a local disk"
             )
 
-    async def _warn_of_upstream(self, writer: Channel) -> None:
+    async def _warn_of_upstream(self, writer: ConnectionThread) -> None:
         found = await writer.run(partial(inspect, where=self._file))
         if found.upstream and not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "%s has the tables models and api_calls of llmbridge-py 0.2; they stay as they are, and new calls "
-                "go into tables of their own beside them",
+                "the SQLite database %s has the tables models and api_calls of llmbridge-py 0.2; they are not changed, "
+                "and new calls are stored in other tables",
                 self._file,
             )
 
-    async def _write(self, work: Callable[[Session], T]) -> T:
-        def checked(session: Session) -> T:
-            schema.check_writable(session, schema.shipped(), self._file)
-            return work(session)
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        def checked(connection: Connection) -> T:
+            schema.check_writable(connection, schema.shipped(), self._file)
+            return work(connection)
 
         self._check_connected()
         return await self._writer.write(checked)
 
-    async def _write_in_slices(self, work: Callable[[Session], tuple[int, bool]]) -> int:
+    async def _write_in_slices(self, work: Callable[[Connection], tuple[int, bool]]) -> int:
         return await in_slices(partial(self._write, work))
 
-    async def _read(self, work: Callable[[Session], T]) -> T:
+    async def _read(self, work: Callable[[Connection], T]) -> T:
         self._check_connected()
         return await self._reader.read(work)
 
     async def apply_migrations(self, path: str | os.PathLike[str] | None = None) -> MigrationReport:
-        """As the contract says; `path` is accepted and ignored, the migrations are those of this distribution."""
+        """Apply the migrations of this distribution, as the contract says; `path` is ignored."""
         self._check_connected()
         return await self._writer.run(partial(schema.apply, migrations=schema.shipped(), where=self._file))
 
@@ -181,23 +184,24 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
 
     async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
         if len(calls) > MAX_BATCH:
-            raise ValueError(f"{len(calls)} calls in one batch; at most {MAX_BATCH}")
+            raise ValueError(f"{len(calls)} calls in one batch: pass at most {MAX_BATCH}")
         result, self._unfolded = await self._write(partial(_record, calls=calls, where=self._file))
         if self._unfolded >= self._fold_after and self._folding is None:
-            self._folding = asyncio.create_task(self._fold_beside())
+            self._folding = asyncio.create_task(self._fold_in_background())
         return result
 
-    async def _fold_beside(self) -> None:
-        """Fold while callers go on. What fails leaves the calls where they are, to be folded after a later batch."""
+    async def _fold_in_background(self) -> None:
+        """Fold while callers continue. If it fails, the calls are folded after a later batch."""
         try:
             await self.fold_totals(self._fold_after)
         except StorageError as error:
-            logger.debug("calls of %s wait to be folded into totals: %s", self._file, error)
+            logger.debug("calls in %s were not folded into rollups, which happens later: %s", self._file, error)
         finally:
             self._folding = None
 
     async def fold_totals(self, least: int = 1) -> None:
-        """Fold the calls that are in no total yet, if there are `least`. It happens by itself and changes no answer."""
+        """Fold all calls that are not folded yet, if they are at least `least`. This also happens automatically, and
+        changes no result."""
         await self._write_in_slices(partial(rollups.fold, least=least))
         self._unfolded = 0
 
@@ -211,7 +215,7 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
         day = to_micros(before.replace(hour=0, minute=0, second=0, microsecond=0))
 
         async def purged() -> int:
-            await self.fold_totals()  # ahead, so that what is left for the transaction that purges is little
+            await self.fold_totals()  # so that the transaction that purges has few calls left to fold
             await self._write(partial(purge.move_watermark, to=day))
             return await self._write_in_slices(purge.delete)
 
@@ -233,7 +237,7 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
         )
 
     async def check_totals(self, repair: bool = False) -> TotalsReport:
-        """As the contract says, a day at a time: the calls of a day that are folded, against its totals."""
+        """Compare the folded calls of each day with the rollups of the day, as the contract says."""
         run = self._write if repair else self._read
 
         async def next_day(start: int) -> int | None:
@@ -245,7 +249,7 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
         return await self._tasks.to_its_end(check_by_day(next_day, check, first=totals_check.FIRST, day=DAY))
 
     async def ping(self) -> None:
-        await self._read(lambda session: session.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())
+        await self._read(lambda connection: connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())
 
     async def execute(self, query: str, *args: Any) -> None:
         await self._run_statement(query, args, sql_access.nothing)
@@ -267,9 +271,9 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
         return await self._writer.run(partial(sql_access.run, query=query, args=args, read=read))
 
 
-def _record(session: Session, calls: Sequence[CallRecord], where: str) -> tuple[RecordResult, int]:
-    """Store what does not come too late; how it went, and how many calls are in no total yet."""
-    now = rollups.state(session)
+def _record(connection: Connection, calls: Sequence[CallRecord], where: str) -> tuple[RecordResult, int]:
+    """Store the calls whose day is not purged. Return the result, and how many calls are not folded yet."""
+    now = rollups.state(connection)
     in_time, late = purge.split(calls, now.watermark)
-    result = call_rows.insert(session, in_time, where)
-    return replace(result, expired=late), rollups.last(session) - now.folded
+    result = call_rows.insert(connection, in_time, where)
+    return replace(result, expired=late), rollups.last(connection) - now.folded

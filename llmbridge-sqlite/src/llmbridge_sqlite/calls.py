@@ -1,4 +1,4 @@
-"""Calls: stored by batch, listed by page."""
+"""Storing of batches of calls, and listing of calls by page."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SELECT = " ".join(("SELECT", ", ".join(CALL_FIELDS), "FROM llmbridge_calls"))
 
 
 class _Rows:
-    """The rows of calls, one after the other, and the call that is being stored."""
+    """Iterator over the rows of calls. `current` is the call that is being stored."""
 
     def __init__(self, calls: Sequence[CallRecord]) -> None:
         self._calls = calls
@@ -47,28 +47,29 @@ class _Rows:
 
 
 def insert(connection: sqlite3.Connection, calls: Sequence[CallRecord], where: str) -> RecordResult:
-    """Store those whose id is new."""
+    """Store the calls whose id is new."""
     before = connection.total_changes
     rows = _Rows(calls)
     try:
         connection.executemany(_INSERT, rows)
     except (sqlite3.Error, ArithmeticError, UnicodeError, TypeError, ValueError, RecursionError) as error:
-        raise _blame(error, rows.current, where) from error
+        raise _error_of_call(error, rows.current, where) from error
     inserted = connection.total_changes - before
     return RecordResult(inserted, len(calls) - inserted)
 
 
-def _blame(error: Exception, call: CallRecord | None, where: str) -> Exception:
+def _error_of_call(error: Exception, call: CallRecord | None, where: str) -> Exception:
+    """Return the error with the id of the call, if it concerns a single call."""
     fault = translate(error, where) if isinstance(error, sqlite3.Error) else None
     if call is not None and isinstance(fault, ConstraintError):
         return ConstraintError(str(fault), ids=(call.id,))
     if call is None or not (fault is None or isinstance(fault, RecordRejectedError)):
         return error
-    return RecordRejectedError(f"call {call.id} has a value that SQLite cannot hold: {error}", ids=(call.id,))
+    return RecordRejectedError(f"call {call.id} has a value that SQLite cannot store: {error}", ids=(call.id,))
 
 
 def select(connection: sqlite3.Connection, query: CallQuery) -> CallPage:
-    """The page of a query. One call more than asked for tells whether there is a next one."""
+    """Return a page of calls. One more call than requested is read, to know whether there is a next page."""
     define_tag(connection)
     parameters: dict[str, Any] = {"limit": query.limit + 1}
     wanted = conditions(query.filters, parameters)

@@ -1,7 +1,8 @@
-"""Records to rows and back: the one place that knows both.
+"""Conversion of records to rows and back.
 
-A row is a tuple in the order of the columns named here. Money is whole units of 1e-12 dollar, time whole
-microseconds since 1970 in UTC, a UUID its 16 bytes, a bool 0 or 1, lists and mappings compact JSON text.
+A row is a tuple in the order of the columns that are listed here. Money is an integer of units of 1e-12 dollar, a time
+an integer of microseconds since 1970 in UTC, a UUID its 16 bytes, a bool 0 or 1. Lists and mappings are compact JSON
+text.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from llmbridge.storage.histogram import bucket
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-#: Fields of a call that are stored as they are.
+#: Fields of a call that are stored without conversion.
 _PLAIN = (
     "origin",
     "id_at_origin",
@@ -66,10 +67,10 @@ _CONVERTED = (
 _get_plain = itemgetter(*_PLAIN)
 _get_converted = itemgetter(*_CONVERTED)
 
-#: A model's rates come with each of its calls.
+#: Cached, because each call of a model has the same rates.
 _rate_units = lru_cache(maxsize=4096)(to_units)
 
-#: What is read back of a call, and what is written: the same and its buckets.
+#: The columns that are read of a call, and those that are written: the same columns and the buckets.
 CALL_FIELDS = (*_CONVERTED, *_PLAIN)
 CALL_COLUMNS = (*CALL_FIELDS, "response_bucket", "first_token_bucket")
 
@@ -99,18 +100,18 @@ PRICE_COLUMNS = ("provider", "model_name", "effective_from", *_RATES)
 
 
 def to_micros(at: datetime) -> int:
-    """Microseconds since 1970 of an aware time."""
+    """Return the microseconds since 1970 of an aware time."""
     since = at - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def from_micros(micros: int) -> datetime:
-    """The UTC time of microseconds since 1970."""
+    """Return the UTC time of microseconds since 1970."""
     return _EPOCH + timedelta(microseconds=micros)
 
 
 def encode_call(call: CallRecord) -> tuple[Any, ...]:
-    """The row of a call, in the order of CALL_COLUMNS."""
+    """Return the row of a call, in the order of CALL_COLUMNS."""
     values = vars(call)
     id_, called_at, cost, input_rate, output_rate, previous, repriced_at, stream, group, tools, metadata = (
         _get_converted(values)
@@ -136,7 +137,7 @@ def encode_call(call: CallRecord) -> tuple[Any, ...]:
 
 
 def decode_call(row: tuple[Any, ...]) -> CallRecord:
-    """The call of a row in the order of CALL_FIELDS."""
+    """Return the call of a row in the order of CALL_FIELDS."""
     fields: dict[str, Any] = dict.fromkeys(CallRecord.model_fields)
     fields.update(zip(CALL_FIELDS, row, strict=True))
     fields["id"] = UUID(bytes=fields["id"])
@@ -154,7 +155,7 @@ def decode_call(row: tuple[Any, ...]) -> CallRecord:
 
 
 def encode_model(model: LLMModel) -> tuple[Any, ...]:
-    """The row of a model, in the order of MODEL_COLUMNS."""
+    """Return the row of a model, in the order of MODEL_COLUMNS."""
     return (
         *(getattr(model, name) for name in _MODEL_PLAIN),
         *(int(getattr(model, name)) for name in _MODEL_FLAGS),
@@ -164,7 +165,7 @@ def encode_model(model: LLMModel) -> tuple[Any, ...]:
 
 
 def decode_model(row: tuple[Any, ...]) -> LLMModel:
-    """The model of a row in the order of MODEL_COLUMNS."""
+    """Return the model of a row in the order of MODEL_COLUMNS."""
     fields = dict(zip(MODEL_COLUMNS, row, strict=True))
     fields.update({name: bool(fields[name]) for name in _MODEL_FLAGS})
     fields.update({name: _dollars(fields[name]) for name in _MODEL_RATES})
@@ -173,13 +174,13 @@ def decode_model(row: tuple[Any, ...]) -> LLMModel:
 
 
 def encode_price(price: ModelPrice) -> tuple[Any, ...]:
-    """The row of an own price, in the order of PRICE_COLUMNS."""
+    """Return the row of an own price, in the order of PRICE_COLUMNS."""
     rates = (_units(getattr(price, name)) for name in _RATES)
     return (price.provider, price.model_name, to_micros(price.effective_from), *rates)
 
 
 def decode_price(row: tuple[Any, ...]) -> ModelPrice:
-    """The own price of a row in the order of PRICE_COLUMNS."""
+    """Return the own price of a row in the order of PRICE_COLUMNS."""
     provider, model_name, effective_from, *rates = row
     return ModelPrice(provider, model_name, from_micros(effective_from), *map(_dollars, rates))
 

@@ -1,13 +1,13 @@
-"""Connections to SQLite, each on a thread of its own; the only module that knows aiosqlite.
+"""Connections to SQLite, each on its own thread. No other module uses aiosqlite.
 
-Whatever a connection does for a call is one function, which runs wholly on its thread: one hop, nothing in between
-that a cancellation could cut, and no transaction that waits for the event loop. aiosqlite has no method that runs a
-function, but its public `factory=` makes the connection ours, and its public `execute_fetchall` hands what it is
-given to that connection's `execute` and returns what `fetchall` gives.
+Each operation is one function that runs completely on the thread of its connection. So it costs one switch of threads,
+a cancellation cannot interrupt it, and no transaction waits for the event loop. aiosqlite has no method that runs a
+function. But its public argument `factory=` lets us use a connection class of our own, and its public method
+`execute_fetchall` passes its argument to `execute` of that connection and returns the result of `fetchall`.
 
-One such hop takes some 50 microseconds, 30 of them on the event loop, where one through a `ThreadPoolExecutor` takes 80
-and 55; what keeps a cancelled caller from cutting it takes 30 more. A batch of 64 calls shares one, at about a
-microsecond a call. Statement by statement, as aiosqlite is mostly used, each of them would take a hop.
+One switch takes about 50 microseconds, 30 of them on the event loop; with a `ThreadPoolExecutor` it is 80 and 55. The
+protection against cancellation takes 30 more. A batch of 64 calls needs one switch, about a microsecond for each call.
+The usual way of aiosqlite, one statement at a time, needs one switch for each statement.
 """
 
 from __future__ import annotations
@@ -33,54 +33,61 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: How long a statement waits for a lock, and how long it pauses between two looks at it.
+#: Seconds that a statement waits for a lock, and that it pauses between two attempts.
 BUSY_SECONDS = 30.0
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 
 
-class Claim:
-    """Who decides about a job: its thread, that it goes on, or a cancelled caller, that it does not."""
+class Cancellation:
+    """Whether an operation is cancelled. Its thread and its caller share this object, so that either the thread starts
+    the operation or the caller cancels it, never both."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._is_taken = self._is_left = False
+        self._is_started = self._is_cancelled = False
 
-    def take(self) -> None:
-        """The job goes on, unless its caller has left."""
+    def start(self) -> None:
+        """Start the operation, after which it cannot be cancelled any more.
+
+        :raises _CancelledError: the caller has cancelled it
+        """
         with self._lock:
-            self.look()
-            self._is_taken = True
+            self.check()
+            self._is_started = True
 
-    def leave(self) -> bool:
-        """The caller leaves; whether he leaves a job that will never go on."""
+    def cancel(self) -> bool:
+        """Cancel the operation, and return whether that came before its start."""
         with self._lock:
-            self._is_left = True
-            return not self._is_taken
+            self._is_cancelled = True
+            return not self._is_started
 
-    def look(self) -> None:
-        """End a job that has done nothing yet, if its caller has left."""
-        if self._is_left:
-            raise _AbandonedError
+    def check(self) -> None:
+        """Check that the operation is not cancelled.
+
+        :raises _CancelledError: it is
+        """
+        if self._is_cancelled:
+            raise _CancelledError
 
 
-class Session(sqlite3.Connection):
-    """A connection whose `execute` takes a function as well: it runs with the connection and leaves no transaction
-    open, however it ends.
+class Connection(sqlite3.Connection):
+    """A connection whose `execute` also takes a function, and calls it with the connection. If the function leaves a
+    transaction open, that is rolled back.
 
-    It waits for locks by itself. Nothing can end SQLite's own waiting, which would keep the thread busy long after the
-    caller has left.
+    The connection waits for locks itself. SQLite's own waiting cannot be interrupted, so it would occupy the thread
+    long after the caller was cancelled.
     """
 
-    #: Of the job that runs, as long as it has committed nothing.
-    claim: Claim | None = None
+    #: That of the running operation, as long as the operation has committed nothing.
+    cancellation: Cancellation | None = None
 
     def execute(self, statement: Any, parameters: Any = (), /) -> Any:
         if isinstance(statement, str):
             return self._run(statement, parameters)
         try:
-            return _Answer(statement(self))
+            return _Result(statement(self))
         finally:
-            self.claim = None
+            self.cancellation = None
             if self.in_transaction:
                 self.rollback()
 
@@ -95,15 +102,17 @@ class Session(sqlite3.Connection):
                     raise
             else:
                 if statement == "COMMIT":
-                    self.claim = None
+                    self.cancellation = None
                 return cursor
-            if self.claim is not None:
-                self.claim.look()
+            if self.cancellation is not None:
+                self.cancellation.check()
             time.sleep(random.uniform(pause / 2, pause))  # noqa: S311  spreads contenders, keeps no secret
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-class _Answer:
+class _Result:
+    """A value in the form of a cursor, since aiosqlite calls `fetchall`."""
+
     def __init__(self, value: Any) -> None:
         self._value = value
 
@@ -111,132 +120,138 @@ class _Answer:
         return self._value
 
 
-class Channel:
-    """A connection on its thread, which runs one function at a time, in the order in which they came.
+class ConnectionThread:
+    """The thread of a connection. It runs one function at a time, in the order of the calls.
 
-    When a cancelled caller gets its CancelledError, its function has run wholly or will never run.
+    When a cancelled caller gets its CancelledError, its function has run completely or will never run.
     """
 
     def __init__(self, database: aiosqlite.Connection, location: Location, opened: Sequence[files.Identity]) -> None:
         self._database = database
         self._location = location
         self._opened = opened
-        #: The write-ahead log, once it is there.
+        #: The write-ahead log, as soon as it exists.
         self._log: files.Identity | None = None
 
     @classmethod
-    async def open(cls, location: Location, mode: str, prepare: Callable[[Session], None]) -> Channel:
-        """Connect in SQLite's mode `rw`, which makes a file that is missing, or `ro`; then `prepare` the connection.
-        When that fails, or the caller is cancelled, nothing stays open."""
-        claim = Claim()
+    async def open(cls, location: Location, mode: str, prepare: Callable[[Connection], None]) -> ConnectionThread:
+        """Connect in SQLite's mode `rw`, which creates a missing file, or `ro`, and call `prepare` with the connection.
+        If that fails, or the caller is cancelled, nothing stays open."""
+        cancellation = Cancellation()
         faults: list[Exception] = []
         opened: list[files.Identity] = []
         threads: list[threading.Thread] = []
-        made: list[Session] = []
+        made: list[Connection] = []
 
-        def connect(*args: Any, **options: Any) -> Session:
-            """Never fails, since aiosqlite's thread could then outlive the loop to which it reports its end."""
+        def connect(*args: Any, **options: Any) -> Connection:
+            """Connect, and keep errors in `faults`. If this function raised, aiosqlite's thread could outlive the event
+            loop that it reports to."""
             threads.append(threading.current_thread())
-            session = None
+            connection = None
             try:
                 location.create()
                 if location.path is not None:
-                    opened.append(files.opening(location.path))
-                session = Session(*args, **(options | {"check_same_thread": False}))
-                made.append(session)
-                session.claim = claim
-                prepare(session)
-                session.claim = None
+                    opened.append(files.register(location.path))
+                connection = Connection(*args, **(options | {"check_same_thread": False}))
+                made.append(connection)
+                connection.cancellation = cancellation
+                prepare(connection)
+                connection.cancellation = None
             except Exception as error:
                 faults.append(error)
-            if session is None:
-                made.append(session := Session(MEMORY, check_same_thread=False))
-            return session
+            if connection is None:
+                made.append(connection := Connection(MEMORY, check_same_thread=False))
+            return connection
 
         try:
-            channel = cls(await _started(location.uri(mode), connect), location, opened)
-        except asyncio.CancelledError:  # aiosqlite ends its thread, and leaves the connection to us
-            claim.leave()
+            thread = cls(await _started(location.uri(mode), connect), location, opened)
+        except asyncio.CancelledError:  # aiosqlite ends its thread but does not close the connection
+            cancellation.cancel()
             while not threads or threads[0].is_alive():
                 with suppress(asyncio.CancelledError):
                     await asyncio.sleep(_SHORTEST_PAUSE)
-            for session in made:
-                session.close()
+            for connection in made:
+                connection.close()
             _closed(opened)
             raise
         for fault in faults:
-            await channel.close()
+            await thread.close()
             if isinstance(fault, sqlite3.Error | OSError):
                 raise translate(fault, str(location)) from fault
             raise fault
-        return channel
+        return thread
 
-    async def read(self, work: Callable[[Session], T]) -> T:
+    async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one snapshot of the database, which has everything that was committed before this call."""
-        claim = Claim()
+        cancellation = Cancellation()
 
-        def snapshot(session: Session) -> T:
-            claim.take()
-            session.execute("BEGIN")
-            result = work(session)
-            session.execute("COMMIT")
+        def snapshot(connection: Connection) -> T:
+            cancellation.start()
+            connection.execute("BEGIN")
+            result = work(connection)
+            connection.execute("COMMIT")
             return result
 
-        return await self._hand_over(snapshot, claim, settles=False)
+        return await self._hand_over(snapshot, cancellation, wait_if_started=False)
 
-    async def write(self, work: Callable[[Session], T]) -> T:
-        """Run `work` in one transaction, which holds the lock for writing from its beginning. A caller cancelled
-        before it has the lock has written nothing; one cancelled later is held until it is decided."""
-        claim = Claim()
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in one transaction, which holds the write lock from its beginning. If the caller is cancelled
+        before the transaction has the lock, nothing is written; if it is cancelled later, it waits for the end."""
+        cancellation = Cancellation()
 
-        def transaction(session: Session) -> T:
-            claim.look()
-            session.execute("BEGIN IMMEDIATE")
-            claim.take()
-            self._check_place()
-            result = work(session)
-            session.execute("COMMIT")
+        def transaction(connection: Connection) -> T:
+            cancellation.check()
+            connection.execute("BEGIN IMMEDIATE")
+            cancellation.start()
+            self._check_files()
+            result = work(connection)
+            connection.execute("COMMIT")
             return result
 
-        return await self._hand_over(transaction, claim, settles=True)
+        return await self._hand_over(transaction, cancellation, wait_if_started=True)
 
-    async def run(self, work: Callable[[Session], T]) -> T:
-        """Run `work`, which begins and ends its own transactions. A caller cancelled before it has begun, or while it
-        waits for its first lock, has done nothing; one cancelled later is held until it has ended."""
-        claim = Claim()
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        """Run `work`, which begins and ends its own transactions. If the caller is cancelled before the start, or while
+        `work` waits for its first lock, nothing is done; if it is cancelled later, it waits for the end."""
+        cancellation = Cancellation()
 
-        def begun(session: Session) -> T:
-            claim.take()
-            return work(session)
+        def started(connection: Connection) -> T:
+            cancellation.start()
+            return work(connection)
 
-        return await self._hand_over(begun, claim, settles=True)
+        return await self._hand_over(started, cancellation, wait_if_started=True)
 
-    async def _hand_over(self, job: Callable[[Session], T], claim: Claim, *, settles: bool) -> T:
-        """Wait for `job` on its thread."""
+    async def _hand_over(
+        self, job: Callable[[Connection], T], cancellation: Cancellation, *, wait_if_started: bool
+    ) -> T:
+        """Run `job` on the thread and wait for it."""
 
-        def claimed(session: Session) -> T:
-            session.claim = claim
-            return job(session)
+        def cancellable(connection: Connection) -> T:
+            connection.cancellation = cancellation
+            return job(connection)
 
-        call = asyncio.ensure_future(self._call(claimed))
+        call = asyncio.ensure_future(self._call(cancellable))
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
-            if not claim.leave() and settles:
+            if not cancellation.cancel() and wait_if_started:
                 await ended(call)
             else:
-                call.add_done_callback(_take_note)
+                call.add_done_callback(_retrieve_exception)
             raise
 
-    async def _call(self, job: Callable[[Session], T]) -> T:
+    async def _call(self, job: Callable[[Connection], T]) -> T:
         try:
             return cast("T", await self._database.execute_fetchall(cast("str", job)))
         except (sqlite3.Error, OSError, OverflowError, UnicodeError) as error:
             raise translate(error, str(self._location)) from error
 
-    def _check_place(self) -> None:
-        """Refuse to write into a file that was deleted or replaced, or without its log: the commit would succeed, and
-        be gone."""
+    def _check_files(self) -> None:
+        """Check that neither the file nor its write-ahead log was deleted or replaced. A commit would succeed then, and
+        its rows would be lost.
+
+        :raises StorageRefusedError: one of them was
+        """
         path = self._location.path
         if path is None:
             return
@@ -252,7 +267,7 @@ class Channel:
         self._log = log
 
     async def close(self) -> None:
-        """Close the connection and end its thread, after the jobs that were handed over before."""
+        """Close the connection and end its thread, after the functions that were passed before."""
         try:
             await self._database.close()
         finally:
@@ -261,32 +276,32 @@ class Channel:
 
 def _closed(opened: Sequence[files.Identity]) -> None:
     for file in opened:
-        files.closed(file)
+        files.unregister(file)
 
 
-def _take_note(call: asyncio.Future[Any]) -> None:
-    """Its caller has left, and nobody else is told how it ended."""
+def _retrieve_exception(call: asyncio.Future[Any]) -> None:
+    """Retrieve the exception of an operation whose caller was cancelled, so that asyncio does not log it."""
     if not call.cancelled():
         call.exception()
 
 
-class _AbandonedError(Exception):
-    """The caller was cancelled before the job did anything; nobody waits for this."""
+class _CancelledError(Exception):
+    """The caller was cancelled before the operation did anything. No caller gets this exception."""
 
 
-def switch_to_wal(session: Session) -> bool:
-    """Make the file's journal a write-ahead log; False where its file system cannot have one."""
-    (mode,) = session.execute("PRAGMA journal_mode").fetchone()
+def switch_to_wal(connection: Connection) -> bool:
+    """Switch the file to a write-ahead log, and return False if its file system does not support one."""
+    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
     if mode not in ("wal", "memory"):
-        (mode,) = session.execute("PRAGMA journal_mode = WAL").fetchone()
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     return mode in ("wal", "memory")
 
 
-async def _started(uri: str, factory: Callable[..., Session]) -> aiosqlite.Connection:
-    """An aiosqlite connection whose thread does not keep the interpreter from exiting.
+async def _started(uri: str, factory: Callable[..., Connection]) -> aiosqlite.Connection:
+    """Return an aiosqlite connection whose thread does not prevent the interpreter from exiting.
 
-    aiosqlite's threads are no daemons, so one connection never closed would hang the exit for ever. A thread
-    inherits this from the thread that makes it, which works on every aiosqlite without touching its insides.
+    aiosqlite's threads are not daemon threads, so a connection that is never closed would block the exit. A thread
+    inherits this property from the thread that creates it; this works with every version of aiosqlite.
     """
     import aiosqlite
 

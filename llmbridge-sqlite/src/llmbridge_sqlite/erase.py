@@ -1,4 +1,4 @@
-"""Erasing of a user: its name goes from calls and from rollups, their sums stay."""
+"""Removal of a user's name from calls and rollups. The sums stay."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from llmbridge.storage.toolkit.time_cells import SECOND
 from . import rollups
 from .rollup_statements import ADD_NAMED_DAYS, DAY, USERS, cell_of_call
 
-#: Calls that one transaction takes the name from, and days: others write in between.
+#: How many calls, and how many days of rollups, one transaction changes. Others can write between two transactions.
 _CHUNK, _DAYS = 2_000, 500
 
 _NAMED_CALLS = "SELECT number, called_at FROM llmbridge_calls WHERE (origin, id_at_origin) = (?, ?) LIMIT ?"
 _ERASE = "UPDATE llmbridge_calls SET id_at_origin = NULL WHERE number IN (SELECT value FROM json_each(?))"
-#: Rows of which all calls have lost the name.
+#: Rows that have no calls of the user any more.
 _DELETE_EMPTY = f"""
 DELETE FROM {USERS}
 WHERE (origin, id_at_origin, calls) = (:origin, :user, 0) AND day IN (
     SELECT {cell_of_call(DAY)} FROM llmbridge_calls WHERE number IN (SELECT value FROM json_each(:numbers))
 )
 """  # noqa: S608  names of ours
-#: The first days of a user: each day that exists is looked up, since no index has the user first.
+#: The first days of a user. Each existing day is looked up, because no index begins with the user.
 _NAMED_DAYS = f"""
 WITH RECURSIVE days (day) AS (
     SELECT MIN(day) FROM {USERS}
@@ -39,10 +39,11 @@ WHERE day IN (SELECT value FROM json_each(:days)) AND (origin, id_at_origin) = (
 
 
 def erase(connection: sqlite3.Connection, origin: str, user: str) -> tuple[int, bool]:
-    """Take a user's name from some of its calls, and once it stands on none of them, from the rollups of some days.
-    Return how many calls and rows of purged days that changed, and whether there may be more.
+    """Remove a user's name from some calls; if no call has it any more, from the rollups of some days. Return how many
+    calls and rows of purged days were changed, and whether there may be more.
 
-    The sums that rollups have of these calls lose the name with them, so that answers are exact in between.
+    The sums of these calls are moved to rollups without a user in the same transaction, so that results are exact after
+    each one.
     """
     first = rollups.state(connection).first
     found = connection.execute(_NAMED_CALLS, (origin, user, _CHUNK)).fetchall()
@@ -58,8 +59,8 @@ def erase(connection: sqlite3.Connection, origin: str, user: str) -> tuple[int, 
 
 
 def _erase_days(connection: sqlite3.Connection, origin: str, user: str, first: int) -> tuple[int, bool]:
-    """Take a user's name from the rollups of some days; return how many of their rows are of days before the `first`
-    microsecond that is not purged, and whether there may be more."""
+    """Remove a user's name from the rollups of some days. Return how many of these rows belong to purged days (before
+    the microsecond `first`), and whether there may be more."""
     found = connection.execute(_NAMED_DAYS, (origin, user, _DAYS)).fetchall()
     days = {"origin": origin, "user": user, "days": json.dumps([day for day, _ in found])}
     connection.execute(ADD_NAMED_DAYS, days)

@@ -1,4 +1,4 @@
-"""The filters of a question as conditions of SQL."""
+"""Filters of a query as SQL conditions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from llmbridge.storage import FILTER_FIELDS, GROUP_FIELDS, TAG_PREFIX
 from llmbridge.storage.reference import tag_value
 
-#: What a field of a question is in a row of `llmbridge_calls`, an allow-list of identifiers.
+#: The column of `llmbridge_calls` for each field: the allow-list of identifiers.
 _COLUMNS = {name: name for name in (*FILTER_FIELDS, *GROUP_FIELDS)}
 
 
 def expression(field: str, parameters: dict[str, Any], parameter: str) -> str:
-    """SQL for `field`; the name of a tag goes into `parameters` under `parameter`."""
+    """Return SQL for `field`. The name of a tag is added to `parameters` as `parameter`."""
     if not field.startswith(TAG_PREFIX):
         return _COLUMNS[field]
     parameters[parameter] = field.removeprefix(TAG_PREFIX)
@@ -26,9 +26,9 @@ def expression(field: str, parameters: dict[str, Any], parameter: str) -> str:
 def conditions(
     filters: Mapping[str, Sequence[str | None]], parameters: dict[str, Any], *, prefix: str = ""
 ) -> list[str]:
-    """Return one condition per filter; accepted values go into `parameters`, each filter's as one JSON array. One value
-    alone is compared with `=`, by which SQLite can follow the order of an index. `prefix` stands before each column: a
-    table and a dot, or a `+`, with which no condition makes SQLite choose an index."""
+    """Return one condition for each filter. Accepted values are added to `parameters`, as one JSON array for each
+    filter; a single value is compared with `=`, so that SQLite can use the order of an index. `prefix` is put before
+    each column: a table and a dot, or `+`, which keeps SQLite from choosing an index because of the condition."""
     made = []
     for number, (field, accepted) in enumerate(filters.items()):
         column = prefix + expression(field, parameters, "filter_tag")
@@ -43,7 +43,7 @@ def conditions(
 
 
 def define_tag(connection: sqlite3.Connection) -> None:
-    """Give the connection the function that `expression` uses for tags."""
+    """Define the SQL function that `expression` uses for tags."""
     connection.create_function("llmbridge_tag", 2, _tag, deterministic=True)
 
 

@@ -1,4 +1,4 @@
-"""Models and own prices."""
+"""Storing and listing of models and own prices."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _LIST_PRICES = " ".join(
 
 
 def upsert_models(connection: sqlite3.Connection, models: Sequence[LLMModel]) -> UpsertResult:
-    """Insert or replace; the last of a key wins."""
+    """Insert models or replace them. If a key occurs twice, the last one counts."""
     latest = {(model.provider, model.model_name): model for model in models}
     (before,) = connection.execute(_COUNT_MODELS).fetchone()
     connection.executemany(_UPSERT_MODEL, map(encode_model, latest.values()))
@@ -75,13 +75,13 @@ def upsert_models(connection: sqlite3.Connection, models: Sequence[LLMModel]) ->
 def list_models(
     connection: sqlite3.Connection, provider: str | None, model_name: str | None, active_only: bool
 ) -> list[LLMModel]:
-    """Models in order of their key."""
+    """Return models in the order of their keys."""
     wanted = {"provider": provider, "model_name": model_name, "active_only": int(active_only)}
     return [decode_model(row) for row in connection.execute(_LIST_MODELS, wanted).fetchall()]
 
 
 def retire_models(connection: sqlite3.Connection, keys: Sequence[tuple[str, str]], at: datetime) -> int:
-    """Retire those that are active, and count them."""
+    """Retire the models that are active, and return how many there were."""
     before, micros = connection.total_changes, to_micros(at)
     connection.executemany(
         _RETIRE_MODEL, ({"provider": provider, "model_name": name, "at": micros} for provider, name in keys)
@@ -90,11 +90,11 @@ def retire_models(connection: sqlite3.Connection, keys: Sequence[tuple[str, str]
 
 
 def set_prices(connection: sqlite3.Connection, prices: Sequence[ModelPrice]) -> None:
-    """Insert or replace; the last of a key wins."""
+    """Insert own prices or replace them. If a key occurs twice, the last one counts."""
     connection.executemany(_UPSERT_PRICE, map(encode_price, prices))
 
 
 def list_prices(connection: sqlite3.Connection, provider: str | None, model_name: str | None) -> list[ModelPrice]:
-    """Own prices in order of their key."""
+    """Return own prices in the order of their keys."""
     wanted = {"provider": provider, "model_name": model_name}
     return [decode_price(row) for row in connection.execute(_LIST_PRICES, wanted).fetchall()]

@@ -1,4 +1,4 @@
-"""Where a store lies: a file, or memory."""
+"""The location of a database: a file, or memory."""
 
 from __future__ import annotations
 
@@ -13,30 +13,34 @@ from llmbridge.storage.toolkit import make_private_file
 
 MEMORY = ":memory:"
 
-#: The size of the smallest page: https://www.sqlite.org/fileformat.html
+#: The smallest size of a page, and so of a database: https://www.sqlite.org/fileformat.html
 _SMALLEST = 512
 
-#: A file that one thread has just made must be closed before another one opens it.
+#: A thread that creates a file must close it before another thread opens it.
 _creating = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """The absolute path of a store's file; None is a store in memory."""
+    """The absolute path of a database; None: the database is in memory."""
 
     path: Path | None
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> Location:
-        """The location that a caller means: `~` is home, a relative path starts here and now, links are followed."""
+        """Return the location of a path: `~` is the home folder, a relative path starts at the current folder, and
+        links are followed.
+
+        :raises InvalidStorageURLError: the text is not a path
+        """
         text = os.fspath(path)
         if text == MEMORY:
             return cls(None)
         if not text or "\0" in text:
-            raise InvalidStorageURLError(f"{text!r} is no path of a SQLite file")
+            raise InvalidStorageURLError(f"invalid path of a SQLite database: {text!r}")
         if "://" in text:
             raise InvalidStorageURLError(
-                "SQLiteBackend takes the path of a file; llmbridge.db_backends.create_backend takes a URL"
+                "SQLiteBackend takes the path of a file, not a URL; pass URLs to llmbridge.db_backends.create_backend"
             )
         return cls(Path(os.path.realpath(os.path.expanduser(text))))
 
@@ -44,15 +48,15 @@ class Location:
         return MEMORY if self.path is None else str(self.path)
 
     def uri(self, mode: str) -> str:
-        """What SQLite opens, in its mode `rw` or `ro`."""
+        """Return what SQLite opens, in its mode `rw` or `ro`."""
         return MEMORY if self.path is None else f"{self.path.as_uri()}?mode={mode}"
 
     def create(self) -> None:
-        """Make the file, empty and for its owner alone, and the folders above it. What exists stays as it is, and is
-        not opened.
+        """Create the file, empty and accessible only for its owner, and its folders. An existing file is not changed
+        and not opened.
 
-        :raises OSError: it cannot be made, or what exists cannot be read
-        :raises StorageRefusedError: what exists is something else than a SQLite database
+        :raises OSError: the file cannot be created, or an existing file cannot be read
+        :raises StorageRefusedError: the existing file is not a SQLite database
         """
         if self.path is None:
             return
@@ -64,8 +68,8 @@ class Location:
 
     @staticmethod
     def _check_file(path: Path) -> None:
-        """What SQLite would not tell apart: it has one code for all that keeps it from opening a file, and takes a
-        file of a few bytes for an empty database, whatever they are."""
+        """Check what SQLite does not report clearly: it has one code for all reasons why a file cannot be opened, and
+        takes any file of a few bytes for an empty database."""
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not os.access(path, os.R_OK):

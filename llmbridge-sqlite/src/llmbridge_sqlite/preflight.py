@@ -1,4 +1,4 @@
-"""What a database already holds, read before anything is written to it."""
+"""Inspection of a database before anything is written to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llmbridge.storage import StorageRefusedError
 
 HISTORY = "migration_history"
 
-#: Tables, views and indexes of ours. The first four are public, the rest are ours to change.
+#: The tables, views and indexes of llmbridge. The first four are public, the others may change.
 NAMES = frozenset(
     {
         HISTORY,
@@ -27,7 +27,7 @@ NAMES = frozenset(
     }
 )
 
-#: The first migration of the versions that kept totals as packed text.
+#: The first migration of the versions that stored totals as packed text.
 _IS_OF_OLD_BASELINE = "SELECT 1 FROM migration_history WHERE name = '001_books'"
 
 _HISTORY_COLUMNS = {"id", "name", "checksum", "writable_from", "applied_at"}
@@ -36,31 +36,33 @@ _UPSTREAM_COLUMNS = {"id_at_origin", "model_id", "estimated_cost", "called_at"}
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """`migrated`: the database has our history. `upstream`: it has the tables of llmbridge-py 0.2."""
+    """The contents of a database. `migrated`: it has llmbridge's history of migrations. `upstream`: it has the tables
+    of llmbridge-py 0.2."""
 
     migrated: bool
     upstream: bool
 
 
 def inspect(connection: sqlite3.Connection, where: str) -> Findings:
-    """Read what is there.
+    """Return what the database contains.
 
-    :raises StorageRefusedError: something that is not ours bears one of our names
-    :raises sqlite3.DatabaseError: the file is no database, or damaged
+    :raises StorageRefusedError: it has objects of another application with names of llmbridge, or tables of a version
+        that this one cannot read
+    :raises sqlite3.DatabaseError: the file is not a database, or it is damaged
     """
     kinds = {name.lower(): kind for name, kind in connection.execute("SELECT name, type FROM sqlite_master")}
     migrated = _columns(connection, HISTORY) >= _HISTORY_COLUMNS and kinds.get(HISTORY) == "table"
     taken = sorted(NAMES & kinds.keys())
     if taken and not migrated:
         raise StorageRefusedError(
-            f"the SQLite database {where} has {', '.join(taken)}, which llmbridge did not make; nothing was written. "
-            "Give the books a file of their own, or rename what is there"
+            f"the SQLite database {where} has {', '.join(taken)}, which llmbridge did not create; nothing was written. "
+            "Choose another file, or rename these objects"
         )
     if migrated and connection.execute(_IS_OF_OLD_BASELINE).fetchone():
         raise StorageRefusedError(
-            f"the SQLite database {where} was made by a version of llmbridge-sqlite before its first release, whose "
-            "tables this one does not read; nothing was written. Copy it with `llmbridge storage copy`, run with the "
-            "version before this one"
+            f"the SQLite database {where} was created by a version of llmbridge-sqlite before its first release, whose "
+            "tables this version cannot read; nothing was written. Copy it with `llmbridge storage copy` of the "
+            "previous version"
         )
     if migrated:
         for table in sorted(name for name in NAMES if name.startswith("llmbridge_")):

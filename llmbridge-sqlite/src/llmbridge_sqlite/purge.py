@@ -1,6 +1,7 @@
-"""Purging: calls go, and their rollups stay.
+"""Purging: calls of old days are deleted, their rollups stay.
 
-Calls before the watermark are purged, whether or not they are deleted yet: no reader and no change of calls sees them.
+All calls before the watermark count as purged, even if they are not deleted yet: no query and no change of calls sees
+them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from llmbridge.storage import CallRecord
 from . import rollups
 from .codec import to_micros
 
-#: Calls that one transaction deletes: others write in between.
+#: How many calls one transaction deletes. Others can write between two transactions.
 _CHUNK = 2_000
 
 _MOVE_WATERMARK = "UPDATE llmbridge_state SET watermark = ?"
@@ -24,14 +25,14 @@ DELETE FROM llmbridge_calls WHERE number IN (
     ORDER BY called_at LIMIT ?
 )
 """
-#: The number of the last call is given again once that is deleted.
+#: If the last call is deleted, SQLite gives its number to the next new call.
 _LOWER_FOLDED = """
 UPDATE llmbridge_state SET folded = min(folded, (SELECT coalesce(MAX(number), 0) FROM llmbridge_calls))
 """
 
 
 def split(calls: Sequence[CallRecord], watermark: int | None) -> tuple[Sequence[CallRecord], tuple[UUID, ...]]:
-    """Return the calls that come in time, and the ids of those whose day was purged."""
+    """Return the calls whose day is not purged, and the ids of the other ones."""
     if watermark is None:
         return calls, ()
     late = tuple(call.id for call in calls if to_micros(call.called_at) < watermark)
@@ -39,8 +40,8 @@ def split(calls: Sequence[CallRecord], watermark: int | None) -> tuple[Sequence[
 
 
 def move_watermark(connection: sqlite3.Connection, to: int) -> None:
-    """Purge the calls before a midnight (microseconds): their rollups have them all, and from now on stand for them.
-    The calls themselves count no more; `delete` takes them away, now or after the next purge."""
+    """Purge the calls before a midnight (in microseconds). After this, only their rollups count; `delete` removes the
+    calls, now or after the next purge."""
     watermark = rollups.state(connection).watermark
     if watermark is None or to > watermark:
         rollups.fold_all(connection)
@@ -48,7 +49,7 @@ def move_watermark(connection: sqlite3.Connection, to: int) -> None:
 
 
 def delete(connection: sqlite3.Connection) -> tuple[int, bool]:
-    """Delete some of the calls that were purged, the oldest; return how many, and whether there may be more."""
+    """Delete the oldest purged calls. Return how many, and whether there may be more."""
     deleted = connection.execute(_DELETE, (_CHUNK,)).rowcount
     connection.execute(_LOWER_FOLDED)
     return deleted, deleted == _CHUNK

@@ -1,4 +1,4 @@
-"""New costs of calls that are stored."""
+"""Changing of the costs of stored calls."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ WHERE number = ?
 
 
 def reprice(connection: sqlite3.Connection, changes: Sequence[CostChange]) -> int:
-    """Give calls new costs and return how many were stored. Rollups that have the calls lose the old costs and get the
-    new ones."""
+    """Give calls new costs, and return how many calls were changed. In the rollups of folded calls, the old costs are
+    subtracted and the new ones added."""
     rows = []
     for change in {change.id: change for change in changes}.values():
         stored = connection.execute(_READ, (change.id.bytes,)).fetchone()

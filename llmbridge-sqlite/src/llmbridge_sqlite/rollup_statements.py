@@ -1,8 +1,8 @@
-"""SQL of the rollups, made from one table of what a call adds to each sum.
+"""SQL of the rollups, generated from one table of what a call adds to each sum.
 
-SQLite's SUM raises an error beyond 64 bits. So cost is kept as dollars and the rest of one, every other large sum as
-multiples of 2^32 and the rest (`NAME_high`, `NAME`), and the rest is carried whenever rows are added; then no sum of
-rows overflows. Sums of calls are first made in one piece, which is cheaper, and after an overflow in halves.
+SQLite's SUM raises an error beyond 64 bits. So a cost is stored as whole dollars and the rest, and every other large
+sum as multiples of 2^32 and the rest (`NAME_high`, `NAME`). Whenever rows are added, the rest is carried, so that sums
+of rows do not overflow. Calls are first summed as whole numbers, which is cheaper, and after an overflow in two parts.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ DAY, QUARTER = GRAINS[0], GRAINS[-1]
 
 #: A dollar in units, and the mask of the lower half of a sum.
 DOLLAR, LOW = 10**12, 2**32 - 1
-#: Sums that are one column, and those that are two.
+#: The sums that have one column, and those that have two.
 COUNTS = NUMBERS[: NUMBERS.index("cost")]
 WIDE = NUMBERS[NUMBERS.index("cost") + 1 :]
-#: The columns of the sums in the order of the tables.
+#: The columns of the sums, in the order of the tables.
 COLUMNS = (*COUNTS, "cost_dollars", "cost_rest", *WIDE, *(f"{name}_high" for name in WIDE))
 
-#: What a call adds to each sum.
+#: SQL for what a call adds to each sum.
 OF_A_CALL = {
     "calls": "1",
     "requests": "attempt = 1",
@@ -43,18 +43,18 @@ _BUCKETS = dict(zip(HISTOGRAMS, ("response_bucket", "first_token_bucket"), stric
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement that sums calls in one piece, and the same in halves."""
+    """A statement that sums calls as whole numbers, and the same statement with sums in two parts."""
 
     plain: str
     exact: str
 
     @classmethod
     def of(cls, make: Callable[[bool], str]) -> Statement:
-        """Make both; `make` is told whether to be exact."""
+        """Return both statements; `make` gets whether the sums must be in two parts."""
         return cls(make(False), make(True))
 
     def run(self, connection: sqlite3.Connection, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """Execute it, after an overflow in halves, and return its rows."""
+        """Execute the plain statement, or the exact one if that overflows, and return its rows."""
         try:
             return connection.execute(self.plain, parameters).fetchall()
         except sqlite3.OperationalError as error:
@@ -64,12 +64,12 @@ class Statement:
 
 
 def _start(time: str, length: int | str) -> str:
-    """Return SQL for the start of the cell of that length that `time` lies in, before 1970 too."""
+    """Return SQL for the start of the cell of that length that contains `time`, also before 1970."""
     return f"{time} - (({time} % {length}) + {length}) % {length}"
 
 
 def cell_of_call(grain: int | str) -> str:
-    """Return SQL for the start in seconds of the cell of `grain` that a call lies in."""
+    """Return SQL for the start in seconds of the cell of `grain` that contains a call."""
     length = grain * SECOND if isinstance(grain, int) else f"({grain} * {SECOND})"
     return f"({_start('called_at', length)}) / {SECOND}"
 
@@ -83,17 +83,17 @@ def _time_keys(grain: int | str) -> tuple[str, ...]:
 
 
 def _dollars(units: str) -> str:
-    """Return SQL for whole dollars, rounded down below zero, too."""
+    """Return SQL for whole dollars, rounded down, also below zero."""
     return f"({units}) / {DOLLAR} - (({units}) % {DOLLAR} < 0)"
 
 
 def _rest(units: str) -> str:
-    """Return SQL for what is left beside whole dollars, from 0 on."""
+    """Return SQL for the rest beyond whole dollars, which is never negative."""
     return f"({units}) % {DOLLAR} + {DOLLAR} * (({units}) % {DOLLAR} < 0)"
 
 
 def _sum_of_calls(name: str, is_exact: bool) -> dict[str, str]:
-    """Return the columns of a sum of calls and their SQL."""
+    """Return SQL for the columns of a sum of calls, by their names."""
     value = OF_A_CALL[name]
     if name in COUNTS:
         return {name: f"SUM({value})"}
@@ -109,7 +109,7 @@ def _sum_of_calls(name: str, is_exact: bool) -> dict[str, str]:
 
 
 def _sum_of_rows(column: str) -> str:
-    """Return SQL for a column of the sum of rows."""
+    """Return SQL for a column of a sum of rows."""
     if column == "cost_dollars":
         return f"SUM(cost_dollars) + SUM(cost_rest) / {DOLLAR}"
     if column == "cost_rest":
@@ -122,7 +122,7 @@ def _sum_of_rows(column: str) -> str:
 
 
 def _changed(column: str, sign: str) -> str:
-    """Return SQL for a column of a row to which that of `excluded` is added, or with the sign '-' taken away."""
+    """Return SQL that adds the column of `excluded` to that of a row, or subtracts it with the sign '-'."""
     both = f"{column} {sign} excluded.{column}"
     if column == "cost_dollars":
         rests = f"cost_rest {sign} excluded.cost_rest"
@@ -138,13 +138,13 @@ def _changed(column: str, sign: str) -> str:
 
 
 def _new_histogram(text: str) -> str:
-    """Return SQL for a histogram that is made of `text`."""
+    """Return SQL for a new histogram from `text`, shortened if it is long."""
     return f"CASE WHEN length({text}) < {HISTOGRAM_STEP} THEN {text} ELSE llmbridge_shorten({text}) END"
 
 
 def _changed_histogram(column: str, sign: str) -> str:
-    """Return SQL for a histogram with that of `excluded`: written behind it, and anew once the text is longer by a
-    step."""
+    """Return SQL that adds the histogram of `excluded` to that of a row, or subtracts it with the sign '-'. When added,
+    it is appended, and the text is shortened each time it has grown by HISTOGRAM_STEP."""
     if sign == "-":
         taken = f"llmbridge_subtract({column}, excluded.{column})"
         return f"CASE WHEN excluded.{column} IS NULL THEN {column} ELSE {taken} END"
@@ -160,8 +160,8 @@ def _changed_histogram(column: str, sign: str) -> str:
 
 
 def _select(keys: Sequence[str], calls: str, is_exact: bool, numbers: Sequence[str] = NUMBERS) -> str:
-    """Return what selects the rows that `calls`, which stands behind FROM, make, with the columns of all or some
-    numbers."""
+    """Return the SELECT that computes rollups from calls, with the columns of `numbers`. `calls` is the text after
+    FROM."""
     made = {column: sql for name in numbers for column, sql in _sum_of_calls(name, is_exact).items()}
     columns = [f"{made[column]} AS {column}" for column in COLUMNS if column in made]
     if numbers is NUMBERS:
@@ -171,7 +171,7 @@ def _select(keys: Sequence[str], calls: str, is_exact: bool, numbers: Sequence[s
 
 
 def _upsert(table: str, select: str, sign: str = "+", columns: Sequence[str] = (*COLUMNS, *HISTOGRAMS)) -> str:
-    """Return what adds the rows of `select` to those of `table`, or with the sign '-' takes them away."""
+    """Return the statement that adds the rows of `select` to those of `table`, or subtracts them with the sign '-'."""
     changes = [
         f"{column} = {_changed_histogram(column, sign) if column in HISTOGRAMS else _changed(column, sign)}"
         for column in columns
@@ -190,8 +190,9 @@ def _upsert(table: str, select: str, sign: str = "+", columns: Sequence[str] = (
 
 _ALL = ", ".join((*COLUMNS, *HISTOGRAMS))
 
-# Folding a chunk of the tail: to the rows by user, and to a table of its cells by time. Those of the finest grain are
-# made of calls, and those of each coarser grain of the one before; then all of them are added to the rows by time.
+# Folding a chunk of the tail. Its calls are added to the rows by user, and summed in a temporary table of cells: those
+# of the finest grain from the calls, and those of each coarser grain from the finer one. Then all cells are added to
+# the rows by time.
 _TAIL = "llmbridge_calls NOT INDEXED WHERE number > :folded AND number <= :upto"
 ADD_TO_USERS = Statement.of(lambda exact: _upsert(USERS, _select(_USER_KEYS, _TAIL, exact)))
 MAKE_CELLS = f"CREATE TEMP TABLE IF NOT EXISTS llmbridge_cells ({', '.join(TIME_KEY)}, {_ALL})"
@@ -214,7 +215,7 @@ FILL_COARSER = " ".join(
 ADD_TO_TIMES = _upsert(TIMES, "SELECT * FROM temp.llmbridge_cells WHERE true")
 EMPTY_CELLS = "DELETE FROM temp.llmbridge_cells"
 
-# Changing calls that are folded: they are taken from their rows, changed, and added again. By sign.
+# Changing folded calls: they are subtracted from their rows, changed, and added again.
 _CHOSEN = "llmbridge_calls WHERE number IN (SELECT value FROM json_each(:numbers)) AND number <= :folded"
 
 
@@ -232,12 +233,12 @@ CHANGE_USERS = {sign: _change_users(sign) for sign in "+-"}
 CHANGE_COSTS_OF_USERS = {sign: _change_costs(USERS, _USER_KEYS, sign) for sign in "+-"}
 CHANGE_COSTS_OF_TIMES = {sign: _change_costs(TIMES, _time_keys(":grain"), sign) for sign in "+-"}
 
-# Counting calls again.
+# Computing rollups again.
 _STORED = "llmbridge_calls WHERE called_at >= :first AND called_at < :last AND number <= :folded"
 COUNT_USERS = Statement.of(lambda exact: _select(_USER_KEYS, _STORED, exact))
 COUNT_TIMES = Statement.of(lambda exact: _select(_time_keys(":grain"), _STORED, exact))
 
-# Rows as a whole.
+# Reading, replacing and deleting whole rows.
 ROW = {table: ", ".join((*key, _ALL)) for table, key in KEYS.items()}
 PUT = {
     table: f"INSERT OR REPLACE INTO {table} ({row}) VALUES ({', '.join('?' * (row.count(',') + 1))})"  # noqa: S608
@@ -254,7 +255,7 @@ SELECT :grain, {_start("start", ":grain")}, origin, provider, model_name, status
 WHERE grain = {QUARTER} AND start = :start
     AND (origin, provider, model_name, status) = (:origin, :provider, :model_name, :status)
 """  # noqa: S608  names of ours
-#: Adds a row of a quarter of an hour to that of a coarser grain, or takes it away.
+#: Adds a row of a quarter of an hour to that of a coarser grain, or subtracts it.
 CHANGE_COARSER = {sign: _upsert(TIMES, _ONE_QUARTER, sign) for sign in "+-"}
 
 _NAMED_DAYS = f"""

@@ -1,11 +1,11 @@
-"""Rollups: rows of sums into which calls are folded some time after they were stored.
+"""Rollups: rows with sums of calls. Calls are folded into them some time after they were stored.
 
-A call's `number` rises in the order of commits, so all calls up to `folded` are in the rollups, and the rest, the tail,
-is in none. Every question adds the tail in the same snapshot, so answers are exact whenever it is folded, and a crash
-leaves nothing but a longer tail.
+The `number` of a call increases in the order of commits. All calls up to the number `folded` are in the rollups; the
+later ones, the tail, are in none. Every query adds the tail in the same snapshot, so its result does not depend on when
+calls are folded. After a crash the tail is only longer.
 
-A fold sums the calls of a chunk by GROUP BY and adds them to the rows that they belong to. It reads and writes no other
-row, so it costs the same for each call, whatever names the calls have and however many rows there are.
+A fold sums a chunk of calls with GROUP BY and adds the sums to the rows that the calls belong to. It reads and writes
+no other row, so its cost for each call does not depend on the names of the calls or on the number of rows.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ _EARLIEST = micros(EARLIEST)
 _READ_STATE = "SELECT folded, watermark FROM llmbridge_state"
 _LAST = "SELECT coalesce(MAX(number), 0) FROM llmbridge_calls"
 _SET_FOLDED = "UPDATE llmbridge_state SET folded = ?"
-#: How many calls one transaction folds: others write in between.
+#: How many calls one transaction folds. Others can write between two transactions.
 _FOLD_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`folded`: the last number in the rollups. `watermark`: microseconds; calls before it were purged (None: none)."""
+    """The row of `llmbridge_state`. `folded`: the number of the last folded call. `watermark`: the microsecond before
+    which calls are purged (None: none are)."""
 
     folded: int
     watermark: int | None
@@ -47,18 +48,18 @@ class State:
 
 
 def state(connection: sqlite3.Connection) -> State:
-    """Return how far the rollups are."""
+    """Return the state of the rollups."""
     return State(*connection.execute(_READ_STATE).fetchone())
 
 
 def last(connection: sqlite3.Connection) -> int:
-    """Return the greatest number of a call; calls beyond `folded` are in no rollup yet."""
+    """Return the number of the last call."""
     (number,) = connection.execute(_LAST).fetchone()
     return int(number)
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Give a connection the functions that statements on rollups use."""
+    """Define the SQL functions that statements on rollups use."""
     connection.create_function("llmbridge_shorten", 1, _shorten, deterministic=True)
     connection.create_function("llmbridge_subtract", 2, _subtract, deterministic=True)
 
@@ -72,7 +73,7 @@ def _subtract(histogram: str | None, taken: str | None) -> str | None:
 
 
 def fold(connection: sqlite3.Connection, least: int = 1) -> tuple[int, bool]:
-    """Fold the oldest calls of the tail, if it has at least `least`. Return how many, and whether there may be more."""
+    """Fold the oldest calls of the tail if it has at least `least`. Return how many, and whether there are more."""
     folded, end = state(connection).folded, last(connection)
     if end - folded < max(least, 1):
         return 0, False
@@ -96,12 +97,13 @@ def fold_all(connection: sqlite3.Connection) -> None:
 
 
 def change_users(connection: sqlite3.Connection, sign: str, numbers: Sequence[int]) -> None:
-    """Add those of the calls that are folded to the rows by user, or with the sign '-' take them away."""
+    """Add calls to the rows by user, or subtract them with the sign '-'. Calls that are not folded are left out."""
     statements.CHANGE_USERS[sign].run(connection, _chosen(connection, numbers))
 
 
 def change_costs(connection: sqlite3.Connection, sign: str, numbers: Sequence[int]) -> None:
-    """Add the costs of those of the calls that are folded to all their rows, or with the sign '-' take them away."""
+    """Add the costs of calls to all their rows, or subtract them with the sign '-'. Calls that are not folded are left
+    out."""
     chosen = _chosen(connection, numbers)
     statements.CHANGE_COSTS_OF_USERS[sign].run(connection, chosen)
     for grain in GRAINS:
@@ -113,19 +115,19 @@ def _chosen(connection: sqlite3.Connection, numbers: Sequence[int]) -> dict[str,
 
 
 def count(connection: sqlite3.Connection, first: int, last: int) -> dict[str, dict[tuple[Any, ...], Rollup]]:
-    """Return, by table, the rows that the folded calls of a range of microseconds make."""
+    """Return, by table, the rows that result from the folded calls of a range of microseconds."""
     stored = {"first": first, "last": last, "folded": state(connection).folded}
     times = [row for grain in GRAINS for row in statements.COUNT_TIMES.run(connection, {**stored, "grain": grain})]
     return {USERS: by_key(statements.COUNT_USERS.run(connection, stored)), TIMES: by_key(times)}
 
 
 def by_key(rows: Iterable[Sequence[Any]]) -> dict[tuple[Any, ...], Rollup]:
-    """Return rows of a table by their keys."""
+    """Return decoded rows of a table by their keys."""
     return {rollup.key: rollup for rollup in map(decode, rows)}
 
 
 def decode(row: Sequence[Any]) -> Rollup:
-    """Return the sums of a row that was read as ROW."""
+    """Return the rollup of a row with the columns of ROW."""
     width, before = len(USER_KEY), len(USER_KEY) + len(COUNTS)
     *columns, response, first_token = row
     dollars, rest = columns[before : before + 2]
@@ -136,7 +138,7 @@ def decode(row: Sequence[Any]) -> Rollup:
 
 
 def encode(rollup: Rollup) -> tuple[Any, ...]:
-    """Return the row of these sums, as PUT takes it."""
+    """Return the row of a rollup, with the columns of ROW."""
     before = len(COUNTS)
     cost, wide = rollup.numbers[before], rollup.numbers[before + 1 :]
     lows, highs = ([number & LOW for number in wide], [number >> 32 for number in wide])

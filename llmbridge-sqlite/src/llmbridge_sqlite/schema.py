@@ -1,11 +1,11 @@
-"""Migrations: SQL files shipped beside this module, applied once each and remembered in `migration_history`.
+"""Migrations: the SQL files in `migrations/`, each applied once and listed in `migration_history`.
 
-A migration is known by its name (`001_baseline`) and the SHA-256 of its text. Its first line names the oldest
-release that may still write a store to which it was applied, as the number of the last migration that this
-release ships: `-- writable-from: 1`. The number stands in `migration_history.writable_from`, the greatest one
-counts, and every transaction that writes reads it anew; so while a newer release migrates a store in use, older
-ones either go on writing rightly or stop with `SchemaTooNewError`. That table and this column are what releases
-promise each other; every other table is free to change.
+A migration is identified by its name (`001_baseline`) and the SHA-256 of its text. Its first line says which releases
+may still write after it was applied: `-- writable-from: 1` means that a release may write if its last migration has at
+least the number 1. The number is stored in `migration_history.writable_from`; the greatest number of all rows counts,
+and every transaction that writes reads it. So if a newer release migrates a database in use, an older one either
+continues to write correctly or gets `SchemaTooNewError`. Only this table and this column keep their form in all
+releases; every other table may change.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _WRITABLE_FROM = "SELECT MAX(writable_from) FROM migration_history"
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file: its name without `.sql`, the digest of its text, and its statements."""
+    """One SQL file: its name without `.sql`, the SHA-256 of its text, and its statements."""
 
     name: str
     number: int
@@ -55,7 +55,7 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """One line of `migration_history`."""
+    """One row of `migration_history`."""
 
     name: str
     checksum: str
@@ -63,25 +63,25 @@ class Applied:
 
     @property
     def number(self) -> int:
-        """The number that its name begins with; 0 if there is none."""
+        """The number at the start of the name, 0 if there is none."""
         return int(self.name[:3]) if re.match(r"\d{3}", self.name) else 0
 
 
 @cache
 def shipped() -> tuple[Migration, ...]:
-    """The migrations of this release."""
+    """Return the migrations of this release."""
     return load(files(__package__) / "migrations")
 
 
 def load(folder: Traversable) -> tuple[Migration, ...]:
-    """The migrations of a folder, numbered from 001 without a gap.
+    """Return the migrations of a folder, numbered from 001 without a gap.
 
-    :raises MigrationError: one is missing, misnamed or does not say who may still write
+    :raises MigrationError: a migration is missing, has a wrong name, or has no `writable-from`
     """
     found = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     if not found:
         raise MigrationError(
-            f"llmbridge-sqlite is installed without its migrations; {folder} has none. Install it anew"
+            f"the installation of llmbridge-sqlite is damaged: {folder} has no migrations; install it again"
         )
     migrations = []
     for number, file in enumerate(found, start=1):
@@ -89,7 +89,8 @@ def load(folder: Traversable) -> tuple[Migration, ...]:
         name, header = _FILE.fullmatch(file.name), _HEADER.match(text)
         if name is None or int(name[1]) != number:
             raise MigrationError(
-                f"{file.name} stands where migration {number:03} belongs; install llmbridge-sqlite anew"
+                f"the installation of llmbridge-sqlite is damaged: it has {file.name} instead of migration "
+                f"{number:03}; install it again"
             )
         if header is None:
             raise MigrationError(f"{file.name} does not begin with `-- writable-from: NUMBER`")
@@ -99,7 +100,8 @@ def load(folder: Traversable) -> tuple[Migration, ...]:
 
 
 def split(script: str) -> list[str]:
-    """The statements of a script. SQLite itself says where one ends, so triggers, texts and comments stay whole."""
+    """Return the statements of a script. SQLite itself finds the end of each one, so triggers, string literals and
+    comments are not split."""
     statements, begun = [], ""
     for piece in re.split(r"(?<=;)", script):
         begun += piece
@@ -112,7 +114,7 @@ def split(script: str) -> list[str]:
 
 
 def status(connection: sqlite3.Connection, migrations: Sequence[Migration], where: str) -> SchemaStatus:
-    """How far the database is migrated."""
+    """Return which migrations are applied."""
     history = _history(connection, where)
     known = {applied.name for applied in history}
     return SchemaStatus(
@@ -124,9 +126,9 @@ def status(connection: sqlite3.Connection, migrations: Sequence[Migration], wher
 
 
 def apply(connection: sqlite3.Connection, migrations: Sequence[Migration], where: str) -> MigrationReport:
-    """Apply what is pending, each in one transaction with its line in the history.
+    """Apply the pending migrations, each in one transaction with its row in the history.
 
-    What others did meanwhile is read anew under the lock of every transaction.
+    Each transaction reads the history again under its lock, because another process may have migrated in between.
     """
     done = []
     while _next(_history(connection, where), migrations, where):
@@ -141,8 +143,11 @@ def apply(connection: sqlite3.Connection, migrations: Sequence[Migration], where
 
 
 def check_writable(connection: sqlite3.Connection, migrations: Sequence[Migration], where: str) -> None:
-    """Raise SchemaTooNewError if a newer release says that this one may not write, SchemaOutdatedError if there
-    is no schema. Belongs into every transaction that writes."""
+    """Check that this release may write. Every transaction that writes calls this.
+
+    :raises SchemaTooNewError: a newer release has migrated the database and forbids this one to write
+    :raises SchemaOutdatedError: the database has no schema
+    """
     try:
         (oldest,) = connection.execute(_WRITABLE_FROM).fetchone()
     except sqlite3.OperationalError as error:
@@ -174,13 +179,13 @@ def _next(history: Sequence[Applied], migrations: Sequence[Migration], where: st
         if migration is None and applied.number <= migrations[-1].number:
             raise MigrationError(
                 f"migration {applied.name} was applied to {where}, but this release does not have it; "
-                "install the llmbridge-sqlite that made the store, or a newer one"
+                "install the version of llmbridge-sqlite that applied it, or a newer one"
             )
         if migration is not None and migration.checksum != applied.checksum:
             raise MigrationError(
-                f"migration {applied.name} was applied to {where} with another text than this release has "
-                f"(SHA-256 {applied.checksum[:12]}, here {migration.checksum[:12]}); "
-                "install a released llmbridge-sqlite"
+                f"migration {applied.name} was applied to {where} with a different text than in this release (SHA-256 "
+                f"{applied.checksum[:12]}, here {migration.checksum[:12]}); install a released version of "
+                "llmbridge-sqlite"
             )
     known = {applied.name for applied in history}
     return next((migration for migration in migrations if migration.name not in known), None)
@@ -197,11 +202,11 @@ def _apply_one(connection: sqlite3.Connection, migration: Migration, *, is_first
     except sqlite3.Error as error:
         if primary_code(error) not in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, None):
             raise
-        raise MigrationError(f"migration {migration.name} failed and left nothing behind: {error}") from error
+        raise MigrationError(f"migration {migration.name} failed and was rolled back: {error}") from error
 
 
 def _too_new(where: str) -> SchemaTooNewError:
     return SchemaTooNewError(
-        f"the SQLite database {where} was migrated by a newer llmbridge-sqlite, which says that this one may no "
-        "longer write it; upgrade llmbridge-sqlite"
+        f"the SQLite database {where} was migrated by a newer llmbridge-sqlite, which forbids this version to write; "
+        "upgrade llmbridge-sqlite"
     )

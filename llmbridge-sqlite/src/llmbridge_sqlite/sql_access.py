@@ -1,4 +1,4 @@
-"""Statements of people, run one by one, each committed by itself."""
+"""Running of SQL that users write: one statement at a time, each in its own transaction."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ T = TypeVar("T")
 
 
 def run(connection: sqlite3.Connection, query: str, args: tuple[Any, ...], read: Callable[[sqlite3.Cursor], T]) -> T:
-    """Run one statement and `read` what it gives. What is left unread is not computed."""
+    """Run one statement and return what `read` makes of its cursor. Rows that `read` leaves are not computed."""
     statement, parameters = prepare(query, args)
     try:
         with closing(connection.execute(statement, parameters)) as cursor:
             return read(cursor)
     except (sqlite3.ProgrammingError, sqlite3.Warning) as error:
-        if "one statement at a time" in str(error):
-            raise ValueError("one statement at a time") from error
+        if "one statement at a time" in str(error):  # Python's own text
+            raise ValueError("only one statement can be run at a time; pass them one by one") from error
         raise
     except sqlite3.OperationalError as error:
         if primary_code(error) == sqlite3.SQLITE_ERROR:
@@ -32,29 +32,29 @@ def run(connection: sqlite3.Connection, query: str, args: tuple[Any, ...], read:
 
 
 def nothing(cursor: sqlite3.Cursor) -> None:
-    """Read to the end and give nothing."""
+    """Run the statement to its end."""
     cursor.fetchall()
 
 
 def first(cursor: sqlite3.Cursor) -> dict[str, Any] | None:
-    """The first row by column name; None when there is none."""
+    """Return the first row by column name, None if there is no row."""
     row = cursor.fetchone()
     return None if row is None else _by_name(cursor, row)
 
 
 def every(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
-    """All rows by column name."""
+    """Return all rows by column name."""
     return [_by_name(cursor, row) for row in cursor.fetchall()]
 
 
 def value(cursor: sqlite3.Cursor) -> Any:
-    """The first column of the first row; None when there is none."""
+    """Return the first column of the first row, None if there is no row."""
     row = cursor.fetchone()
     return None if row is None else row[0]
 
 
 def new_id(cursor: sqlite3.Cursor) -> int:
-    """The `id` that the statement returns, else the id of the row that it inserted."""
+    """Return the `id` that the statement returned, else the id of the row that it inserted."""
     row = first(cursor) if cursor.description else None
     if row is not None:
         returned: int = row["id"] if "id" in row else next(iter(row.values()))

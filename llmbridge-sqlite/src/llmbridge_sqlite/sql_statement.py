@@ -1,8 +1,7 @@
-"""SQL that people write: its tokens, parameters and templates.
+"""Parsing of SQL that users write, in SQLite's dialect.
 
-Nothing is changed but templates; string literals, quoted names and comments are tokens of their own, into which
-nothing looks. `$1` stays as it is, since SQLite takes it for a named parameter: it is bound by its name, so in
-whatever order and as often as it occurs.
+Only templates are replaced. String literals, quoted names and comments are single tokens and are never changed. `$1` is
+not changed either: for SQLite it is a named parameter, which may occur several times and in any order.
 """
 
 from __future__ import annotations
@@ -37,16 +36,16 @@ _TRANSACTIONS = frozenset({"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "R
 
 
 def tokens(query: str) -> Iterator[Token]:
-    """The tokens of `query`; their texts joined are `query`."""
+    """Yield the tokens of `query`. Their joined texts are `query`."""
     for match in _TOKEN.finditer(query):
         yield Token(match.lastgroup or "other", match[0])
 
 
 def prepare(query: str, args: tuple[Any, ...]) -> tuple[str, Any]:
-    """What SQLite is given for `query` and `args`: the statement, and its parameters.
+    """Return the statement and the parameters that SQLite gets for `query` and `args`.
 
-    :raises ValueError: the statement begins or ends a transaction, mixes `$1` with `?`, has parameters or
-        templates that are not known, or not as many as there are arguments
+    :raises ValueError: the statement begins or ends a transaction, mixes `$1` with `?`, contains unknown parameters or
+        templates, or does not have as many parameters as there are arguments
     """
     found = list(tokens(query))
     refuse_transactions(found, _TRANSACTIONS)
@@ -56,31 +55,31 @@ def prepare(query: str, args: tuple[Any, ...]) -> tuple[str, Any]:
     marks = sum(token.kind == "mark" for token in found)
     strange = sorted({token.text for token in found if token.kind == "named"})
     if strange:
-        raise ValueError(f"parameters are $1, $2, … or ?, not {', '.join(strange)}")
+        raise ValueError(f"unknown parameter {', '.join(strange)}: use $1, $2, … or ?")
     if numbered and marks:
-        raise ValueError("a statement takes either $1, $2, … or ?, not both")
+        raise ValueError("a statement cannot mix $1, $2, … with ?: use one kind of parameter")
     if not numbered:
         _check_number(marks, len(values))
         return statement, values
     known = {f"${number}" for number in range(1, len(values) + 1)}
     missing = sorted(set(numbered) - known)
     if missing:
-        raise ValueError(f"{', '.join(missing)} has no argument; there are {len(values)}")
+        raise ValueError(f"no argument for {', '.join(missing)}: {len(values)} were passed")
     _check_number(max(int(text[1:]) for text in numbered), len(values))
     return statement, {str(number): value for number, value in enumerate(values, start=1)}
 
 
 def _check_number(wanted: int, given: int) -> None:
     if wanted != given:
-        raise ValueError(f"the statement takes {wanted} arguments, {given} were given")
+        raise ValueError(f"the statement needs {wanted} arguments, {given} were passed")
 
 
 def _bindable(value: Any) -> Any:
-    """A value as the views show it: money and ids as text, time as UTC text."""
+    """Convert a value to the form that the views have: money and ids as text, times as UTC text."""
     if isinstance(value, Decimal | UUID):
         return str(value)
     if isinstance(value, datetime):
         if value.utcoffset() is None:
-            raise ValueError("a time needs a time zone")
+            raise ValueError("a time has no time zone: pass an aware datetime")
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return value

@@ -1,4 +1,4 @@
-"""Rollups counted again, day by day, from the calls that are stored."""
+"""Checking and repairing of rollups: they are computed again from the stored calls, day by day."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmbridge.storage.toolkit.time_cells import GRAINS, SECOND, micros
 from . import rollups
 from .rollup_statements import DAY, DELETE, PUT, ROW, TIMES, USERS
 
-#: The first second that has calls.
+#: The first second that can have calls.
 FIRST = micros(EARLIEST) // SECOND
 
 _NEXT_CALL = "SELECT MIN(called_at) FROM llmbridge_calls WHERE called_at >= ?"
@@ -22,7 +22,7 @@ _TIMES = f"SELECT {ROW[TIMES]} FROM {TIMES} WHERE grain = ? AND start >= ? AND s
 
 
 def next_day(connection: sqlite3.Connection, start: int) -> int | None:
-    """Return the first day (seconds) from `start` on that has calls or rollups and was not purged; None: there is
+    """Return the first day (in seconds) from `start` on that has calls or rollups and is not purged; None: there is
     none."""
     watermark = rollups.state(connection).watermark
     start = max(start, watermark // SECOND) if watermark is not None else start
@@ -35,7 +35,7 @@ def next_day(connection: sqlite3.Connection, start: int) -> int | None:
 
 
 def check_day(connection: sqlite3.Connection, day: int, repair: bool) -> TotalsReport:
-    """Count the rows of one day again, and with `repair` put right those that are wrong."""
+    """Compute the rows of one day again, and with `repair` correct those that are wrong."""
     counted = rollups.count(connection, day * SECOND, (day + DAY) * SECOND)
     times = [row for grain in GRAINS for row in connection.execute(_TIMES, (grain, day, day + DAY))]
     kept = {USERS: rollups.by_key(connection.execute(_USERS, (day,))), TIMES: rollups.by_key(times)}

@@ -1,4 +1,4 @@
-"""Totals of purged days, as other databases take and give them."""
+"""Reading and writing of the totals of purged days, for `storage copy`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .codec import from_micros
 from .rollup_statements import CHANGE_COARSER, DELETE_IF_EMPTY, PUT, QUARTER, ROW, TIMES, USERS
 
 _PAGE = 1_000
-#: Before all keys of a page.
+#: Keys before all keys.
 _BEFORE_USERS: tuple[Any, ...] = (-(2**63), "", "", "", "", "")
 _BEFORE_TIMES: tuple[Any, ...] = (QUARTER, -(2**63), "", "", "", "")
 
@@ -31,15 +31,13 @@ SELECT {ROW[TIMES]} FROM {TIMES}
 WHERE grain = ? AND (start, origin, provider, model_name, status) > (?, ?, ?, ?, ?) AND start < ?
 ORDER BY start, origin, provider, model_name, status LIMIT ?
 """  # noqa: S608  names of ours
-
-
-#: Whatever a row is written over, that of a coarser grain takes over by the difference.
+#: The grains whose rows change by the difference when a row of the finest grain is replaced.
 _COARSER = GRAINS[:-1]
 
 
 def read_totals(connection: sqlite3.Connection, cursor: str | None) -> TotalsPage:
-    """Return a page of totals of purged days: rows by user and day, then by quarter of an hour. The cursor is the key
-    of the page's last row."""
+    """Return a page of totals of purged days: first the rows by user and day, then those by quarter of an hour. The
+    cursor is the key of the page's last row."""
     watermark = rollups.state(connection).watermark
     if watermark is None:
         return TotalsPage([], None, None)
@@ -59,7 +57,7 @@ def read_totals(connection: sqlite3.Connection, cursor: str | None) -> TotalsPag
 
 
 def write_totals(connection: sqlite3.Connection, rows: Sequence[TotalsRow], watermark: int | None) -> None:
-    """Replace rows of purged days, and let those of coarser grains follow."""
+    """Replace rows of purged days, and add the difference to the rows of coarser grains."""
     if watermark is not None:
         purge.move_watermark(connection, watermark)
     latest = {(row.grain, rollup.key): rollup for row in rows for rollup in [from_totals_row(row)]}

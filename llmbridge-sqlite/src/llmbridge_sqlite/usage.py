@@ -1,4 +1,4 @@
-"""Sums of usage: from the rollups, and from the calls themselves where no cell serves and in the tail."""
+"""Usage queries: sums of rollups, and of calls where no whole cell covers the range or calls are not folded yet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from .rollups import last, state
 _MILLIONTH = 10**6
 _HALVED = NUMBERS[len(COUNTS) :]
 
-#: Sums of rows: in one piece, and last whether some are beyond 32 bits; and in parts that do not overflow.
+#: Sums of rows. The last column of the first is not 0 if a sum exceeds 32 bits; the second is in parts that do not
+#: overflow.
 _SUMS_OF_ROWS = ", ".join(
     (
         *(f"SUM({name})" for name in (*COUNTS, "cost_dollars", "cost_rest", *WIDE)),
@@ -38,7 +39,7 @@ _PARTS_OF_ROWS = ", ".join(
 )
 _TEXTS_OF_ROWS = ", ".join(("group_concat(status || ':' || calls)", *(f"group_concat({name})" for name in HISTOGRAMS)))
 
-#: Sums of calls: in one piece, of which none is beyond what SUM refuses, and in halves.
+#: Sums of calls: as whole numbers, for which SUM raises an error if they overflow, and in two parts.
 _SUMS_OF_CALLS = ", ".join((*(f"SUM({OF_A_CALL[name]})" for name in NUMBERS), "0"))
 _HALVES_OF_CALLS = ", ".join(
     (
@@ -48,11 +49,11 @@ _HALVES_OF_CALLS = ", ".join(
     )
 )
 _TEXTS_OF_CALLS = "status || ':' || COUNT(*), group_concat(response_bucket), group_concat(first_token_bucket)"
-#: How many texts there are.
+#: The number of text columns.
 _TEXTS = 1 + len(HISTOGRAMS)
 
-#: The cells that a question reads: each one that exists is found from the one before it. Behind the start of a cell the
-#: key goes on with the origin and the user, so these are found without reading those of others.
+#: The cells that a query reads. Each existing cell is found from the one before it. The next columns of the key are the
+#: origin and the user, so the rows of a user are found without reading rows of others.
 _CELLS = """
 WITH RECURSIVE parts (grain, first, last, period, sign) AS (
     SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
@@ -84,7 +85,7 @@ _OF_TIMES = {"table": TIMES, "start": "kept.start", "same_grain": "kept.grain = 
 
 
 def summarize(connection: sqlite3.Connection, query: UsageQuery) -> list[UsageRow]:
-    """Return the rows of a query. Belongs into one read transaction, since it reads more than once."""
+    """Return the rows of a query. Call this in a read transaction, because it reads more than once."""
     plan, rows = RollupPlan(query), UsageRows(query)
     now = state(connection)
     if now.watermark is not None:
@@ -109,7 +110,7 @@ def _refuse_if_cut(connection: sqlite3.Connection, plan: RollupPlan, watermark: 
 
 
 def _rows_of(plan: RollupPlan, parts: Sequence[Part], columns: str) -> tuple[str, dict[str, Any]]:
-    """Return what selects columns of the rows of the parts that pass the filters, and its parameters."""
+    """Return the SELECT of columns of the rollups in the parts that pass the filters, and its parameters."""
     table = _OF_USERS if plan.by_user else _OF_TIMES
     wanted = [" ".join((_CELLS.format(**table), _ROWS.format(columns=columns, **table)))]
     parameters: dict[str, Any] = {
@@ -120,7 +121,7 @@ def _rows_of(plan: RollupPlan, parts: Sequence[Part], columns: str) -> tuple[str
 
 
 def _add_rollups(connection: sqlite3.Connection, plan: RollupPlan, rows: UsageRows) -> None:
-    """Add the sums of the rows that the question reads."""
+    """Add the sums of the rollups that the query reads."""
     keys = [name if name == "period" else f"kept.{name}" for name in plan.query.group_by]
 
     def find(sums: str) -> list[tuple[Any, ...]]:
@@ -136,15 +137,15 @@ def _add_rollups(connection: sqlite3.Connection, plan: RollupPlan, rows: UsageRo
         rows.add(row[:width], statuses, numbers(row[before:]), response, first_token, sign)
 
 
-#: Makes numbers of the sums of a row.
+#: Converts the columns of sums of a row to numbers.
 _Numbers = Callable[[Sequence[int]], Sequence[int]]
 
 
 def _exactly(
     find: Callable[[str], list[tuple[Any, ...]]], plain: str, exact: str, of_plain: _Numbers, of_exact: _Numbers
 ) -> tuple[list[tuple[Any, ...]], _Numbers]:
-    """Return what `find` finds, and what makes numbers of its sums: the plain ones, or if these are too small, which is
-    rare, the exact ones, which cost more."""
+    """Return the rows of `find`, and the function that converts their sums to numbers. The plain sums are used, or, if
+    they overflow, which is rare, the exact ones, which are slower."""
     try:
         found = find(plain)
     except sqlite3.OperationalError as error:
@@ -175,7 +176,7 @@ def _of_halves(sums: Sequence[int]) -> Sequence[int]:
 
 
 class _Scan:
-    """Sums of calls themselves, grouped as a question wants them, and by status."""
+    """Sums of calls, grouped as the query says and by status."""
 
     def __init__(self, connection: sqlite3.Connection, plan: RollupPlan, rows: UsageRows) -> None:
         self._connection = connection
@@ -193,11 +194,11 @@ class _Scan:
         return "llmbridge_edges_passed(called_at) - 1"
 
     def gap(self, first: int, until: int, not_purged: int) -> None:
-        """Sum the calls of a range from the first microsecond on that is not purged.
+        """Sum the calls of a range, from the microsecond `not_purged` on.
 
-        A range is mostly short, so the index by time finds its calls. SQLite would rather take that by user for its
-        first column, `origin`, and read all calls of the origin: `+` keeps it from that, unless a user is asked for,
-        too. A range that is open below is nearly the whole table, which no index reads faster.
+        A range is usually short, so the index by time is best. SQLite would choose the index by user because of its
+        first column, `origin`, and read all calls of the origin. `+` prevents this, unless the query filters by user
+        too. A range without a start is nearly the whole table, and no index reads that faster.
         """
         filters = self._plan.query.filters
         is_of_user = {"origin", "id_at_origin"} <= filters.keys()
@@ -210,7 +211,8 @@ class _Scan:
         self._add("llmbridge_calls", wanted, max(first, not_purged), until)
 
     def tail(self, folded: int) -> None:
-        """Sum the calls of the question that are in no rollup, but for those of its gaps. Python is asked last."""
+        """Sum the calls of the query that are not folded, except those in its gaps. The condition that calls Python is
+        the last one, because it is the slowest."""
         self._parameters["folded"] = folded
         wanted = [
             "number > :folded",

@@ -86,7 +86,7 @@ async def test_an_unknown_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     error = await refusal(f"postgresql://me:{PASSWORD}@no-such-host.invalid/books")
     assert isinstance(error, StorageRefusedError)
-    assert "host is unknown" in str(error)
+    assert "host name is unknown" in str(error)
 
 
 async def test_a_name_server_that_is_away_may_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ async def test_what_answers_is_no_postgresql() -> None:
     async with answering(of_the_web) as port:
         error = await refusal(f"postgresql://me:{PASSWORD}@127.0.0.1:{port}/books")
     assert isinstance(error, StorageRefusedError)
-    assert "is no PostgreSQL server; correct" in str(error)
+    assert "it is not a PostgreSQL server; correct" in str(error)
 
 
 async def test_a_certificate_of_authority_that_is_missing() -> None:
@@ -197,7 +197,7 @@ async def test_use_without_a_schema_names_the_command(url: str) -> None:
 async def test_no_rights_to_the_tables(server: Server, database: str, backend: PostgreSQLBackend) -> None:
     with server.role() as name:
         async with PostgreSQLBackend(server.database_url(database, user=name)) as strange:
-            with pytest.raises(StorageRefusedError, match=r"INSERT and UPDATE .*, to purge and to forget DELETE"):
+            with pytest.raises(StorageRefusedError, match=r"INSERT and UPDATE .*, DELETE to purge and to forget"):
                 await strange.record_calls([make_call()])
 
 

@@ -190,7 +190,7 @@ def test_an_unknown_option_names_the_one_that_was_meant() -> None:
 
 @pytest.mark.parametrize("schema", ["Books", 'my"books', "my books", "1st", "pg_books", "", "x" * 64, "bücher"])
 def test_a_schema_with_quotes_or_capitals_is_refused_and_told_how_to_write_it(schema: str) -> None:
-    with pytest.raises(InvalidStorageURLError, match="small letters"):
+    with pytest.raises(InvalidStorageURLError, match="lower-case letters"):
         PostgreSQLBackend("postgresql://localhost/books", schema=schema)
 
 

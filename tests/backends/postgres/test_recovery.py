@@ -199,7 +199,7 @@ async def test_nobody_waits_for_a_connection_for_ever(
         with pytest.raises(StorageUnavailableError, match="in time"):
             await asyncio.wait_for(use(lone), timeout=100)
     own_server.run(f"SELECT pg_cancel_backend(pid) {sleeping}")
-    with pytest.raises(StorageUnavailableError, match="stopped the statement"):
+    with pytest.raises(StorageUnavailableError, match="cancelled the statement"):
         await busy
     await use(lone)
 

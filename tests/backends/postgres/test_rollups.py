@@ -20,7 +20,7 @@ from llmbridge.testing import make_call
 from llmbridge.testing.comparison import assert_same
 from llmbridge.testing.records import EPOCH
 from llmbridge_postgres import PostgreSQLBackend, rollups, usage
-from llmbridge_postgres.connection import Session
+from llmbridge_postgres.connection import Connection
 
 Shell = Callable[..., list[dict[str, object]]]
 Python = Callable[..., "subprocess.Popen[str]"]
@@ -44,11 +44,11 @@ async def folded_reading(backend: PostgreSQLBackend, calls: Sequence[CallRecord]
     """Fold calls; return how many rows of rollups that read."""
     await record(backend, calls)
 
-    async def fold(session: Session) -> int:
-        async with session.turn():
-            before = await session.fetch_value(READ, ROLLUPS)
-            await rollups.fold(session, await rollups.open_lots(session))
-            read: int = await session.fetch_value(READ, ROLLUPS) - before
+    async def fold(connection: Connection) -> int:
+        async with connection.rollup_transaction():
+            before = await connection.fetch_value(READ, ROLLUPS)
+            await rollups.fold(connection, await rollups.open_lots(connection))
+            read: int = await connection.fetch_value(READ, ROLLUPS) - before
         return read
 
     return await backend._write(fold)
@@ -120,10 +120,10 @@ async def test_a_rolling_range_of_an_origin_reads_the_calls_of_its_cut_cells_alo
     read: list[int] = []
     of_gaps = usage._of_gaps
 
-    async def counted(session: Session, *args: Any, **options: Any) -> list[Any]:
-        before = await session.fetch_value(READ, ["llmbridge_calls"])
-        found = await of_gaps(session, *args, **options)
-        read.append(await session.fetch_value(READ, ["llmbridge_calls"]) - before)
+    async def counted(connection: Connection, *args: Any, **options: Any) -> list[Any]:
+        before = await connection.fetch_value(READ, ["llmbridge_calls"])
+        found = await of_gaps(connection, *args, **options)
+        read.append(await connection.fetch_value(READ, ["llmbridge_calls"]) - before)
         return found
 
     monkeypatch.setattr(usage, "_of_gaps", counted)

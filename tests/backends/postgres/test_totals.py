@@ -220,7 +220,7 @@ async def test_only_purging_and_forgetting_need_the_right_to_delete(
                 lambda: plain.purge_calls(midnight),
                 lambda: plain.erase_user(user.origin, str(user.id_at_origin)),
             ):
-                with pytest.raises(StorageRefusedError, match="right"):
+                with pytest.raises(StorageRefusedError, match="DELETE to purge"):
                     await refused()
             assert_same(await plain.summarize_usage(UsageQuery()), before)
             assert_same((await plain.list_calls(CallQuery(limit=1000))).calls, listed)

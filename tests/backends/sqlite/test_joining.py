@@ -76,7 +76,7 @@ async def test_books_with_a_damaged_table_are_refused(path, shell):
 )
 async def test_names_of_ours_that_are_not_ours_are_refused(path, shell, statement, journal):
     shell(f"PRAGMA journal_mode = {journal}; {statement}")
-    await assert_refused(path, "did not make")
+    await assert_refused(path, "did not create")
 
 
 async def test_a_folder_is_refused(tmp_path):
@@ -210,6 +210,6 @@ async def test_a_store_of_a_version_before_plain_rollups_is_refused_and_left_as_
     shell("UPDATE migration_history SET name = '001_books'")
     before = path.read_bytes()
     for _ in range(2):
-        with pytest.raises(StorageRefusedError, match=r"nothing was written.*llmbridge storage copy.*version before"):
+        with pytest.raises(StorageRefusedError, match=r"nothing was written.*llmbridge storage copy.*previous version"):
             await SQLiteBackend(path).connect()
     assert path.read_bytes() == before

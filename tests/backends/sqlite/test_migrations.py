@@ -37,7 +37,7 @@ def names(db: sqlite3.Connection) -> set[str]:
 
 
 def memory() -> sqlite3.Connection:
-    return sqlite3.connect(":memory:", isolation_level=None, factory=connection.Session)
+    return sqlite3.connect(":memory:", isolation_level=None, factory=connection.Connection)
 
 
 async def test_the_history_names_each_migration_with_its_checksum(backend, shell):
@@ -64,7 +64,7 @@ async def test_a_path_of_migrations_is_accepted_and_ignored(path, tmp_path):
 
 async def test_a_migration_applied_with_another_text_is_an_error(backend, shell):
     shell("UPDATE migration_history SET checksum = 'another'")
-    with pytest.raises(MigrationError, match=r"001_baseline.*another text"):
+    with pytest.raises(MigrationError, match=r"001_baseline.*different text"):
         await backend.apply_migrations()
 
 
@@ -128,7 +128,7 @@ def test_a_failing_migration_leaves_nothing(tmp_path):
     )
     with closing(memory()) as db:
         with pytest.raises(MigrationError, match=r"002_bad.*no such table"):
-            db.execute(lambda session: schema.apply(session, migrations, "x"))
+            db.execute(lambda connection: schema.apply(connection, migrations, "x"))
         assert names(db) == {"a", "migration_history"}
         assert not db.in_transaction
         assert schema.status(db, migrations, "x").pending == ["002_bad"]
@@ -156,9 +156,9 @@ def test_an_unfinished_statement_is_an_error():
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({}, "without its migrations"),
-        ({"002_b": HEADER}, "002_b.sql stands where migration 001 belongs"),
-        ({"001_a": HEADER, "003_c": HEADER}, "003_c.sql stands where migration 002 belongs"),
+        ({}, "has no migrations"),
+        ({"002_b": HEADER}, "has 002_b.sql instead of migration 001"),
+        ({"001_a": HEADER, "003_c": HEADER}, "has 003_c.sql instead of migration 002"),
         ({"books": HEADER}, "books.sql"),
         ({"001_a": "CREATE TABLE a (x);"}, "writable-from"),
     ],

@@ -38,7 +38,7 @@ def apply(name: str | None) -> None:
 @contextmanager
 def applied(name: str) -> Iterator[None]:
     """Give this process a defect for a while."""
-    places: list[Any] = [BatchWriter, SpoolReplay, batch_writer, spool, sqlite_connection.Session, postgres_calls]
+    places: list[Any] = [BatchWriter, SpoolReplay, batch_writer, spool, sqlite_connection.Connection, postgres_calls]
     before = [dict(vars(place)) for place in places]
     apply(name)
     try:
@@ -106,10 +106,10 @@ def _fold_in_halves(*, is_one_transaction: bool) -> None:
     def fold_and_die(connection: Any, least: int = 1) -> tuple[int, bool]:
         return fold(Dying(connection), least)  # type: ignore[arg-type]
 
-    async def close_and_die(session: Any, lots: Sequence[int]) -> None:
-        if await session.fetch(postgres_totals._CLOSE_LOTS, list(lots)):
+    async def close_and_die(connection: Any, lots: Sequence[int]) -> None:
+        if await connection.fetch(postgres_totals._CLOSE_LOTS, list(lots)):
             if not is_one_transaction:
-                await session.connection.execute("COMMIT")
+                await connection.driver_connection.execute("COMMIT")
             _die()
 
     sqlite_totals.fold = fold_and_die
@@ -121,12 +121,12 @@ def duplicate_counted() -> None:
     """Every batch is folded at once, by the ids of what was to be recorded."""
     record = sqlite_backend._record
 
-    def record_and_fold(session: Any, calls: Sequence[CallRecord], where: str) -> tuple[RecordResult, int]:
-        result, _ = record(session, calls, where)
+    def record_and_fold(connection: Any, calls: Sequence[CallRecord], where: str) -> tuple[RecordResult, int]:
+        result, _ = record(connection, calls, where)
         ids = ", ".join(f"X'{call.id.hex}'" for call in calls)
         first = f"SELECT MIN(number) FROM llmbridge_calls WHERE id IN ({ids})"
-        session.execute(f"UPDATE llmbridge_state SET folded = ({first}) - 1")
-        sqlite_totals.fold_all(session)
+        connection.execute(f"UPDATE llmbridge_state SET folded = ({first}) - 1")
+        sqlite_totals.fold_all(connection)
         return result, 0
 
     sqlite_backend._record = record_and_fold
@@ -134,7 +134,7 @@ def duplicate_counted() -> None:
 
 @patch
 def deferred_begin() -> None:
-    execute = sqlite_connection.Session.execute
+    execute = sqlite_connection.Connection.execute
 
     def deferred(self: Any, statement: Any, parameters: Any = (), /) -> Any:
         if statement != "BEGIN IMMEDIATE":
@@ -143,7 +143,7 @@ def deferred_begin() -> None:
         execute(self, "SELECT COUNT(*) FROM llmbridge_calls").fetchall()
         return begun
 
-    sqlite_connection.Session.execute = deferred  # type: ignore[method-assign]
+    sqlite_connection.Connection.execute = deferred  # type: ignore[method-assign]
 
 
 @patch

@@ -133,7 +133,7 @@ class MemoryBackend(StorageBackend):
     async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
         store = self._open
         if len(calls) > MAX_BATCH:
-            raise ValueError(f"{len(calls)} calls in one batch; at most {MAX_BATCH}")
+            raise ValueError(f"{len(calls)} calls in one batch: pass at most {MAX_BATCH}")
         inserted, expired = 0, []
         for call in calls:
             if store.watermark is not None and call.called_at < store.watermark:

@@ -1,8 +1,8 @@
 -- Calls, their rollups, models and prices. Money is whole units of 1e-12 dollar; text compares and sorts by code point;
 -- metadata is json and not jsonb, so that a number keeps the text that it was written with. Views are for people.
 
--- What releases promise each other: the greatest `writable_from` is the number of the oldest last migration that a
--- release must ship to be allowed to write.
+-- This table keeps its form in all releases. A release may write if the number of its last migration is at least the
+-- greatest `writable_from`.
 CREATE TABLE {{tables.llmbridge_schema}} (
     migration text COLLATE "C" PRIMARY KEY,
     writable_from integer NOT NULL
