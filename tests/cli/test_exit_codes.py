@@ -215,8 +215,11 @@ def test_a_full_disk_is_told(cli: Command, db_url: str, monkeypatch: pytest.Monk
     assert os.strerror(errno.ENOSPC) in result.err
 
 
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=" ".join)
-def test_an_interrupt_is_130_and_the_call_is_recorded(cli: Command, tmp_path: Path, options: list[str]) -> None:
+def test_a_command_that_is_ended_records_its_call(
+    cli: Command, tmp_path: Path, options: list[str], sent: signal.Signals, code: int
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
         started = subprocess.Popen(
@@ -228,9 +231,9 @@ def test_an_interrupt_is_130_and_the_call_is_recorded(cli: Command, tmp_path: Pa
         )
         with server.accept()[0] as connection:
             connection.recv(1)
-            started.send_signal(signal.SIGINT)
+            started.send_signal(sent)
             out, err = started.communicate()
-    assert started.returncode == 130
+    assert started.returncode == code
     assert (json.loads(out)["error"]["message"] == "interrupted") if options else out == ""
     assert err.splitlines()[1:] == ["interrupted"]
     [call] = cli("calls", "--db", "new.db", "--json").document["calls"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
+import re
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -72,6 +75,7 @@ def test_a_purge_deletes_old_calls_day_by_day_and_keeps_the_sums(cli: Command, s
         "before": day.isoformat(),
         "calls": 0,
         "dry_run": False,
+        "freed_bytes": None,
     }
 
 
@@ -252,3 +256,62 @@ def test_money_stays_exact(cli: Command, store: str) -> None:
     cli("models", "set-price", "acme:large-1", "--input", "0.000000000001", "--output", "0", "--from", "2000-01-01")
     cli("models", "reprice", "--from", "all")
     assert Decimal(total(cli)["cost"]) == 4 * Decimal("1e-12")
+
+
+@pytest.mark.parametrize(
+    ("command", "question", "left"),
+    [
+        (["purge", "--older-than", "90d"], r"delete 2 calls before \S+ and keep their sums\?", 2),
+        (["forget", "ann"], r"erase the user 'ann' from 3 calls of back, shop\?", 4),
+    ],
+    ids=["purge", "forget"],
+)
+def test_what_destroys_asks_at_a_terminal(
+    cli: Command, store: str, monkeypatch: pytest.MonkeyPatch, command: list[str], question: str, left: int
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def answer(text: str, *more: str) -> Any:
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stdin", Terminal(text))
+            patched.setattr("llmbridge.cli.confirmation._is_a_terminal", lambda: True)
+            return cli(*command, *more)
+
+    before = calls(cli)
+    for text in ("", "\n", "no\n"):
+        refused = answer(text)
+        assert refused.code == 1
+        assert re.search(question, refused.err)
+        assert refused.err.endswith("nothing was changed\n")
+        assert calls(cli) == before
+    assert "[y/N]" not in answer("", "--dry-run").err
+    done = answer("y\n")
+    assert (done.code, "[y/N]" in done.err) == (0, True)
+    assert len(calls(cli)) == left
+    assert "[y/N]" not in answer("").err  # there is nothing left to do
+
+
+def test_yes_does_not_ask(cli: Command, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmbridge.cli.confirmation._is_a_terminal", lambda: True)
+    assert cli("purge", "--older-than", "90d", "--yes").code == 0
+    assert cli("forget", "ann", "-y").code == 0
+    assert "ann" not in {call["id_at_origin"] for call in calls(cli)}
+
+
+def test_a_purge_gives_the_space_back_if_asked(cli: Command, db_url: str, tmp_path: Path) -> None:
+    async def fill() -> None:
+        async with LLMDatabase(db_url) as db:
+            long_ago = TODAY - timedelta(days=100)
+            await db.record_api_calls(
+                {"origin": "o", "provider": "p", "model": "m", "called_at": long_ago, "metadata": {"text": "x" * 999}}
+                for _ in range(2_000)
+            )
+
+    asyncio.run(fill())
+    kept = cli("purge", "--older-than", "90d", "--json")
+    assert (kept.document["calls"], kept.document["freed_bytes"]) == (2_006, None)
+    compacted = cli("purge", "--older-than", "90d", "--compact", "--json")
+    assert (compacted.document["calls"], compacted.document["freed_bytes"] > 2_000_000) == (0, True)
+    assert re.search(r"bytes given back in \d+\.\d s", compacted.err)

@@ -584,6 +584,14 @@ class LLMDatabase:
         end = purge.check_end(times.to_utc(before, _UTC), force=force)
         return await purge.purge(self._session, end, dry_run=dry_run, on_day=on_day)
 
+    async def compact(self) -> int:
+        """Give the space of deleted rows back to the file system, and return how many bytes it was. Other processes
+        may have to wait until it is done: SQLite rewrites the whole file, for which it needs as much free space again.
+
+        :raises UnsupportedOperationError: the backend cannot; the text says what becomes of the space
+        """
+        return await self._session.call(lambda backend: backend.compact())
+
     async def cleanup_old_data(
         self, days_to_keep_calls: int = 90, days_to_keep_analytics: int | None = None, *, force: bool = False
     ) -> int:

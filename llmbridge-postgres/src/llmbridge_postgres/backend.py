@@ -33,6 +33,7 @@ from llmbridge.storage import (
     TotalsPage,
     TotalsReport,
     TotalsRow,
+    UnsupportedOperationError,
     UpsertResult,
     UsageQuery,
     UsageRow,
@@ -298,6 +299,13 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
             return await in_slices(delete)
 
         return await self._tasks.to_its_end(purged())
+
+    async def compact(self) -> int:
+        """Refuse: VACUUM FULL locks a table for as long as it takes, which an operator should decide."""
+        raise UnsupportedOperationError(
+            "PostgreSQL uses the space of deleted rows for new ones, once autovacuum has passed over the table. "
+            f"VACUUM FULL {self._schema}.llmbridge_calls gives it back to the file system, but locks the table"
+        )
 
     async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
         return await self._write(partial(reprice.reprice, changes=changes, where=self._place))

@@ -36,6 +36,6 @@ def llmbridge_storage() -> StoragePlugin:
         schemes=("sqlite",),
         api_version=1,
         create=_create,
-        capabilities=frozenset({"persistent", "multiprocess", "purge", "reprice", "copy", "erase", "sql"}),
+        capabilities=frozenset({"persistent", "multiprocess", "purge", "reprice", "copy", "erase", "compact", "sql"}),
         options={"synchronous": str},
     )

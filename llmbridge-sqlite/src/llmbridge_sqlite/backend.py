@@ -236,6 +236,16 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
             self._write_in_slices(partial(erase.erase, origin=origin, user=id_at_origin))
         )
 
+    async def compact(self) -> int:
+        """As the contract says, by VACUUM, which takes as much free space as the file has."""
+
+        def run(connection: Connection) -> int:
+            schema.check_writable(connection, schema.shipped(), self._file)
+            return purge.compact(connection)
+
+        self._check_connected()
+        return await self._tasks.to_its_end(self._writer.run(run))
+
     async def check_totals(self, repair: bool = False) -> TotalsReport:
         """Compare the folded calls of each day with the rollups of the day, as the contract says."""
         run = self._write if repair else self._read

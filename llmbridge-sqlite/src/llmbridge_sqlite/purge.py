@@ -53,3 +53,18 @@ def delete(connection: sqlite3.Connection) -> tuple[int, bool]:
     deleted = connection.execute(_DELETE, (_CHUNK,)).rowcount
     connection.execute(_LOWER_FOLDED)
     return deleted, deleted == _CHUNK
+
+
+def compact(connection: sqlite3.Connection) -> int:
+    """Rewrite the file without the space of deleted rows, and return how many bytes smaller it is."""
+    before = _size(connection)
+    connection.execute("VACUUM")
+    # The rewritten pages are in the write-ahead log; the file shrinks when they are moved into it.
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return before - _size(connection)
+
+
+def _size(connection: sqlite3.Connection) -> int:
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    return int(pages) * int(size)

@@ -96,6 +96,10 @@ class NoDatabase(StorageBackend):
     async def write_totals(self, rows: Sequence[TotalsRow], watermark: datetime | None) -> None:
         """Do nothing."""
 
+    async def compact(self) -> int:
+        """Return 0."""
+        return 0
+
     async def erase_user(self, origin: str, id_at_origin: str) -> int:
         """Return 0."""
         return 0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,7 +18,7 @@ from typer.main import get_command
 from .. import errors
 from . import output
 
-DONE, FAILED, INVALID, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, INVALID, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 _INVALID_ARGUMENTS = (
     errors.ModelNotFoundError,
@@ -39,14 +41,15 @@ def run(app: typer.Typer, args: Sequence[str] | None) -> int:
     """Run the command in `args` and return its exit code."""
     given = list(sys.argv[1:] if args is None else args)
     as_json = "--json" in (given[: given.index("--")] if "--" in given else given)
-    with _plain_lines(), _some_stdout():
+    with _plain_lines(), _some_stdout(), _terminable() as termination:
         try:
             try:
                 return _invoke(app, given)
             except (output.OutputError, BrokenPipeError):
                 raise
             except (KeyboardInterrupt, typer.Abort):
-                return _interrupted(as_json=as_json)
+                _interrupted(as_json=as_json)
+                return TERMINATED if termination.is_set() else INTERRUPTED
             except Exception as error:
                 return _report(error, as_json=as_json)
             finally:
@@ -75,11 +78,29 @@ def _invoke(app: typer.Typer, args: list[str]) -> int:
     return DONE
 
 
-def _interrupted(*, as_json: bool) -> int:
+def _interrupted(*, as_json: bool) -> None:
     output.note("interrupted")
     if as_json:
         output.json({"error": {"type": "KeyboardInterrupt", "message": "interrupted"}})
-    return INTERRUPTED
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[threading.Event]:
+    """End a command at SIGTERM as at Ctrl-C, so that its call is recorded. Yield whether SIGTERM came."""
+    termination = threading.Event()
+
+    def end(*_: object) -> None:
+        termination.set()
+        signal.raise_signal(signal.SIGINT)
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield termination
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield termination
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _report(error: Exception, *, as_json: bool) -> int:

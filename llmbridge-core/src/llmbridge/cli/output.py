@@ -112,12 +112,12 @@ def prose(text: str) -> None:
     line(text)
 
 
-def note(text: str) -> None:
-    """Print a line to stderr, which is not part of the result."""
+def note(text: str, end: str = "\n") -> None:
+    """Print a line to stderr, which is not part of the result. A question ends with `end` instead."""
     encoding = (sys.stderr and sys.stderr.encoding) or "utf-8"
     # Without a stderr there is nowhere to say it.
     with contextlib.suppress(OSError, AttributeError):
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)  # noqa: T201
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, end=end, flush=True)  # noqa: T201
 
 
 def flush() -> None:

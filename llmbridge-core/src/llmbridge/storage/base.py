@@ -213,6 +213,15 @@ class StorageBackend(ABC):
         """
         raise UnsupportedOperationError(f"{type(self).__name__} cannot erase users")
 
+    async def compact(self) -> int:
+        """Give the space of deleted rows back to the file system, and return how many bytes it was. [compact]
+
+        Nothing else changes. Writers may have to wait until it is done.
+
+        :raises UnsupportedOperationError: the backend lacks the capability; the text says what becomes of the space
+        """
+        raise UnsupportedOperationError(f"{type(self).__name__} cannot give space back to the file system")
+
     async def check_totals(self, repair: bool = False) -> TotalsReport:
         """Compare every kept total with the stored calls, and correct wrong ones if `repair` is True.
 

@@ -18,7 +18,9 @@ GROUP = "llmbridge.storage"
 API_VERSIONS = frozenset({1})
 
 #: All capabilities that a plugin may declare.
-CAPABILITIES = frozenset({"persistent", "multiprocess", "purge", "reprice", "copy", "erase", "sql", "monitoring"})
+CAPABILITIES = frozenset(
+    {"persistent", "multiprocess", "purge", "reprice", "copy", "erase", "compact", "sql", "monitoring"}
+)
 
 hookspec = pluggy.HookspecMarker("llmbridge")
 hookimpl = pluggy.HookimplMarker("llmbridge")

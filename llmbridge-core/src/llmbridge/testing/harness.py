@@ -28,6 +28,7 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "read_totals": (),
     "write_totals": (make_totals([make_call()]), EPOCH),
     "erase_user": ("kit", "user-1"),
+    "compact": (),
 }
 
 _CONTRACT_METHODS = frozenset(

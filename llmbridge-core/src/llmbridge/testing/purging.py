@@ -210,3 +210,16 @@ class PurgeContract(Harness):
         assert deleted == sum(call.called_at < MIDNIGHT for call in calls)
         assert sum(result.inserted for result in results) == 60
         assert await assert_exact_or_refused(backend, [*calls, *new], UsageQuery(group_by=("id_at_origin",)))
+
+    @needs("compact", "compact")
+    async def test_compacting_changes_nothing_but_the_space(self, store: Store, backend: StorageBackend) -> None:
+        calls = make_calls(200, seed=18)
+        kept = [call for call in calls if call.called_at >= MIDNIGHT]
+        await record(backend, calls)
+        await backend.purge_calls(MIDNIGHT)
+        assert isinstance(await backend.compact(), int)
+        assert_same((await backend.list_calls(CallQuery(limit=MAX_PAGE))).calls, newest_first(kept))
+        assert await assert_exact_or_refused(backend, calls, UsageQuery(group_by=("model_name",)))
+        more = make_call(1_000, called_at=MIDNIGHT + DAY)
+        await backend.record_calls([more])
+        assert_same((await backend.list_calls(CallQuery(ids=(more.id,)))).calls, [more])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .. import database, output
+from ..confirmation import Yes, confirm
 from ..options import Database, DryRun, Json, Plugin, Settings, settings
 from ..output import Column
 
@@ -24,6 +25,7 @@ def forget(
         typer.Option(metavar="NAME", help="Only in calls of this application; default: all.", show_default=False),
     ] = None,
     dry_run: DryRun = False,
+    yes: Yes = False,
     db: Database = None,
     plugin: Plugin = None,
     json: Json = False,
@@ -33,7 +35,7 @@ def forget(
     The calls and their cost stay in all sums, without a user. Metadata is not changed: do not put names there.
     """
     asked = settings(context, db, json, plugin)
-    found = asyncio.run(_forget(asked, user, origin, dry_run=dry_run))
+    found = asyncio.run(_forget(asked, user, origin, dry_run=dry_run, yes=yes))
     if asked.json:
         output.json({"user": user, "dry_run": dry_run, "origins": [asdict(one) for one in found]})
         return
@@ -46,6 +48,11 @@ def forget(
     output.table(columns, [[one.origin, f"{one.calls:,}", f"{one.rows:,}"][: len(columns)] for one in found])
 
 
-async def _forget(asked: Settings, user: str, origin: str | None, *, dry_run: bool) -> list[Forgotten]:
+async def _forget(asked: Settings, user: str, origin: str | None, *, dry_run: bool, yes: bool) -> list[Forgotten]:
     async with database.opened(asked) as db:
-        return await db.forget(user, origin, dry_run=dry_run)
+        found = await db.forget(user, origin, dry_run=True)
+        if dry_run or not found:
+            return found
+        told = output.calls(sum(one.calls for one in found))
+        confirm(f"erase the user {user!r} from {told} of {', '.join(one.origin for one in found)}?", yes=yes)
+        return await db.forget(user, origin)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, date, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo
 
 import typer
 
+from ...errors import UnsupportedOperationError
 from .. import database, filters, output
+from ..confirmation import Yes, confirm
 from ..exit_codes import UserError
 from ..options import Database, DryRun, Json, Plugin, Settings, settings
+
+if TYPE_CHECKING:
+    from ...db import LLMDatabase
 
 
 def purge(
@@ -26,6 +32,16 @@ def purge(
         ),
     ] = None,
     dry_run: DryRun = False,
+    compact: Annotated[
+        bool,
+        typer.Option(
+            "--compact",
+            metavar=" ",
+            help="Give the space of deleted calls back to the file system. SQLite rewrites the whole file for it.",
+            show_default=False,
+        ),
+    ] = False,
+    yes: Yes = False,
     force: Annotated[
         bool,
         typer.Option("--force", metavar=" ", help="Keep less than 7 days; today's calls stay.", show_default=False),
@@ -39,6 +55,8 @@ def purge(
     Sums are kept per day for origin, user, provider, model and status, and per quarter of an hour without the user. A
     query that needs finer detail of those days is refused from then on. Each day is deleted by itself, oldest first,
     so the command may be interrupted and run again.
+
+    The database uses the space of deleted calls for new ones; --compact makes a SQLite file smaller.
     """
     if older_than is None:
         raise UserError("--older-than is missing: write for example --older-than 90d")
@@ -47,18 +65,39 @@ def purge(
     if before is None:
         raise UserError("--older-than needs a time; all calls would be --older-than 0d --force")
     asked = settings(context, db, json, plugin)
-    count = asyncio.run(_purge(asked, before, dry_run=dry_run, force=force))
+    count, freed = asyncio.run(_purge(asked, before, dry_run=dry_run, force=force, compact=compact, yes=yes))
     if asked.json:
-        output.json({"before": before.date(), "calls": count, "dry_run": dry_run})
+        output.json({"before": before.date(), "calls": count, "dry_run": dry_run, "freed_bytes": freed})
         return
     done = "would be deleted" if dry_run else "deleted"
     output.line(f"{output.calls(count)} before {before.date()} {done}; the sums over them stay")
 
 
-async def _purge(asked: Settings, before: datetime, *, dry_run: bool, force: bool) -> int:
+async def _purge(
+    asked: Settings, before: datetime, *, dry_run: bool, force: bool, compact: bool, yes: bool
+) -> tuple[int, int | None]:
+    """Return how many calls were purged, and how many bytes were given back (None: none were asked for)."""
+
     def told(day: date, count: int) -> None:
         output.note(f"{day}: {output.calls(count)} deleted")
 
     async with database.opened(asked) as db:
         with filters.invalid_arguments():
-            return await db.purge(before, dry_run=dry_run, force=force, on_day=told)
+            count = await db.purge(before, dry_run=True, force=force)
+            if dry_run:
+                return count, None
+            if count:
+                confirm(f"delete {output.calls(count)} before {before.date()} and keep their sums?", yes=yes)
+            count = await db.purge(before, force=force, on_day=told)
+        return count, await _compact(db) if compact else None
+
+
+async def _compact(db: LLMDatabase) -> int | None:
+    started = time.monotonic()
+    try:
+        freed = await db.compact()
+    except UnsupportedOperationError as error:
+        output.note(output.clean(str(error)))
+        return None
+    output.note(f"{freed:,} bytes given back in {time.monotonic() - started:.1f} s")
+    return freed
