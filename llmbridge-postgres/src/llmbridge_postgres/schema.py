@@ -60,6 +60,11 @@ SELECT set_config(name, '0', true)
 FROM unnest(ARRAY['statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout']) AS name
 """
 
+#: Whether the server is a standby, or the user has no right to record calls.
+_IS_READ_ONLY = """
+SELECT pg_is_in_recovery() OR NOT has_table_privilege('{{tables.llmbridge_calls}}', 'INSERT')
+"""
+
 
 async def status(connection: Connection, name: str, where: str) -> SchemaStatus:
     """Return which migrations of the schema `name` are applied."""
@@ -69,6 +74,7 @@ async def status(connection: Connection, name: str, where: str) -> SchemaStatus:
         head=MIGRATIONS[-1],
         pending=[migration for migration in MIGRATIONS if migration not in history],
         writable=not history or await _writable_from(connection) <= HEAD_NUMBER,
+        read_only=bool(history and await connection.fetch_value(_IS_READ_ONLY)),
     )
 
 

@@ -62,7 +62,8 @@ _SYNCHRONOUS = {"full": "PRAGMA synchronous = FULL", "normal": "PRAGMA synchrono
 class SQLiteBackend(LifecycleBackend, SQLAccess):
     """Calls, models and prices in a SQLite file, or in memory with the path `:memory:`.
 
-    All writes share one connection and wait up to 30 seconds for other processes. Reads have a read-only connection.
+    All writes share one connection and wait up to 30 seconds for other processes. Reads have a read-only connection. A
+    file that this user may not write to can be read; what would change it raises StorageRefusedError.
 
     :param path: `~` stands for the home folder
     :param synchronous: `full`: every commit survives a power failure; `normal`: a power failure may lose the last
@@ -82,6 +83,7 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
         self._synchronous = synchronous
         self._writer: ConnectionThread
         self._reader: ConnectionThread
+        self._is_read_only = False
         self._has_warned = False
         self._fold_after = fold_after
         self._folding: asyncio.Task[None] | None = None
@@ -92,8 +94,10 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
 
     async def _open(self) -> None:
         opened: list[ConnectionThread] = []
+        self._is_read_only = await asyncio.to_thread(self._location.can_only_be_read)
         try:
-            opened.append(await ConnectionThread.open(self._location, "rw", self._prepare_writer))
+            if not self._is_read_only:
+                opened.append(await ConnectionThread.open(self._location, "rw", self._prepare_writer))
             if self._location.path is not None:
                 opened.append(await ConnectionThread.open(self._location, "ro", rollups.prepare))
             await self._warn_of_upstream(opened[0])
@@ -146,6 +150,11 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
             return work(connection)
 
         self._check_connected()
+        if self._is_read_only:
+            raise StorageRefusedError(
+                f"the SQLite database {self._file} can only be read: this user may not write to the file or to its "
+                "folder; give the user the right to write to both"
+            )
         return await self._writer.write(checked)
 
     async def _write_in_slices(self, work: Callable[[Connection], tuple[int, bool]]) -> int:
@@ -161,7 +170,8 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
         return await self._writer.run(partial(schema.apply, migrations=schema.shipped(), where=self._file))
 
     async def schema_status(self) -> SchemaStatus:
-        return await self._read(partial(schema.status, migrations=schema.shipped(), where=self._file))
+        status = await self._read(partial(schema.status, migrations=schema.shipped(), where=self._file))
+        return replace(status, read_only=self._is_read_only)
 
     async def upsert_models(self, models: Sequence[LLMModel]) -> UpsertResult:
         return await self._write(partial(model_rows.upsert_models, models=models))

@@ -49,7 +49,22 @@ class Location:
 
     def uri(self, mode: str) -> str:
         """Return what SQLite opens, in its mode `rw` or `ro`."""
-        return MEMORY if self.path is None else f"{self.path.as_uri()}?mode={mode}"
+        if self.path is None:
+            return MEMORY
+        # Without a log, and no right to create one, SQLite reads a file only if it is told that nothing changes it.
+        is_unchanging = mode == "ro" and self.can_only_be_read() and not any(map(os.path.exists, self._log_files()))
+        return f"{self.path.as_uri()}?mode={mode}{'&immutable=1' if is_unchanging else ''}"
+
+    def can_only_be_read(self) -> bool:
+        """Return whether the file exists, and this user may not write to it or to its write-ahead log."""
+        if self.path is None or not self.path.exists():
+            return False
+        if not _may_write(self.path):
+            return True
+        return not _may_write(self.path.parent) and not all(map(_may_write, self._log_files()))
+
+    def _log_files(self) -> tuple[str, str]:
+        return f"{self.path}-wal", f"{self.path}-shm"
 
     def create(self) -> None:
         """Create the file, empty and accessible only for its owner, and its folders. An existing file is not changed
@@ -76,3 +91,7 @@ class Location:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         if 0 < path.stat().st_size < _SMALLEST:
             raise StorageRefusedError(f"{path} is not a SQLite database; nothing was written. Give another path")
+
+
+def _may_write(path: str | Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)

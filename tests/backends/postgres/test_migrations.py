@@ -162,6 +162,27 @@ async def test_one_role_migrates_and_another_uses_without_deleting(server: Serve
             assert await backend.fetch_value("SELECT count(*) FROM {{tables.usage_summary}}") == 1
 
 
+async def test_a_role_that_may_only_read_is_told_from_one_that_may_write(
+    server: Server, url: str, database: str
+) -> None:
+    async with PostgreSQLBackend(url) as backend:
+        assert not (await backend.schema_status()).read_only
+        await backend.apply_migrations()
+        assert not (await backend.schema_status()).read_only
+    with server.role([database]) as reader:
+        server.run(
+            f"GRANT USAGE ON SCHEMA llmbridge TO {reader}",
+            f"GRANT SELECT ON ALL TABLES IN SCHEMA llmbridge TO {reader}",
+            database=database,
+        )
+        # No catalog is stored yet, and this role cannot store it.
+        async with LLMDatabase(server.database_url(database, user=reader), on_storage_error="log") as db:
+            assert (await db.usage())[0].calls == 0
+            status = await db.schema_status()
+            assert status is not None
+            assert (status.writable, status.read_only) == (True, True)
+
+
 async def test_a_role_with_create_on_an_existing_schema_migrates(server: Server, database: str, shell: Shell) -> None:
     with server.role([database]) as maker:
         shell("CREATE SCHEMA books", f"GRANT USAGE, CREATE ON SCHEMA books TO {maker}")

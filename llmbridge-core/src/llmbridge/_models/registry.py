@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,10 +14,13 @@ from .._records.canonical import canonical_model
 from .._records.validation import check_name, check_rate
 from .._shared.text import storable
 from .._store.session import StoreSession
+from ..errors import StorageRefusedError
 from ..schemas import LLMModel
 from ..storage.base import StorageBackend
 from ..storage.types import ModelPrice, UpsertResult
 from . import catalog
+
+logger = logging.getLogger("llmbridge.models")
 
 #: Dollars per million tokens of input and of output; None keeps the current rate.
 GivenRates = tuple[Decimal | None, Decimal | None]
@@ -42,7 +46,7 @@ class ModelRegistry:
 
     async def add_catalog(self, backend: StorageBackend) -> None:
         """Store the models of the bundled catalog that are missing, or that come from an older catalog and are not
-        retired. The backend is connected."""
+        retired. The backend is connected. A database that can only be read keeps the models that it has."""
         stored = {(m.provider, m.model_name): m for m in await backend.list_models(active_only=False)}
         now = datetime.now(UTC)
         new = []
@@ -50,8 +54,12 @@ class ModelRegistry:
             known = stored.get((model.provider, model.model_name))
             if known is None or (known.is_active and catalog.is_older(known.source)):
                 new.append(_canonical(model, now))
-        if new:
+        if not new:
+            return
+        try:
             await backend.upsert_models(new)
+        except StorageRefusedError as error:
+            logger.info("the models of the bundled catalog are not stored: %s", error)
 
     async def list_models(
         self, provider: str | None = None, model_name: str | None = None, active_only: bool = True

@@ -65,13 +65,15 @@ class SchemaStatus:
     """State of a store's migrations.
 
     `current` is the newest applied migration (None: the store is empty), `head` the newest one that this release knows.
-    `writable` is False if the store was migrated by a newer release that this one may not write to.
+    `writable` is False if the store was migrated by a newer release that this one may not write to. `read_only` is True
+    if this user cannot write to the store: the file, the disk or the server allows no writes, or the user has no right.
     """
 
     current: str | None
     head: str
     pending: list[str]
     writable: bool
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

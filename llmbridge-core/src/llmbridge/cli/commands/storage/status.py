@@ -24,9 +24,15 @@ def status(context: typer.Context, db: Database = None, plugin: Plugin = None, j
         ("current", found["current"] or "none: the database is empty"),
         ("head", found["head"]),
         ("pending", ", ".join(found["pending"]) or "none"),
-        ("writable", "yes" if found["writable"] else "no: it was migrated by a newer release; upgrade llmbridge"),
+        ("writable", _writable(found)),
     ):
         output.line(output.clean(f"{name + ':':<10}{value}"))
+
+
+def _writable(found: dict[str, Any]) -> str:
+    if not found["writable"]:
+        return "no: it was migrated by a newer release; upgrade llmbridge"
+    return "no: this user may only read it" if found["read_only"] else "yes"
 
 
 async def _status(asked: Settings) -> dict[str, Any]:
