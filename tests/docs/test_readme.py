@@ -109,7 +109,7 @@ def test_the_first_program_of_the_site_is_a_file_that_runs(server: FakeProvider,
 async def test_an_endpoint_of_one_s_own_is_called_by_its_name(
     server: FakeProvider, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run(snippet("register_provider"))
+    await run(snippet("ACME_BASE_URL"))
     [request] = server.requests
     assert (request.headers["authorization"], request.body["model"]) == ("Bearer acme-reader", "large-1")
     assert capsys.readouterr().out == "echo: Hi\n"
@@ -185,11 +185,26 @@ async def test_usage_is_read_by_day_and_model(capsys: pytest.CaptureFixture[str]
 
 
 async def test_a_call_of_another_library_is_recorded(capsys: pytest.CaptureFixture[str]) -> None:
-    await run(snippet("record_api_call"))
+    await run(snippet("cache_read_tokens=256"))
     # 556 fresh tokens, 256 read from the cache and 97 of output, at 0.15, 0.075 and 0.6 dollars per million
     assert Decimal(capsys.readouterr().out) == Decimal("0.0001608")
     async with LLMBridge("sqlite:///calls.db", origin="shop") as bridge:
         assert sum(row.cost for row in await bridge.usage()) == Decimal("0.0126608")
+
+
+async def test_calls_with_further_units_are_priced() -> None:
+    await run(snippet("input_audio_tokens"))
+    async with LLMBridge("sqlite:///calls.db", origin="shop") as bridge:
+        speech, text = await bridge.list_recent_calls()
+    # 100 tokens of text at 0.3, 900 of audio at 1 and 100 of output at 2.5 dollars per million
+    assert text.estimated_cost == Decimal("0.00118")
+    assert speech.estimated_cost is not None
+    assert speech.usage_details == {"audio_seconds": 120}
+
+
+async def test_the_price_context_of_a_provider_and_of_a_request_is_set() -> None:
+    names = await run(snippet("search_type"))
+    assert names["request"].price_context == {"search_type": "fast"}
 
 
 async def test_an_own_price_is_set() -> None:

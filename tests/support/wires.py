@@ -169,6 +169,8 @@ class OpenAIWire(Wire):
     def answer(self, request: Request) -> dict[str, Any]:
         finish = "length" if request.fault == "length" else "stop"
         made = completion(request.body, text="" if request.fault == "silent" else None, finish_reason=finish)
+        if request.fault == "terms":
+            made["service_tier"] = "priority"
         usage = self.usage(request)
         return {**made, "usage": usage} if usage is not None else {k: v for k, v in made.items() if k != "usage"}
 
@@ -233,6 +235,13 @@ class AnthropicWire(Wire):
             "cache_creation_input_tokens": 25,
             "cache_creation": {"ephemeral_5m_input_tokens": 15, "ephemeral_1h_input_tokens": 10},
             "output_tokens_details": {"thinking_tokens": 5},
+        },
+        "terms": {
+            "input_tokens": 12,
+            "output_tokens": 7,
+            "service_tier": "standard",
+            "speed": "fast",
+            "inference_geo": "us",
         },
         "no_usage": None,
         "silent": None,
@@ -325,6 +334,12 @@ class GoogleWire(Wire):
             "candidatesTokenCount": 15,
             "thoughtsTokenCount": 5,
             "totalTokenCount": 120,
+        },
+        "terms": {
+            "promptTokenCount": 12,
+            "candidatesTokenCount": 7,
+            "totalTokenCount": 19,
+            "trafficType": "ON_DEMAND_PRIORITY",
         },
         "no_usage": None,
         "silent": None,

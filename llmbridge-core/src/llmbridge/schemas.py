@@ -47,7 +47,9 @@ class LLMRequest(BaseModel):
     called when one fails. Fields that are None are not sent. `timeout` is in seconds, for one attempt, and replaces
     that of the bridge. `response_format` is a format as in OpenAI's API, or a pydantic model whose JSON schema the
     answer must follow. `extra` is added to the body of the provider's request unchanged; it takes the parameters that
-    are no field here. `metadata` is stored in the record of the call and never sent to the provider.
+    are no field here. `metadata` is stored in the record of the call and never sent to the provider. So is
+    `price_context`, the terms of the price that no response tells, such as `{"processing": "batch"}`; what a response
+    tells has priority.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -68,6 +70,7 @@ class LLMRequest(BaseModel):
     tool_choice: str | dict[str, Any] | None = None
     cache: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
+    price_context: dict[str, str] | None = None
     extra: dict[str, Any] | None = Field(default=None, repr=False)
 
     @model_validator(mode="before")
@@ -99,6 +102,10 @@ class TokenUsage(BaseModel):
     subsets: `cache_read_tokens` and `cache_write_tokens` of the input, `cache_write_1h_tokens` (kept for an hour) of
     `cache_write_tokens`, `reasoning_tokens` of the output. `source` says who counted: the provider, the provider until
     the response broke off (`partial`), an estimate, or none because no provider was called (`synthetic`).
+
+    `usage_details` are all further counts, by the names of units in genai-prices (`input_audio_tokens`,
+    `web_searches`); those of tokens are subsets too. `price_context` is what the answer tells of the terms of its
+    price, as it spells them (`service_tier`, `speed`).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -109,6 +116,8 @@ class TokenUsage(BaseModel):
     cache_write_tokens: int | None = None
     cache_write_1h_tokens: int | None = None
     reasoning_tokens: int | None = None
+    usage_details: dict[str, int] | None = None
+    price_context: dict[str, str] | None = None
     source: UsageSource = "provider"
 
     @property
@@ -189,8 +198,11 @@ class LLMModel(BaseModel):
 class CallRecord(BaseModel):
     """Record of one attempt at a call.
 
-    Tokens are None if they were not measured. Costs are dollars, exact to 1e-12; if `estimated_cost` is None,
-    `cost_reason` says why. The two rates are those that the cost was computed with, in dollars per million tokens.
+    Tokens are None if they were not measured. `usage_details` are further counts, by the names of units in
+    genai-prices. `requested_model` is the caller's text, `model_name` the name that was sent, `response_model` the name
+    in the answer. Costs are dollars, exact to 1e-12; if `estimated_cost` is None, `cost_reason` says why. The two rates
+    are those that the cost was computed with, in dollars per million tokens. `price_context` is what the answer tells
+    of the terms of its price, as it spells them, and `price_factor` multiplied the list price (None: nothing did).
     Durations are milliseconds. `called_at` is the start of the attempt (UTC). `attempt` counts from 1; all attempts of
     one call share `group_id`. After a reprice, `previous_cost` and `previous_cost_reason` are the values before it.
     """
@@ -203,6 +215,7 @@ class CallRecord(BaseModel):
     provider: str
     model_name: str
     requested_model: str | None = None
+    response_model: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
@@ -210,13 +223,16 @@ class CallRecord(BaseModel):
     cache_write_tokens: int | None = None
     cache_write_1h_tokens: int | None = None
     reasoning_tokens: int | None = None
+    usage_details: dict[str, int] | None = None
     usage_source: UsageSource = "none"
     estimated_cost: Decimal | None = None
     cost_source: CostSource | None = None
     cost_reason: CostReason | None = None
     dollars_per_million_tokens_input_used: Decimal | None = None
     dollars_per_million_tokens_output_used: Decimal | None = None
+    price_context: dict[str, str] | None = None
     price_version: str | None = None
+    price_factor: Decimal | None = None
     previous_cost: Decimal | None = None
     previous_cost_reason: CostReason | None = None
     repriced_at: datetime | None = None

@@ -18,7 +18,7 @@ from ._calls.in_flight import InFlight
 from ._calls.provider_registry import ProviderRegistry
 from ._calls.retry import RetryPolicy
 from ._recording.metrics import CloseReport
-from ._records.validation import check_finite, check_integer, check_metadata, check_name, check_user
+from ._records.validation import check_finite, check_integer, check_labels, check_metadata, check_name, check_user
 from ._shared.single_flight import SingleFlight
 from ._store.session import Migrate
 from ._usage.query import Accepted
@@ -206,6 +206,7 @@ class LLMBridge:
         *,
         kind: str | None = None,
         priced_as: str | None = None,
+        price_context: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
         """Register a provider for models called `name:…`: an object, or an installed one with options.
@@ -213,10 +214,14 @@ class LLMBridge:
         :param provider: a provider object; None creates one from `kind` and `options`
         :param kind: the installed provider that uses the endpoint's protocol (None: `name` itself)
         :param priced_as: the provider whose price list applies to the calls (None: `kind`)
+        :param price_context: the terms of the price of all calls that no answer tells, such as
+            `{"processing": "batch"}`
         :param options: options of the provider, such as `api_key` and `base_url`
         :raises ProviderNotFoundError: `kind` is not installed
         """
-        self._providers.register(name, provider, kind=kind, priced_as=priced_as, options=options)
+        self._providers.register(
+            name, provider, kind=kind, priced_as=priced_as, price_context=price_context, options=options
+        )
 
     def get_provider(self, name: str) -> BaseLLMProvider:
         """Return the provider of that name; create it at first use.
@@ -353,6 +358,7 @@ class LLMBridge:
             "tools_used": tool_names(request),
             "system_prompt_hash": system_prompt_hash(request),
             "metadata": check_metadata(request.metadata),
+            "price_context": check_labels("price_context", request.price_context or {}),
         }
         sent = structured_output.sendable(request)
         if request.cache is not None:

@@ -39,6 +39,7 @@ _PLAIN = {
     "time_to_first_token_ms": "bigint",
     "error_type": "text",
     "requested_model": "text",
+    "response_model": "text",
     "usage_source": "text",
     "cost_source": "text",
     "price_version": "text",
@@ -61,6 +62,9 @@ _CONVERTED = {
     "previous_cost": "bigint",
     "tools_used": "text",
     "metadata": "text",
+    "usage_details": "text",
+    "price_context": "text",
+    "price_factor": "bigint",
 }
 _get_plain = itemgetter(*_PLAIN)
 _get_converted = itemgetter(*_CONVERTED)
@@ -73,7 +77,7 @@ _rate_units = lru_cache(maxsize=4096)(to_units)
 CALL_FIELDS = (*_CONVERTED, *_PLAIN)
 CALL_COLUMNS = {**_CONVERTED, **_PLAIN, "response_bucket": "integer", "first_token_bucket": "integer"}
 #: These columns are sent and read as text, because connections of a host application may have codecs for JSON.
-JSON_COLUMNS = ("tools_used", "metadata")
+JSON_COLUMNS = ("tools_used", "metadata", "usage_details", "price_context")
 
 _MODEL_RATES = ("dollars_per_million_tokens_input", "dollars_per_million_tokens_output")
 _MODEL_TIMES = ("inactive_from", "created_at", "updated_at")
@@ -107,7 +111,9 @@ PRICE_COLUMNS = {
 def encode_call(call: CallRecord) -> tuple[Any, ...]:
     """Return the row of a call, in the order of CALL_COLUMNS."""
     values = vars(call)
-    id_, group, cost, input_rate, output_rate, previous, tools, metadata = _get_converted(values)
+    id_, group, cost, input_rate, output_rate, previous, tools, metadata, details, context, factor = _get_converted(
+        values
+    )
     succeeded = call.status == "success"
     response, first_token = call.response_time_ms, call.time_to_first_token_ms
     return (
@@ -119,6 +125,9 @@ def encode_call(call: CallRecord) -> tuple[Any, ...]:
         None if previous is None else to_units(previous),
         None if tools is None else encode_json(tools),
         None if metadata is None else encode_json(metadata),
+        None if details is None else encode_json(details),
+        None if context is None else encode_json(context),
+        None if factor is None else _rate_units(factor),
         *_get_plain(values),
         bucket(response) if succeeded and response is not None else None,
         bucket(first_token) if succeeded and first_token is not None else None,
@@ -139,6 +148,9 @@ def decode_call(row: Sequence[Any]) -> CallRecord:
     fields["repriced_at"] = _utc(fields["repriced_at"])
     fields["tools_used"] = None if fields["tools_used"] is None else json.loads(fields["tools_used"])
     fields["metadata"] = None if fields["metadata"] is None else json.loads(fields["metadata"])
+    fields["usage_details"] = None if fields["usage_details"] is None else json.loads(fields["usage_details"])
+    fields["price_context"] = None if fields["price_context"] is None else json.loads(fields["price_context"])
+    fields["price_factor"] = _dollars(fields["price_factor"])
     return CallRecord.from_values(fields)
 
 

@@ -27,13 +27,14 @@ WITH changed AS (
     UPDATE {{{{tables.llmbridge_calls}}}} AS calls
     SET previous_cost = estimated_cost, previous_cost_reason = calls.cost_reason, estimated_cost = change.cost,
         cost_source = change.cost_source, cost_reason = change.cost_reason, price_version = change.price_version,
-        repriced_at = change.at
-    FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
-        AS change (id, cost, cost_source, cost_reason, price_version, at)
+        price_factor = change.price_factor, repriced_at = change.at
+    FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[])
+        AS change (id, cost, cost_source, cost_reason, price_version, price_factor, at)
     WHERE calls.id = change.id
         AND called_at >= coalesce((SELECT watermark FROM {{{{tables.llmbridge_state}}}}), '-infinity')
-        AND (estimated_cost, calls.cost_source, calls.cost_reason, calls.price_version)
-            IS DISTINCT FROM (change.cost, change.cost_source, change.cost_reason, change.price_version)
+        AND (estimated_cost, calls.cost_source, calls.cost_reason, calls.price_version, calls.price_factor)
+            IS DISTINCT FROM
+            (change.cost, change.cost_source, change.cost_reason, change.price_version, change.price_factor)
     RETURNING calls.*
 ),
 folded AS (SELECT * FROM changed WHERE {rollups.FOLDED}),
@@ -53,11 +54,12 @@ async def reprice(connection: Connection, changes: Sequence[CostChange], where: 
             change.cost_source,
             change.cost_reason,
             change.price_version,
+            None if change.price_factor is None else to_units(change.price_factor),
             change.at,
         )
         for change in latest.values()
     ]
     async with connection.rollup_transaction():
-        repriced: int = await connection.fetch_value(_REPRICE, *by_column(rows, 6))
+        repriced: int = await connection.fetch_value(_REPRICE, *by_column(rows, 7))
         await schema.check_writable(connection, where)
     return repriced

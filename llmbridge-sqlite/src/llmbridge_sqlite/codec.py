@@ -40,6 +40,7 @@ _PLAIN = (
     "time_to_first_token_ms",
     "error_type",
     "requested_model",
+    "response_model",
     "usage_source",
     "cost_source",
     "price_version",
@@ -63,6 +64,9 @@ _CONVERTED = (
     "group_id",
     "tools_used",
     "metadata",
+    "usage_details",
+    "price_context",
+    "price_factor",
 )
 _get_plain = itemgetter(*_PLAIN)
 _get_converted = itemgetter(*_CONVERTED)
@@ -113,9 +117,22 @@ def from_micros(micros: int) -> datetime:
 def encode_call(call: CallRecord) -> tuple[Any, ...]:
     """Return the row of a call, in the order of CALL_COLUMNS."""
     values = vars(call)
-    id_, called_at, cost, input_rate, output_rate, previous, repriced_at, stream, group, tools, metadata = (
-        _get_converted(values)
-    )
+    (
+        id_,
+        called_at,
+        cost,
+        input_rate,
+        output_rate,
+        previous,
+        repriced_at,
+        stream,
+        group,
+        tools,
+        metadata,
+        details,
+        context,
+        factor,
+    ) = _get_converted(values)
     succeeded = call.status == "success"
     response, first_token = call.response_time_ms, call.time_to_first_token_ms
     return (
@@ -130,6 +147,9 @@ def encode_call(call: CallRecord) -> tuple[Any, ...]:
         None if group is None else group.bytes,
         None if tools is None else encode_json(tools),
         None if metadata is None else encode_json(metadata),
+        None if details is None else encode_json(details),
+        None if context is None else encode_json(context),
+        None if factor is None else _rate_units(factor),
         *_get_plain(values),
         bucket(response) if succeeded and response is not None else None,
         bucket(first_token) if succeeded and first_token is not None else None,
@@ -151,6 +171,9 @@ def decode_call(row: tuple[Any, ...]) -> CallRecord:
     fields["group_id"] = None if fields["group_id"] is None else UUID(bytes=fields["group_id"])
     fields["tools_used"] = None if fields["tools_used"] is None else json.loads(fields["tools_used"])
     fields["metadata"] = None if fields["metadata"] is None else json.loads(fields["metadata"])
+    fields["usage_details"] = None if fields["usage_details"] is None else json.loads(fields["usage_details"])
+    fields["price_context"] = None if fields["price_context"] is None else json.loads(fields["price_context"])
+    fields["price_factor"] = _dollars(fields["price_factor"])
     return CallRecord.from_values(fields)
 
 

@@ -11,12 +11,12 @@ from . import rollups
 from .codec import to_micros
 
 _READ = """
-SELECT number, estimated_cost, cost_source, cost_reason, price_version FROM llmbridge_calls
+SELECT number, estimated_cost, cost_source, cost_reason, price_version, price_factor FROM llmbridge_calls
 WHERE id = ? AND called_at >= (SELECT coalesce(watermark, -9223372036854775808) FROM llmbridge_state)
 """
 _REPRICE = """
 UPDATE llmbridge_calls SET previous_cost = estimated_cost, previous_cost_reason = cost_reason, estimated_cost = ?,
-    cost_source = ?, cost_reason = ?, price_version = ?, repriced_at = ?
+    cost_source = ?, cost_reason = ?, price_version = ?, price_factor = ?, repriced_at = ?
 WHERE number = ?
 """
 
@@ -31,7 +31,8 @@ def reprice(connection: sqlite3.Connection, changes: Sequence[CostChange]) -> in
             continue
         units = None if change.cost is None else to_units(change.cost)
         number, *before = stored
-        after = [units, change.cost_source, change.cost_reason, change.price_version]
+        factor = None if change.price_factor is None else to_units(change.price_factor)
+        after = [units, change.cost_source, change.cost_reason, change.price_version, factor]
         if before != after:
             rows.append((*after, to_micros(change.at), number))
     numbers = [row[-1] for row in rows]

@@ -14,7 +14,7 @@ from llmbridge_postgres import codec as postgres_codec
 from llmbridge_sqlite import codec as sqlite_codec
 
 SQLITE: dict[Kind, str] = {
-    **dict.fromkeys(("name", "user", "text", "message", "choice", "texts", "json"), "TEXT"),
+    **dict.fromkeys(("name", "user", "text", "message", "choice", "texts", "json", "counts", "labels"), "TEXT"),
     **dict.fromkeys(("tokens", "ms", "ordinal", "integer", "flag", "money", "time"), "INTEGER"),
     "uuid": "BLOB",
     "number": "REAL",
@@ -22,7 +22,7 @@ SQLITE: dict[Kind, str] = {
 POSTGRES: dict[Kind, str] = {
     **dict.fromkeys(("name", "user", "text", "message", "choice"), "text"),
     **dict.fromkeys(("tokens", "ms", "ordinal", "integer", "money"), "bigint"),
-    **dict.fromkeys(("texts", "json"), "json"),
+    **dict.fromkeys(("texts", "json", "counts", "labels"), "json"),
     "flag": "boolean",
     "time": "timestamptz",
     "uuid": "uuid",

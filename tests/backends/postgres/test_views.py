@@ -44,6 +44,9 @@ async def test_call_log_has_the_fields_of_a_call_and_shows_how_it_was_priced(bac
         dollars_per_million_tokens_input_used=Decimal("0.15"),
         dollars_per_million_tokens_output_used=Decimal(60),
         price_version="genai-prices 1",
+        price_context={"speed": "fast"},
+        price_factor=Decimal("0.78"),
+        usage_details={"web_searches": 1},
         previous_cost=Decimal("-0.000000000001"),
         repriced_at=datetime(1969, 12, 31, 23, 59, 59, 7, UTC),
         system_prompt_hash="ab" * 32,
@@ -59,6 +62,8 @@ async def test_call_log_has_the_fields_of_a_call_and_shows_how_it_was_priced(bac
         assert row[field] == getattr(call, field)
     assert row["previous_cost"] == call.previous_cost
     assert str(row["dollars_per_million_tokens_output_used"]) == "60"
+    assert str(row["price_factor"]) == "0.78"
+    assert (row["usage_details"], row["price_context"]) == ('{"web_searches":1}', '{"speed":"fast"}')
 
 
 async def test_usage_is_summed_per_utc_day_whatever_the_time_zone_of_the_session(

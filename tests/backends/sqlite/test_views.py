@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -246,16 +247,20 @@ async def test_call_log_shows_how_a_call_was_priced(backend, shell):
         "dollars_per_million_tokens_input_used": Decimal("0.15"),
         "dollars_per_million_tokens_output_used": Decimal(60),
         "price_version": "genai-prices 1",
+        "price_factor": Decimal("0.78"),
         "previous_cost": Decimal("-0.000000000001"),
         "previous_cost_reason": None,
         "system_prompt_hash": "ab" * 32,
     }
-    await backend.record_calls([make_call(repriced_at=repriced_at, **fields)])
+    counted = {"usage_details": {"web_searches": 1}, "price_context": {"speed": "fast"}}
+    await backend.record_calls([make_call(repriced_at=repriced_at, **fields, **counted)])
     [row] = shell("SELECT * FROM call_log")
+    assert {name: json.loads(row[name]) for name in counted} == counted
     assert {name: row[name] for name in fields} == {
         **fields,
         "dollars_per_million_tokens_input_used": "0.15",
         "dollars_per_million_tokens_output_used": "60",
+        "price_factor": "0.78",
         "previous_cost": "-0.000000000001",
     }
     assert row["repriced_at"] == "1969-12-31T23:59:59.000007Z"

@@ -229,6 +229,25 @@ class NoToolsAreNone(Altering):
         return call.model_copy(update={"tools_used": call.tools_used or None})
 
 
+@caught_by(CallContract, "extreme_values_come_back_as_they_went_in")
+class NoDetailsAreNone(Altering):
+    """No counts and no terms become None."""
+
+    def alter(self, call: CallRecord) -> CallRecord:
+        return call.model_copy(
+            update={"usage_details": call.usage_details or None, "price_context": call.price_context or None}
+        )
+
+
+@caught_by(CallContract, "every_field_comes_back_as_it_went_in", "extreme_values_come_back_as_they_went_in")
+class CoarseFactor(Altering):
+    """A factor is stored to two decimal places."""
+
+    def alter(self, call: CallRecord) -> CallRecord:
+        factor = call.price_factor
+        return call.model_copy(update={"price_factor": None if factor is None else round(factor, 2)})
+
+
 @caught_by(ModelContract, "retiring_touches_and_counts_the_active_among_its_keys")
 class RetireCountsAll(MemoryBackend):
     """Models that were retired before are retired again."""

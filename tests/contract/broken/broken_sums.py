@@ -279,6 +279,18 @@ class RepriceTakesTheNewForTheOld(MemoryBackend):
         return await super().reprice_calls(changes)
 
 
+@caught_by(RepriceAndEraseContract, "a_change_to_the_stored_values_is_ignored")
+class RepriceOverlooksTheFactor(MemoryBackend):
+    """A change of nothing but the factor is not made."""
+
+    async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
+        calls = self._open.calls
+        kept = [
+            c for c in changes if c.id not in calls or calls[c.id].repriced_at is None or c.price_factor is not None
+        ]
+        return await super().reprice_calls(kept)
+
+
 @caught_by(RepriceAndEraseContract, "a_user_is_erased_from_purged_totals_too")
 class EraseLeavesTotals(MemoryBackend):
     """Totals of purged days still name the user."""

@@ -131,6 +131,20 @@ def test_newer_prices_are_in_force_at_once_and_name_their_edition(publisher: Pub
     assert earlier.rates().input == Decimal("0.1")
 
 
+def test_newer_prices_may_have_a_context(publisher: Publisher) -> None:
+    fast = {"when": {"speed": "fast"}, "prices": {"input_mtok": 5}, "constraint": {"start_date": "2026-11-20"}}
+    publisher.publish({**ACME, "models": [{**ACME["models"][1], "price_variants": [fast]}]})  # type: ignore[index, dict-item]
+    editions.update()
+
+    def rate(at: datetime, context: dict[str, str] | None) -> Decimal | None:
+        card = PriceBook().rates("acme", "small", at, context=context)
+        return None if card is None else card.rates().input
+
+    assert rate(NOW, None) == Decimal("0.07")
+    assert rate(NOW, {"speed": "fast"}) == 5
+    assert rate(datetime(2026, 11, 19, tzinfo=UTC), {"speed": "fast"}) == Decimal("0.07")
+
+
 def test_rows_name_the_edition_that_priced_them(publisher: Publisher) -> None:
     program = """
 import asyncio
@@ -159,13 +173,15 @@ def test_the_data_that_is_installed_survives_the_way_through_a_file(publisher: P
         if not hasattr(value, "__dict__"):
             return value
         fields = {name: published(one) for name, one in vars(value).items() if one is not None}
-        return {name.rstrip("_"): one for name, one in fields.items() if name not in ("extractors", "price_variants")}
+        return {name.rstrip("_"): one for name, one in fields.items() if name != "extractors"}
 
     publisher.publish(*map(published, providers))
     edition = editions.update()
     assert [one.id for one in edition.providers] == [one.id for one in providers]
     for one, other in zip(edition.providers, providers, strict=True):
-        assert [(m.id, m.match, m.prices) for m in one.models] == [(m.id, m.match, m.prices) for m in other.models]
+        for mine, theirs in zip(one.models, other.models, strict=True):
+            assert (mine.id, mine.match, mine.prices) == (theirs.id, theirs.match, theirs.prices)
+            assert mine.price_variants == theirs.price_variants
 
 
 async def test_a_running_process_takes_up_what_another_fetched(
@@ -235,6 +251,16 @@ def with_model(**fields: Any) -> bytes:
         (
             with_model(prices=[{"prices": {}}, {"prices": {"cache_read_mtok": -1}}]),
             "acme:m: cache_read_mtok is negative",
+        ),
+        (
+            with_model(price_variants=[{"when": {"speed": "fast"}, "prices": {"output_mtok": -1}}]),
+            "acme:m: output_mtok is negative",
+        ),
+        (with_model(price_variants=[{"when": {}, "prices": {"output_mtok": 1}}]), "price_variants"),
+        (with_model(price_variants=["x"]), "a price variant must be a JSON object"),
+        (
+            with_model(price_variants=[{"when": {"speed": "fast"}, "prices": {"cache_audio_read_mtok": 1}}]),
+            "none for cache_read_tokens, input_audio_tokens",
         ),
         (with_model(match={"regex": "("}), "acme:m: '(' is not a valid regular expression"),
         (

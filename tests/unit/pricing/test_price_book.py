@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import decimal
+import random
 import subprocess
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
+from itertools import combinations, product
 from typing import Any
 
 import genai_prices
 import pytest
 from genai_prices import types as genai
 from genai_prices.data import providers
+from genai_prices.units import _get_registry
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +29,8 @@ from llmbridge.schemas import TokenUsage
 from llmbridge.storage.types import ModelPrice
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+#: The counts of a call of plain text.
+BARE = {"input_tokens": 1_234_567, "output_tokens": 7_654_321}
 UNIT = Decimal("1E-12")
 EXACT = decimal.Context(prec=60, rounding=ROUND_HALF_EVEN)
 
@@ -45,43 +50,90 @@ def prices_of(model: genai.ModelInfo) -> list[genai.ConditionalPrice]:
     return model.prices
 
 
+def conditions(model: genai.ModelInfo) -> list[Any]:
+    """The conditions of a model's prices, with and without a context."""
+    return [one.constraint for one in (*prices_of(model), *(model.price_variants or ())) if one.constraint is not None]
+
+
 def moments(model: genai.ModelInfo) -> list[datetime]:
     """Now, and both sides of every instant at which the price may change."""
-    found = [NOW]
-    for conditional in prices_of(model):
-        constraint = conditional.constraint
+    found = {NOW}
+    for constraint in conditions(model):
         if isinstance(constraint, genai.StartDateConstraint):
             edges = [datetime.combine(constraint.start_date, time(0), UTC)]
-        elif isinstance(constraint, genai.TimeOfDateConstraint):
+        else:
             ends = (constraint.start_time, constraint.end_time)
             edges = [datetime.combine(NOW.date(), end.replace(tzinfo=UTC)) for end in ends]
-        else:
-            continue
         for edge in edges:
-            found += [edge - timedelta(microseconds=1), edge]
-    return found
+            found |= {edge - timedelta(microseconds=1), edge}
+    return sorted(found)
 
 
-def usages(model: genai.ModelInfo) -> list[TokenUsage]:
-    """Plain, cached, written and reasoning tokens, and a prompt on both sides of every context tier."""
-    starts = {
-        tier.start
-        for conditional in prices_of(model)
-        for rate in vars(conditional.prices).values()
-        if isinstance(rate, genai.TieredPrices)
-        for tier in rate.tiers
+def contexts(model: genai.ModelInfo) -> list[dict[str, str]]:
+    """No context, every one for which the model has prices, two of them at once, and one that no list has."""
+    found = [dict(pairs) for pairs in sorted({tuple(one.when.items()) for one in model.price_variants or ()})]
+    both = [{**one, **other} for one, other in combinations(found, 2) if one.keys() != other.keys()]
+    return [{}, *found, *both, {"service_tier": "no such tier"}]
+
+
+def starts_of_tiers(model: genai.ModelInfo) -> list[int]:
+    return sorted(
+        {
+            tier.start
+            for one in (*prices_of(model), *(model.price_variants or ()))
+            for rate in vars(one.prices).values()
+            if isinstance(rate, genai.TieredPrices)
+            for tier in rate.tiers
+        }
+    )
+
+
+#: What may be counted at the finest: no two of these overlap, and each unit's count is the sum of those in it.
+ATOMS = sorted(
+    {
+        tuple(sorted({**unit.dimensions, **more}.items()))
+        for unit in _get_registry().units.values()
+        for more in ({}, {"token_type": "other"}, {"modality": "other"}, {"page_type": "plain"}, {"direction": "other"})
+        if not more.keys() & unit.dimensions.keys() and unit.usage_key != "requests"
     }
-    return [
-        tokens(0, 0),
-        tokens(1_234_567, 7_654_321),
-        tokens(98_765, 43_210, cache_read_tokens=54_321, cache_write_tokens=1_111, reasoning_tokens=22_222),
-        tokens(98_765, 43_210, cache_read_tokens=54_321, cache_write_tokens=1_111, cache_write_1h_tokens=999),
-        *(
-            tokens(prompt, 17, cache_read_tokens=1_003, cache_write_tokens=77, cache_write_1h_tokens=33)
-            for start in starts
-            for prompt in (start, start + 1)
-        ),
-    ]
+)
+INPUT = (("direction", "input"), ("family", "tokens"), ("modality", "other"), ("token_type", "other"))
+OWN_FIELDS = {
+    "input_tokens": "prompt_tokens",
+    "output_tokens": "completion_tokens",
+    "cache_read_tokens": "cache_read_tokens",
+    "cache_write_tokens": "cache_write_tokens",
+    "cache_write_1h_tokens": "cache_write_1h_tokens",
+    "output_reasoning_tokens": "reasoning_tokens",
+}
+
+
+def usage_of(told: dict[str, int]) -> TokenUsage:
+    """Counts by unit as a call has them."""
+    fields = {name: told.get(unit) for unit, name in OWN_FIELDS.items()}
+    details = {unit: count for unit, count in told.items() if unit not in OWN_FIELDS}
+    return TokenUsage(**fields, usage_details=details or None)
+
+
+def random_usage(dice: random.Random, tiers: list[int]) -> dict[str, int]:
+    """Counts by unit that a provider may tell: consistent, of few kinds or many, told wholly or in part."""
+    atoms_here = ATOMS if dice.random() < 0.4 else [atom for atom in ATOMS if not is_dear(dict(atom))]
+    counted = dice.sample(atoms_here, dice.choice((1, 2, 3, 5, len(atoms_here))))
+    atoms = {atom: dice.choice((1, 7, 1_003, 98_765)) for atom in counted}
+    atoms[INPUT] = atoms.get(INPUT, 0) + dice.randrange(100_000)
+    counts = {
+        name: sum(count for atom, count in atoms.items() if unit.dimensions.items() <= dict(atom).items())
+        for name, unit in _get_registry().units.items()
+        if name != "requests"
+    }
+    if tiers and dice.random() < 0.7:
+        missing = dice.choice(tiers) + dice.choice((0, 1)) - counts["input_tokens"]
+        counts["input_tokens"] += max(0, missing)
+    part = dice.choice((1.0, 0.95, 0.5))
+    told = {name: count for name, count in counts.items() if (count or dice.random() < 0.2) and dice.random() < part}
+    kept = ["input_tokens", "output_tokens", *(["cache_write_tokens"] if "cache_write_1h_tokens" in told else [])]
+    told |= {name: counts[name] for name in kept}
+    return told
 
 
 def texts(clause: Any) -> Iterator[str]:
@@ -98,37 +150,59 @@ def name_of(model: genai.ModelInfo, provider: genai.Provider) -> str:
     return next(name for name in (model.id, *texts(model.match)) if provider.find_model(name) is model)
 
 
-def charges_no_tokens(price: genai.ModelPrice) -> bool:
-    listed = {name for name, rate in vars(price).items() if rate is not None}
-    return bool(listed) and not any(name.endswith("_mtok") for name in listed)
+def is_dear(dimensions: Mapping[str, str]) -> bool:
+    """Whether what is counted costs several times as much as text."""
+    kinds = ("audio", "image", "video") if dimensions.get("direction") == "output" else ("audio",)
+    return dimensions["family"] == "tokens" and dimensions.get("modality") in kinds
 
 
-def asked_of_genai(provider: str, model: str, usage: TokenUsage, at: datetime) -> Decimal:
-    counted = genai_prices.Usage(
-        input_tokens=usage.prompt_tokens,
-        output_tokens=usage.completion_tokens,
-        cache_read_tokens=usage.cache_read_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        cache_write_1h_tokens=usage.cache_write_1h_tokens,
-        output_reasoning_tokens=usage.reasoning_tokens,
-    )
-    priced = genai_prices.calc_price(counted, model, provider_id=provider, genai_request_timestamp=at)
+def lacks_a_rate(price: genai.ModelPrice, told: dict[str, int]) -> bool:
+    """Whether we know no cost where genai-prices tells one that is too low: for audio, or images or video in the
+    output, that have no rate of their own, and for a call of which nothing that is charged was told."""
+    registry = _get_registry()
+    rated = [registry.unit_for_price_key(key) for key, rate in vars(price).items() if rate is not None]
+    charged = False
+    for name, count in told.items():
+        unit = registry.units[name]
+        including = [one for one in rated if one.dimensions.items() <= unit.dimensions.items()]
+        charged = charged or bool(including)
+        if count and is_dear(unit.dimensions) and all("modality" not in one.dimensions for one in including):
+            return True
+    return bool(rated) and not charged and "requests" not in [one.usage_key for one in rated]
+
+
+def asked_of_genai(
+    provider: str, model: str, told: dict[str, int], at: datetime, context: dict[str, str] | None = None
+) -> Decimal:
+    with decimal.localcontext(EXACT):
+        priced = genai_prices.calc_price(
+            genai_prices.Usage(**told), model, provider_id=provider, genai_request_timestamp=at, price_context=context
+        )
     return priced.total_price.quantize(UNIT, context=EXACT)
 
 
 @pytest.mark.parametrize("provider", providers, ids=lambda provider: provider.id)
 def test_every_model_of_genai_prices_costs_what_genai_prices_says(provider: genai.Provider) -> None:
-    book = PriceBook()
+    """At all dates of its prices, in all contexts, for counts in all units."""
+    book, dice = PriceBook(), random.Random(provider.id)
     for model in provider.models:
-        name = name_of(model, provider)
-        for at in moments(model):
-            if charges_no_tokens(model.get_prices(at)):
-                continue
-            for usage in usages(model):
+        name, tiers = name_of(model, provider), starts_of_tiers(model)
+        for at, context in product(moments(model), contexts(model)):
+            price = model.get_prices(at, context)
+            for told in (BARE, *(random_usage(dice, tiers) for _ in range(3))):
+                usage = usage_of(told).model_copy(update={"price_context": context})
                 mine = book.price(provider.id, name, usage, at)
-                assert mine.cost == asked_of_genai(provider.id, name, usage, at), (name, at, usage)
-                assert mine.source == "prices"
-                assert mine.version == f"genai-prices {genai_prices.__version__}"
+                asked = (name, at, context, told)
+                try:
+                    theirs = asked_of_genai(provider.id, name, told, at, context)
+                except ValueError:
+                    assert (mine.cost, mine.reason) == (None, "unmeasured_usage"), asked
+                    continue
+                if lacks_a_rate(price, told):
+                    assert (mine.cost, mine.reason) == (None, "missing_rate"), asked
+                else:
+                    assert (mine.cost, mine.source) == (theirs, "prices"), asked
+                    assert (mine.version or "").startswith(f"genai-prices {genai_prices.__version__}")
 
 
 def test_models_charged_by_something_else_than_tokens_have_no_cost_from_tokens() -> None:
@@ -394,8 +468,8 @@ def test_only_the_vendor_asked_is_searched(provider: str, model: str) -> None:
     ],
 )
 def test_vendors_are_known_by_our_names_too(provider: str, listed_as: str, model: str) -> None:
-    usage = tokens(1_000, 1_000)
-    assert PriceBook().price(provider, model, usage, NOW).cost == asked_of_genai(listed_as, model, usage, NOW)
+    told = {"input_tokens": 1_000, "output_tokens": 1_000}
+    assert PriceBook().price(provider, model, usage_of(told), NOW).cost == asked_of_genai(listed_as, model, told, NOW)
 
 
 def test_a_vendor_of_ones_own_is_priced_as_another() -> None:

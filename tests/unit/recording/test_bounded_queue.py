@@ -43,6 +43,11 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "an error": lambda: {"status": "error", "error_message": "".join(["broken ", WIDE * 1_900])},
     "tools": lambda: {"tools_used": [f"{WIDE}{number}" for number in range(1_000)]},
     "no metadata": lambda: {"metadata": {}},
+    "a context": lambda: {
+        "metadata": json.loads('{"team": "search", "feature": "summary", "number": 1234567}'),
+        "price_context": json.loads('{"service_tier": "default"}'),
+    },
+    "details": lambda: {"usage_details": json.loads('{"input_audio_tokens": 123456, "output_audio_tokens": 123456}')},
     "short metadata": lambda: {"metadata": json.loads('{"team": "search", "feature": "summary", "number": 1234567}')},
     "empty texts": lambda: {"metadata": {f"{number:x}": "" for number in range(40)}},
     "short wide texts": lambda: {"metadata": {f"{WIDE}{number}": f"{number}{WIDE}" for number in range(30)}},
@@ -83,7 +88,7 @@ async def test_a_record_takes_no_more_memory_than_is_counted(kind: str) -> None:
     waiting.clear()
 
 
-@pytest.mark.parametrize("kind", ["plain", "no metadata", "short metadata"])
+@pytest.mark.parametrize("kind", ["plain", "no metadata", "short metadata", "a context"])
 def test_as_many_ordinary_calls_may_wait_as_the_bound_on_their_number_says(kind: str) -> None:
     assert bounded_queue.size(call(**KINDS[kind]())) * bounded_queue.MAX_PENDING <= bounded_queue.MAX_PENDING_BYTES
 

@@ -81,11 +81,19 @@ def test_time_becomes_utc() -> None:
 
 
 def test_unstorable_characters_become_replacement_characters() -> None:
-    record = recorded(id_at_origin="a\0b", error_message="x\ud800y", metadata={"k\0": ["\udfff"]}, tools_used=["t\0"])
+    record = recorded(
+        id_at_origin="a\0b",
+        error_message="x\ud800y",
+        metadata={"k\0": ["\udfff"]},
+        tools_used=["t\0"],
+        usage_details={"u\0": 1},
+        price_context={"n\0": "\udfff"},
+    )
     assert record.id_at_origin == "a\ufffdb"
     assert record.error_message == "x\ufffdy"
     assert record.metadata == {"k\ufffd": ["\ufffd"]}
     assert record.tools_used == ["t\ufffd"]
+    assert (record.usage_details, record.price_context) == ({"u\ufffd": 1}, {"n\ufffd": "\ufffd"})
 
 
 def test_free_text_is_cut() -> None:
@@ -109,6 +117,14 @@ def test_a_float_of_money_enters_by_its_digits() -> None:
         {"called_at": datetime.max.replace(tzinfo=UTC)},
         {"called_at": datetime.max.replace(tzinfo=timezone(timedelta(hours=-5)))},
         {"origin": ""},
+        {"usage_details": {"web_searches": -1}},
+        {"usage_details": {"web_searches": 2**63}},
+        {"usage_details": {"web_searches": "many"}},
+        {"usage_details": {"input_tokens": 1}},
+        {"usage_details": {"x" * 4096: 1}},
+        {"usage_details": ["web_searches"]},
+        {"price_context": {"service_tier": 1}},
+        {"price_context": {"service_tier": "x" * 4096}},
         {"origin": "o" * 256},
         {"id_at_origin": "u" * 256},
         {"provider": ""},

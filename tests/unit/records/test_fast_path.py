@@ -35,6 +35,8 @@ FIELDS: dict[str, Any] = {
     "tools_used": ["search"],
     "status": "success",
     "metadata": {"team": "search", "try": 2, "beta": True, "trace": None},
+    "usage_details": {"input_audio_tokens": 12, "web_searches": 0},
+    "price_context": {"service_tier": "default"},
     "called_at": NOON,
 }
 
@@ -113,6 +115,8 @@ fitting = {
     **dict.fromkeys(("origin", "id_at_origin", "provider", "model_name", "finish_reason", "error_message"), texts),
     **dict.fromkeys(("prompt_tokens", "total_tokens", "attempt", "max_tokens", "response_time_ms"), integers),
     "metadata": st.dictionaries(texts, scalars, max_size=4),
+    "usage_details": st.dictionaries(st.one_of(texts, st.just("input_tokens")), integers, max_size=3),
+    "price_context": st.dictionaries(texts, texts, max_size=3),
     "tools_used": st.lists(texts, max_size=3),
     "temperature": st.floats(),
     "status": st.sampled_from(["success", "error", "nonsense", Status.SUCCESS]),
@@ -193,6 +197,10 @@ def test_most_calls_are_ordinary() -> None:
         *({"metadata": {"k": value}} for value in (2**63, 0.5, "\0", "ö", Text("x"), Number(1), [1], {"a": 1})),
         *({"metadata": {key: 1}} for key in ("ö", Text("k"), 1)),
         {"metadata": Mapping(k=1)},
+        *({"usage_details": {"k": value}} for value in (2**63, -1, True, 0.5, "1", Number(1), None)),
+        *({"usage_details": {key: 1}} for key in ("ö", Text("k"), "\0", "input_tokens", "x" * 5000)),
+        *({"price_context": {"k": value}} for value in ("ö", Text("x"), "\0", 1, None, "x" * 5000)),
+        *({"price_context": {key: "x"}} for key in ("ö", Text("k"), 1)),
         *({"tools_used": tools} for tools in ([Text("x")], [1], ["ö"], [""], ("x",))),
         *({"group_id": id_} for id_ in (Identity(int=1), str(UUID(int=1)))),
         {"id": Identity(int=1)},
@@ -225,11 +233,19 @@ def test_an_id_and_a_time_may_be_filled_in_but_not_left_out(name: str) -> None:
 
 
 def test_what_the_caller_changes_later_does_not_change_the_record() -> None:
-    fields = FIELDS | {"metadata": {"team": "search"}, "tools_used": ["search"]}
+    fields = FIELDS | {
+        "metadata": {"team": "search"},
+        "tools_used": ["search"],
+        "usage_details": {},
+        "price_context": {},
+    }
     record = complete(fields, PriceBook())
     fields["metadata"]["team"] = "sales"
     fields["tools_used"].append("mail")
+    fields["usage_details"]["web_searches"] = 1
+    fields["price_context"]["speed"] = "fast"
     assert (record.metadata, record.tools_used) == ({"team": "search"}, ["search"])
+    assert record.usage_details == record.price_context == {}
 
 
 def test_metadata_that_could_be_too_long_as_json_takes_the_long_way() -> None:

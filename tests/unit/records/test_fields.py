@@ -29,6 +29,8 @@ TYPES: dict[Kind, Any] = {
     "time": datetime,
     "texts": list[str],
     "json": dict[str, Any],
+    "counts": dict[str, int],
+    "labels": dict[str, str],
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -82,8 +83,13 @@ class Attempt:
             "called_at": self._called_at,
             "response_time_ms": self.elapsed_ms(),
             **outcome_fields,
+            "price_context": self._price_context(outcome_fields.get("price_context")),
         }
         return self.call.record(target.provider_name, fields)
+
+    def _price_context(self, told: Mapping[str, str] | None) -> dict[str, str] | None:
+        """Return the terms of the price: those that the answer told before those of the caller and the provider."""
+        return {**self.target.price_context, **self.call.common_fields["price_context"], **(told or {})} or None
 
 
 async def send(call: Call, target: Target, limit: float) -> LLMResponse:

@@ -21,12 +21,14 @@ Recorder = Callable[[str, Mapping[str, Any]], Recorded]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A model to send a call to: name and object of its provider, name of the model, and the caller's model string."""
+    """A model to send a call to: name and object of its provider, name of the model, the caller's model string, and the
+    terms of the price that were configured for the provider."""
 
     provider_name: str
     provider: BaseLLMProvider
     model: str
     requested: str
+    price_context: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from .._records.fields import of_kind
-from .._records.validation import check_amount
+from .._records.validation import check_amount, check_counts, check_labels
 from ..errors import (
     InvalidResponseError,
     LLMBridgeError,
@@ -105,7 +106,19 @@ def _is_unbilled(error: BaseException) -> bool:
 
 
 def _usage_fields(usage: TokenUsage) -> dict[str, Any]:
-    return {**{name: _count(getattr(usage, name)) for name in _COUNTS}, "usage_source": usage.source}
+    return {
+        **{name: _count(getattr(usage, name)) for name in _COUNTS},
+        "usage_details": _checked(check_counts, "usage_details", usage.usage_details),
+        "price_context": _checked(check_labels, "price_context", usage.price_context),
+        "usage_source": usage.source,
+    }
+
+
+def _checked(check: Callable[[str, Any], Any], name: str, reported: Any) -> Any:
+    try:
+        return None if reported is None else check(name, reported)
+    except RecordRejectedError:
+        return None
 
 
 def _count(tokens: Any) -> int | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from .._models import catalog
-from .._records.validation import check_name
+from .._records.validation import check_labels, check_name
 from ..errors import LLMBridgeError, ProviderTimeoutError
 from ..plugins import create_provider, provider_names
 from ..providers.base import BaseLLMProvider
@@ -26,6 +27,7 @@ class ProviderRegistry:
     def __init__(self) -> None:
         self._providers: dict[str, BaseLLMProvider] = {}
         self._priced_as: dict[str, str] = {}
+        self._price_contexts: dict[str, dict[str, str]] = {}
         self._replaced: list[BaseLLMProvider] = []
         self._targets: dict[str, Target] = {}
         self._discovered: dict[str, list[str]] = {}
@@ -37,6 +39,7 @@ class ProviderRegistry:
         *,
         kind: str | None,
         priced_as: str | None,
+        price_context: Mapping[str, str] | None,
         options: dict[str, Any],
     ) -> None:
         """Register a provider for models called `name:…`: the given object, or one that is created from options."""
@@ -45,12 +48,14 @@ class ProviderRegistry:
             raise ValueError(f"{name!r} is not a valid name of a provider: it must not contain a colon")
         if provider is not None and (kind is not None or options):
             raise TypeError("register_provider() takes a provider, or kind and options to create one, not both")
+        context = check_labels("price_context", dict(price_context or {}))
         made = provider if provider is not None else create_provider(kind or name, **options)
         if name in self._providers:
             self._replaced.append(self._providers[name])
         made.name = name
         self._providers[name] = made
         self._priced_as[name] = priced_as or kind or name
+        self._price_contexts[name] = context
         self._discovered.pop(name, None)
         self._targets.clear()
 
@@ -71,7 +76,8 @@ class ProviderRegistry:
             return known
         name, model = self.resolve(requested)
         provider = self.provider(name)
-        target = Target(check_name("provider", name), provider, check_name("model", model), requested or "")
+        context = self._price_contexts.get(name, {})
+        target = Target(check_name("provider", name), provider, check_name("model", model), requested or "", context)
         if len(self._targets) >= _MAX_TARGETS:
             self._targets.clear()
         self._targets[target.requested] = target

@@ -1,24 +1,27 @@
-"""Price book: computes the exact cost of a call from its tokens and the price of its model."""
+"""Price book: computes the exact cost of a call from its usage and the price of its model."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from operator import mul
 from typing import NamedTuple, Protocol
 
+from .._records.fields import MAX_NAME, UNIT_FIELDS
 from .._shared.money import from_units
 from ..schemas import CostReason, CostSource
 from ..storage.types import ModelPrice
+from .decomposition import Unknown
 from .genai_prices import editions
 from .rate_cards import RateCard, Rates
 
 
-class Tokens(Protocol):
-    """Interface of TokenUsage and CallRecord: counts of tokens, None if not measured."""
+class Usage(Protocol):
+    """Interface of TokenUsage and CallRecord: counts, None if not measured, and the terms that the answer told."""
 
     @property
     def prompt_tokens(self) -> int | None: ...
@@ -32,6 +35,10 @@ class Tokens(Protocol):
     def cache_write_1h_tokens(self) -> int | None: ...
     @property
     def reasoning_tokens(self) -> int | None: ...
+    @property
+    def usage_details(self) -> Mapping[str, int] | None: ...
+    @property
+    def price_context(self) -> Mapping[str, str] | None: ...
 
 
 class Price(NamedTuple):
@@ -39,7 +46,8 @@ class Price(NamedTuple):
 
     The rates are those used for uncached input and for output, in dollars per million tokens, exact to 1e-12; None if a
     row cannot store them (9,000,000 and more). `version` is the edition of the price data, with the provider whose
-    price list applied if it is not the one called; for an own price it is the time from which the price is valid.
+    price list applied if it is not the one called, and with the terms of the call that the list has no price for; for
+    an own price it is the time from which the price is valid.
     """
 
     cost: Decimal | None = None
@@ -54,8 +62,18 @@ _UNMEASURED = Price(reason="unmeasured_usage")
 _UNKNOWN = Price(reason="unknown_model")
 _MISSING = Price(reason="missing_rate")
 
+#: The units of the rates of an own price.
+_OWN_RATES = {
+    "input_tokens": "input",
+    "output_tokens": "output",
+    "cache_read_tokens": "cache_read",
+    "cache_write_tokens": "cache_write",
+    "cache_write_1h_tokens": "cache_write_1h",
+}
+
 #: Separates the edition of the price data from the provider whose price list applied.
 _LIST_OF = ", list of "
+_LIST_USED = re.compile(f"[^,]*{_LIST_OF}([^,]*)")
 
 
 class PriceBook:
@@ -80,7 +98,7 @@ class PriceBook:
         self,
         provider: str,
         model_name: str,
-        usage: Tokens | None,
+        usage: Usage | None,
         at: datetime,
         *,
         priced_as: str | None = None,
@@ -89,35 +107,54 @@ class PriceBook:
 
         `priced_as` is the provider whose price list applies if there is no own price (None: `provider` itself). Usage
         is unmeasured if input or output is None, or if the counts contradict each other: one is negative, or subsets
-        are more than the whole. Tokens of a kind that did not occur need no rate.
+        are more than the whole. Input or output may be None if other units are told and tokens have no rate. Tokens of
+        a kind that did not occur need no rate.
         """
         if usage is None:
             return _UNMEASURED
-        prompt, completion = usage.prompt_tokens, usage.completion_tokens
-        if prompt is None or completion is None:
+        prompt, completion, details = usage.prompt_tokens, usage.completion_tokens, usage.usage_details
+        if not details and (prompt is None or completion is None):
             return _UNMEASURED
         read = usage.cache_read_tokens or 0
         written_1h = usage.cache_write_1h_tokens or 0
         written = (usage.cache_write_tokens or 0) - written_1h
         reasoning = usage.reasoning_tokens or 0
-        counts = (prompt - read - written - written_1h, completion - reasoning, read, written, written_1h, reasoning)
+        fresh, answer = (prompt or 0) - read - written - written_1h, (completion or 0) - reasoning
+        counts = (fresh, answer, read, written, written_1h, reasoning)
         if min(counts) < 0:
             return _UNMEASURED
 
-        card = self.rates(provider, model_name, at, priced_as=priced_as)
+        card = self.rates(provider, model_name, at, priced_as=priced_as, context=usage.price_context)
         if card is None:
             return _UNKNOWN
-        rates = card.rates(prompt)
-        cost = _cost(rates, counts)
-        if cost is None:
-            return _MISSING
+        rates = card.rates(prompt or 0)
+        if details:
+            charged = rates.decomposition
+            shares, shares_per_unit = charged.charge(card.billed(_told(usage))), charged.shares_per_unit
+        else:
+            shares, shares_per_unit = _shares(rates, counts), rates.shares_per_unit
+        if isinstance(shares, str):
+            return _UNMEASURED if shares == "unmeasured_usage" else _MISSING
+        cost = from_units(shares if shares_per_unit == 1 else _divide(shares, shares_per_unit))
         version = card.version
         if priced_as is not None and priced_as != provider and card.source == "prices":
             version += f"{_LIST_OF}{priced_as}"
+        if card.notes:
+            version = f"{version}{card.notes}"[:MAX_NAME]
         return Price(cost, card.source, None, *rates.recorded, version)
 
-    def rates(self, provider: str, model_name: str, at: datetime, *, priced_as: str | None = None) -> RateCard | None:
+    def rates(
+        self,
+        provider: str,
+        model_name: str,
+        at: datetime,
+        *,
+        priced_as: str | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> RateCard | None:
         """Return the rate card that is valid at `at` (an aware time); None if the model is unknown.
+
+        `context` are the terms of the call, as its answer spells them.
 
         :raises ValueError: `at` is naive
         """
@@ -129,7 +166,7 @@ class PriceBook:
         card = own.card(at) if own is not None else None
         if card is not None:
             return card
-        return editions.current().get(priced_as or provider, model_name, at)
+        return editions.current().get(priced_as or provider, model_name, at, context)
 
 
 async def load_prices() -> None:
@@ -141,7 +178,8 @@ async def load_prices() -> None:
 
 def list_used(price_version: str | None) -> str | None:
     """Return the provider whose price list priced a call, from its price_version; None: the one that was called."""
-    return (price_version or "").partition(_LIST_OF)[2] or None
+    found = _LIST_USED.match(price_version or "")
+    return found[1] if found is not None else None
 
 
 class _PriceHistory:
@@ -157,6 +195,10 @@ class _PriceHistory:
 
 
 def _own_card(price: ModelPrice) -> RateCard | None:
+    named = {unit: getattr(price, name) for unit, name in _OWN_RATES.items()}
+    units = {unit: rate for unit, rate in named.items() if rate is not None}
+    if not units:
+        return None
     rates = Rates(
         input=price.input,
         output=price.output,
@@ -164,25 +206,31 @@ def _own_card(price: ModelPrice) -> RateCard | None:
         cache_write=price.cache_write,
         cache_write_1h=price.cache_write_1h,
         reasoning=price.output,
+        units=units,
+        is_own=True,
     )
-    if rates == Rates():
-        return None
     return RateCard("own_prices", price.effective_from.astimezone(UTC).isoformat(), (rates,))
 
 
-def _cost(rates: Rates, counts: tuple[int, int, int, int, int, int]) -> Decimal | None:
-    """Return the dollars for counts of tokens; None if a rate that is needed is unknown.
+def _told(usage: Usage) -> dict[str, int]:
+    """Return all counts of a call that are told, by unit."""
+    own = {unit: getattr(usage, name) for unit, name in UNIT_FIELDS.items()}
+    return {**(usage.usage_details or {}), **{unit: count for unit, count in own.items() if count is not None}}
+
+
+def _shares(rates: Rates, counts: tuple[int, int, int, int, int, int]) -> int | Unknown:
+    """Return the shares that counts of tokens cost, or why that is unknown.
 
     :param counts: uncached input, output without reasoning, cache reads, cache writes, cache writes for an hour,
         reasoning
     """
     if rates.input is None and rates.output is None:
-        return None
+        return "missing_rate"
     for kind in rates.unknown:
         if counts[kind]:
-            return None
-    shares = sum(map(mul, counts, rates.shares), rates.request_shares)
-    return from_units(shares if rates.shares_per_unit == 1 else _divide(shares, rates.shares_per_unit))
+            return "missing_rate"
+    shares: int = sum(map(mul, counts, rates.shares), rates.request_shares)
+    return shares
 
 
 def _divide(shares: int, shares_per_unit: int) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
 from .._shared.money import CONTEXT, parse
+from .decomposition import Decomposition
 
 _FREE = Decimal(0)
 
@@ -17,6 +19,9 @@ class Rates:
     """Dollars per million tokens of each kind, and dollars per request. A rate of None is unknown.
 
     `cache_write_1h` is the rate of tokens that a cache keeps for an hour, `cache_write` of all others written to one.
+    `units` are all rates that the price names, in dollars by unit of genai-prices (`input_audio_tokens`,
+    `web_searches`): per million tokens or characters, per thousand of most other units, per hour of audio. `is_own`
+    tells an own price, where only tokens that are neither audio nor cached may cost the rate of others.
 
     `shares` are the same rates as whole numbers, in the order input, output, cache_read, cache_write, cache_write_1h,
     reasoning: the number of shares that one token costs. A unit (1e-12 dollar) has `shares_per_unit` shares. `unknown`
@@ -31,11 +36,14 @@ class Rates:
     cache_write_1h: Decimal | None = None
     reasoning: Decimal | None = None
     request: Decimal = _FREE
+    units: Mapping[str, Decimal] = field(default_factory=dict)
+    is_own: bool = False
     shares: tuple[int, ...] = field(init=False, repr=False, compare=False)
     unknown: tuple[int, ...] = field(init=False, repr=False, compare=False)
     request_shares: int = field(init=False, repr=False, compare=False)
     shares_per_unit: int = field(init=False, repr=False, compare=False)
     recorded: tuple[Decimal | None, Decimal | None] = field(init=False, repr=False, compare=False)
+    _decomposition: Decomposition | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         rates = (self.input, self.output, self.cache_read, self.cache_write, self.cache_write_1h, self.reasoning)
@@ -50,6 +58,13 @@ class Rates:
         object.__setattr__(self, "shares_per_unit", 10**finest)
         object.__setattr__(self, "recorded", (_recorded(self.input), _recorded(self.output)))
 
+    @property
+    def decomposition(self) -> Decomposition:
+        """The same rates for usage in any units. It is made when it is needed first, since few calls need it."""
+        if self._decomposition is None:
+            object.__setattr__(self, "_decomposition", Decomposition(self.units, is_own=self.is_own))
+        return self._decomposition  # type: ignore[return-value]
+
 
 @dataclass(frozen=True, slots=True)
 class RateCard:
@@ -57,16 +72,29 @@ class RateCard:
 
     `bands` are the rates by length of the prompt: a call pays for all its tokens at `bands[i]`, where i is the number
     of `thresholds` (tokens, ascending) that its prompt exceeds. `version` identifies the price data or own price.
+    `notes` say what the price does not take into account. Audio is charged for at least `least_seconds`.
     """
 
     source: Literal["prices", "own_prices"]
     version: str
     bands: tuple[Rates, ...]
     thresholds: tuple[int, ...] = ()
+    notes: str = ""
+    least_seconds: int = 0
 
     def rates(self, prompt_tokens: int = 0) -> Rates:
         """Return the rates for a prompt of that many tokens, including cached ones."""
         return self.bands[bisect_left(self.thresholds, prompt_tokens)] if self.thresholds else self.bands[0]
+
+    def billed(self, counts: Mapping[str, int]) -> Mapping[str, int]:
+        """Return counts by unit as they are charged: audio for a least time."""
+        if not self.least_seconds:
+            return counts
+        seconds = counts.get("audio_seconds") or counts.get("input_audio_seconds")
+        if seconds is None:
+            return counts
+        billed = max(seconds, self.least_seconds) if seconds else 0
+        return {**counts, "audio_seconds": billed, "input_audio_seconds": billed}
 
 
 def _recorded(rate: Decimal | None) -> Decimal | None:

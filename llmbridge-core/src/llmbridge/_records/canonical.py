@@ -17,7 +17,9 @@ from ..storage.types import ModelPrice
 from .fields import COUNTS, FIELDS, INT64, MAX_ERROR_MESSAGE, MAX_NAME, MAX_TOOLS, SHORT_TEXTS, Kind, of_kind
 from .validation import (
     check_amount,
+    check_counts,
     check_finite,
+    check_labels,
     check_metadata,
     check_name,
     check_optional_time,
@@ -123,6 +125,8 @@ _BY_KIND: Mapping[Kind, Callable[[str, Any], Any]] = {
     "texts": _cut_texts,
     "message": _clean_message,
     "json": lambda _, value: check_metadata(value),
+    "counts": check_counts,
+    "labels": check_labels,
     "time": check_time,
 }
 _CHECKS = {name: _BY_KIND[field.kind] for name, field in FIELDS.items() if field.kind in _BY_KIND}

@@ -17,7 +17,20 @@ from uuid import UUID
 
 from ..schemas import CallRecord
 from ..storage.types import LATEST
-from .fields import COUNTS, FIELDS, INT64, MAX_METADATA_BYTES, MAX_NAME, MAX_TOOLS, SHORT_TEXTS, Kind, choices, of_kind
+from .fields import (
+    COUNTS,
+    FIELDS,
+    INT64,
+    MAX_DETAILS_BYTES,
+    MAX_METADATA_BYTES,
+    MAX_NAME,
+    MAX_TOOLS,
+    SHORT_TEXTS,
+    UNIT_FIELDS,
+    Kind,
+    choices,
+    of_kind,
+)
 
 #: Most bytes of JSON of an ASCII character (`\u001f`), and of an entry of a mapping besides its texts: a number of 20
 #: digits, four quotes, colon and comma.
@@ -112,9 +125,26 @@ def _is_short_and_flat(metadata: dict[Any, Any]) -> bool:
             texts.append(value)
         elif not (value is None or kind is bool or (kind is int and -INT64 <= value < INT64)):
             return False
-    text = "".join(texts)
-    size = len(text) * _LONGEST_ESCAPE + len(metadata) * _LONGEST_FRAME
-    return size < MAX_METADATA_BYTES and text.isascii() and "\0" not in text
+    return _fits("".join(texts), len(metadata), MAX_METADATA_BYTES)
+
+
+def _are_counts(counts: dict[Any, Any]) -> bool:
+    for unit, count in counts.items():
+        if type(unit) is not str or type(count) is not int or not 0 <= count < INT64 or unit in UNIT_FIELDS:
+            return False
+    return _fits("".join(counts), len(counts), MAX_DETAILS_BYTES)
+
+
+def _are_labels(labels: dict[Any, Any]) -> bool:
+    for name, text in labels.items():
+        if type(name) is not str or type(text) is not str:
+            return False
+    return _fits("".join(labels) + "".join(labels.values()), len(labels), MAX_DETAILS_BYTES)
+
+
+def _fits(text: str, entries: int, limit: int) -> bool:
+    """Return whether the JSON of a flat object with these texts fits the limit, and needs no other characters."""
+    return len(text) * _LONGEST_ESCAPE + entries * _LONGEST_FRAME < limit and text.isascii() and "\0" not in text
 
 
 #: The type of a value on the fast path, by kind. Messages and money always take the slow path.
@@ -133,6 +163,8 @@ _TYPES: Mapping[Kind, type] = {
     "time": datetime,
     "texts": list,
     "json": dict,
+    "counts": dict,
+    "labels": dict,
 }
 _TYPE_OF = {name: _TYPES[field.kind] for name, field in FIELDS.items() if field.kind in _TYPES}
 
@@ -144,6 +176,8 @@ _CHECKS_BY_KIND: Mapping[Kind, Callable[[Any], bool]] = {
     "time": _is_utc,
     "texts": _are_plain_texts,
     "json": _is_short_and_flat,
+    "counts": _are_counts,
+    "labels": _are_labels,
 }
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     **{name: choices(name).__contains__ for name in of_kind("choice")},

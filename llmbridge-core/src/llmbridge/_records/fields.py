@@ -20,6 +20,8 @@ MAX_ERROR_MESSAGE = 2000
 MAX_METADATA_BYTES = 8 * 1024
 #: Most levels of lists and objects in a call's metadata, the metadata itself included.
 MAX_METADATA_DEPTH = 32
+#: Most bytes of the details of usage, and of the context of a price, as compact JSON in UTF-8.
+MAX_DETAILS_BYTES = 4 * 1024
 #: Most names of tools of a call; a longer list is cut.
 MAX_TOOLS = 1000
 #: Integers are smaller than this, and not smaller than its negative.
@@ -28,7 +30,7 @@ INT64 = 2**63
 #: What a value is. `name`: text that is required and never cut. `user`: a name, or None if it is empty. `text`: cut to
 #: its limit. `message`: text without secrets, cut. `choice`: one of a few texts. `tokens`, `ms`: counts from 0.
 #: `ordinal`: from 1. `integer`: 64 bits. `number`: finite. `money`: dollars, exact to 1e-12. `time`: UTC, microseconds.
-#: `texts`: a list of texts, each cut. `json`: an object.
+#: `texts`: a list of texts, each cut. `json`: an object. `counts`: an object of counts from 0. `labels`: one of texts.
 Kind = Literal[
     "uuid",
     "name",
@@ -46,6 +48,8 @@ Kind = Literal[
     "time",
     "texts",
     "json",
+    "counts",
+    "labels",
 ]
 
 
@@ -56,11 +60,13 @@ class Field:
     :param kind: what its values are
     :param limit: most characters of a text, or bytes of JSON; None: bounded by the kind
     :param subset_of: the count that includes this count
+    :param unit: the name of this count in genai-prices
     """
 
     kind: Kind
     limit: int | None = None
     subset_of: str | None = None
+    unit: str | None = None
 
 
 #: By name, in the order of CallRecord.
@@ -71,20 +77,24 @@ FIELDS: Mapping[str, Field] = {
     "provider": Field("name", MAX_NAME),
     "model_name": Field("name", MAX_NAME),
     "requested_model": Field("text", MAX_NAME),
-    "prompt_tokens": Field("tokens", subset_of="total_tokens"),
-    "completion_tokens": Field("tokens", subset_of="total_tokens"),
+    "response_model": Field("text", MAX_NAME),
+    "prompt_tokens": Field("tokens", subset_of="total_tokens", unit="input_tokens"),
+    "completion_tokens": Field("tokens", subset_of="total_tokens", unit="output_tokens"),
     "total_tokens": Field("tokens"),
-    "cache_read_tokens": Field("tokens", subset_of="prompt_tokens"),
-    "cache_write_tokens": Field("tokens", subset_of="prompt_tokens"),
-    "cache_write_1h_tokens": Field("tokens", subset_of="cache_write_tokens"),
-    "reasoning_tokens": Field("tokens", subset_of="completion_tokens"),
+    "cache_read_tokens": Field("tokens", subset_of="prompt_tokens", unit="cache_read_tokens"),
+    "cache_write_tokens": Field("tokens", subset_of="prompt_tokens", unit="cache_write_tokens"),
+    "cache_write_1h_tokens": Field("tokens", subset_of="cache_write_tokens", unit="cache_write_1h_tokens"),
+    "reasoning_tokens": Field("tokens", subset_of="completion_tokens", unit="output_reasoning_tokens"),
+    "usage_details": Field("counts", MAX_DETAILS_BYTES),
     "usage_source": Field("choice"),
     "estimated_cost": Field("money"),
     "cost_source": Field("choice"),
     "cost_reason": Field("choice"),
     "dollars_per_million_tokens_input_used": Field("money"),
     "dollars_per_million_tokens_output_used": Field("money"),
+    "price_context": Field("labels", MAX_DETAILS_BYTES),
     "price_version": Field("text", MAX_NAME),
+    "price_factor": Field("money"),
     "previous_cost": Field("money"),
     "previous_cost_reason": Field("choice"),
     "repriced_at": Field("time"),
@@ -123,3 +133,5 @@ def choices(name: str) -> frozenset[str]:
 SHORT_TEXTS = of_kind("name", "user", "text")
 #: Counts, from 0 on.
 COUNTS = of_kind("tokens", "ms")
+#: The units of genai-prices that have a field of their own, and that field.
+UNIT_FIELDS: Mapping[str, str] = {field.unit: name for name, field in FIELDS.items() if field.unit is not None}

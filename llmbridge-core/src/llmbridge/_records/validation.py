@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from .._shared import money
 from .._shared.json_text import encode_json
 from .._shared.text import storable
 from ..errors import RecordRejectedError
 from ..storage.types import LATEST
-from .fields import INT64, MAX_METADATA_BYTES, MAX_METADATA_DEPTH, MAX_NAME
+from .fields import INT64, MAX_DETAILS_BYTES, MAX_METADATA_BYTES, MAX_METADATA_DEPTH, MAX_NAME, UNIT_FIELDS
+
+_Value = TypeVar("_Value")
 
 
 def check_name(field: str, name: str) -> str:
@@ -52,6 +54,27 @@ def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
     if size > MAX_METADATA_BYTES:
         raise RecordRejectedError(f"metadata takes {size} bytes as JSON; at most {MAX_METADATA_BYTES}")
     return clean
+
+
+def check_counts(field: str, counts: dict[str, int]) -> dict[str, int]:
+    """Return counts by unit in storable form.
+
+    :raises RecordRejectedError: a count is negative or does not fit 64 bits, a unit has a field of its own, or they
+        take more than 4 KiB
+    """
+    for unit, count in counts.items():
+        if unit in UNIT_FIELDS:
+            raise RecordRejectedError(f"{field} contains {unit}; use the field {UNIT_FIELDS[unit]}")
+        check_range(f"{unit} in {field}", count, least=0)
+    return _bounded(field, {storable(str(unit)): int(count) for unit, count in counts.items()})
+
+
+def check_labels(field: str, labels: dict[str, str]) -> dict[str, str]:
+    """Return texts by name in storable form.
+
+    :raises RecordRejectedError: they take more than 4 KiB
+    """
+    return _bounded(field, {storable(str(name)): storable(str(text)) for name, text in labels.items()})
 
 
 def check_amount(field: str, amount: Decimal | float | str | None) -> Decimal | None:
@@ -117,6 +140,13 @@ def check_range(field: str, number: int | None, *, least: int) -> int | None:
     if number is not None and not least <= number < INT64:
         raise RecordRejectedError(f"{field} is {number}; it must be from {least} to {INT64 - 1}")
     return number
+
+
+def _bounded(field: str, values: dict[str, _Value]) -> dict[str, _Value]:
+    size = len(encode_json(values).encode())
+    if size > MAX_DETAILS_BYTES:
+        raise RecordRejectedError(f"{field} takes {size} bytes as JSON; at most {MAX_DETAILS_BYTES}")
+    return values
 
 
 def _finite(field: str, number: float) -> float:

@@ -180,8 +180,8 @@ class StorageBackend(ABC):
 
         The old cost and reason move to `previous_cost` and `previous_cost_reason`, `repriced_at` becomes `at`, and the
         sums follow. Ids that are not stored are ignored; of several changes of one id the last one wins. A change to
-        the values that are stored already (cost, cost_source, cost_reason, price_version) is ignored too, so that two
-        processes that decide the same at the same time do not overwrite the previous cost.
+        the values that are stored already (cost, cost_source, cost_reason, price_version, price_factor) is ignored too,
+        so that two processes that decide the same at the same time do not overwrite the previous cost.
 
         :raises UnsupportedOperationError: the backend lacks the capability
         """

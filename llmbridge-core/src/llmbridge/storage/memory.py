@@ -201,6 +201,7 @@ class MemoryBackend(StorageBackend):
                     "cost_source": change.cost_source,
                     "cost_reason": change.cost_reason,
                     "price_version": change.price_version,
+                    "price_factor": change.price_factor,
                     "previous_cost": old.estimated_cost,
                     "previous_cost_reason": old.cost_reason,
                     "repriced_at": change.at,
@@ -235,11 +236,12 @@ class MemoryBackend(StorageBackend):
 
 
 def _is_stored(change: CostChange, call: CallRecord) -> bool:
-    return (change.cost, change.cost_source, change.cost_reason, change.price_version) == (
+    return (change.cost, change.cost_source, change.cost_reason, change.price_version, change.price_factor) == (
         call.estimated_cost,
         call.cost_source,
         call.cost_reason,
         call.price_version,
+        call.price_factor,
     )
 
 
@@ -272,7 +274,7 @@ def _create(url: StorageURL, options: Mapping[str, Any]) -> MemoryBackend:
 
 def _copied(call: CallRecord) -> CallRecord:
     """Return a record that shares nothing with `call` that could be changed."""
-    values = {"tools_used": call.tools_used, "metadata": call.metadata}
+    values = {name: getattr(call, name) for name in ("tools_used", "metadata", "usage_details", "price_context")}
     return call.model_copy(update={name: deepcopy(value) for name, value in values.items() if value is not None})
 
 

@@ -266,7 +266,10 @@ class ModelPrice:
 
 @dataclass(frozen=True, slots=True)
 class CostChange:
-    """New cost (dollars, or None with its reason) of the call `id`, decided at `at` (UTC)."""
+    """New cost (dollars, or None with its reason) of the call `id`, decided at `at` (UTC).
+
+    `price_factor` multiplied the list price (None: nothing did).
+    """
 
     id: UUID
     cost: Decimal | None
@@ -274,6 +277,7 @@ class CostChange:
     cost_reason: str | None
     price_version: str | None
     at: datetime
+    price_factor: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)

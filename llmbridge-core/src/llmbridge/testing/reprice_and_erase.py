@@ -30,6 +30,7 @@ def make_change(call: CallRecord, cost: Decimal | None, **changes: Any) -> CostC
         "cost_reason": "missing_rate" if cost is None else None,
         "price_version": "2024-05",
         "at": AT,
+        "price_factor": None if cost is None else Decimal("0.780000000001"),
     }
     return CostChange(call.id, cost, **{**usual, **changes})
 
@@ -42,6 +43,7 @@ def repriced(call: CallRecord, change: CostChange) -> CallRecord:
             "cost_source": change.cost_source,
             "cost_reason": change.cost_reason,
             "price_version": change.price_version,
+            "price_factor": change.price_factor,
             "previous_cost": call.estimated_cost,
             "previous_cost_reason": call.cost_reason,
             "repriced_at": change.at,
@@ -57,6 +59,10 @@ def without_user(calls: Sequence[CallRecord], origin: str, id_at_origin: str) ->
         else call
         for call in calls
     ]
+
+
+def _dollars(cost: int | None) -> Decimal | None:
+    return None if cost is None else Decimal(cost)
 
 
 class RepriceAndEraseContract(Harness):
@@ -118,10 +124,15 @@ class RepriceAndEraseContract(Harness):
 
     @needs("reprice", "reprice_calls")
     async def test_a_change_to_the_stored_values_is_ignored(self, store: Store, backend: StorageBackend) -> None:
-        calls = [make_call(0), make_call(1), make_call(2, estimated_cost=None, cost_reason="unknown_model")]
-        changes = [make_change(calls[0], Decimal(3)), make_change(calls[1], None), make_change(calls[2], Decimal(5))]
+        calls = [
+            make_call(0),
+            make_call(1),
+            make_call(2, estimated_cost=None, cost_reason="unknown_model"),
+            make_call(3),
+        ]
+        changes = [make_change(call, cost) for call, cost in zip(calls, map(_dollars, (3, None, 5, 7)), strict=True)]
         await backend.record_calls(calls)
-        assert await backend.reprice_calls(changes) == 3
+        assert await backend.reprice_calls(changes) == 4
         later = [replace(change, at=AT + timedelta(days=1)) for change in changes]
         assert await backend.reprice_calls(later) == 0
         expected = [*map(repriced, calls, changes)]
@@ -130,8 +141,9 @@ class RepriceAndEraseContract(Harness):
             replace(later[0], price_version="2024-06"),
             replace(later[1], cost_reason="unknown_model"),
             replace(later[2], cost_source="prices"),
+            replace(later[3], price_factor=None),
         ]
-        assert await backend.reprice_calls(others) == 3
+        assert await backend.reprice_calls(others) == 4
         expected = [*map(repriced, expected, others)]
         assert_same((await backend.list_calls(CallQuery())).calls, newest_first(expected))
         await assert_sums(backend, expected, UsageQuery())

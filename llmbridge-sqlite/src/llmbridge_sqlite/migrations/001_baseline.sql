@@ -48,8 +48,8 @@ CREATE TABLE llmbridge_calls (
     system_prompt_hash TEXT,
     metadata TEXT,
     error_message TEXT,
-    -- What no release writes yet: further counts of units and the context of prices as JSON, the model that answered, and
-    -- the factor of list prices in units of 1e-12.
+    -- Further counts by unit and the terms of the price that the answer told, as JSON, and the factor of list prices in
+    -- units of 1e-12.
     usage_details TEXT,
     price_context TEXT,
     response_model TEXT,
@@ -213,6 +213,7 @@ SELECT
     provider,
     model_name,
     requested_model,
+    response_model,
     status,
     prompt_tokens,
     completion_tokens,
@@ -221,6 +222,7 @@ SELECT
     cache_write_tokens,
     cache_write_1h_tokens,
     reasoning_tokens,
+    usage_details,
     usage_source,
     CASE WHEN estimated_cost < 0 THEN '-' ELSE '' END
         || rtrim(rtrim((abs(estimated_cost) / 1000000000000) || '.'
@@ -233,7 +235,11 @@ SELECT
     CASE WHEN dollars_per_million_tokens_output_used < 0 THEN '-' ELSE '' END
         || rtrim(rtrim((abs(dollars_per_million_tokens_output_used) / 1000000000000) || '.'
         || printf('%012d', abs(dollars_per_million_tokens_output_used) % 1000000000000), '0'), '.') AS dollars_per_million_tokens_output_used,
+    price_context,
     price_version,
+    CASE WHEN price_factor < 0 THEN '-' ELSE '' END
+        || rtrim(rtrim((abs(price_factor) / 1000000000000) || '.'
+        || printf('%012d', abs(price_factor) % 1000000000000), '0'), '.') AS price_factor,
     CASE WHEN previous_cost < 0 THEN '-' ELSE '' END
         || rtrim(rtrim((abs(previous_cost) / 1000000000000) || '.'
         || printf('%012d', abs(previous_cost) % 1000000000000), '0'), '.') AS previous_cost,

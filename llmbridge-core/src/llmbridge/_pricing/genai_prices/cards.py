@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING
 from ..._shared.money import CONTEXT, parse
 from ..._shared.spelling import hint
 from ...providers.pydantic_ai.table import PROVIDERS
+from ..contexts import is_standard, listed
 from ..rate_cards import RateCard, Rates, decimal_places
+from .units import REQUESTS, by_price_key, check_coverage, nearest, units
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, Provider, TieredPrices
@@ -41,8 +44,14 @@ PROVIDER_IDS = {
     "voyage": "voyageai",
 }
 
-#: Most models in the cache; names come from callers, so there may be any number of them.
+#: Seconds of audio for which a call is charged at least, by price list and model. genai-prices has them in its code.
+LEAST_SECONDS = {("groq", "whisper-large-v3"): 10, ("groq", "whisper-large-v3-turbo"): 10}
+
+#: Most models and contexts in the cache; both come from callers, so there may be any number of them.
 _MAX_MODELS = 4096
+
+#: Most characters of a context in a price version.
+_MAX_CONTEXT = 60
 
 #: Most decimal places of a rate; published rates have at most those of a float.
 _MAX_DECIMALS = 30
@@ -52,7 +61,7 @@ _ALWAYS = (0, 0)
 
 
 class RateCards:
-    """Rate cards of one edition of genai-prices' data, built once per model and price period.
+    """Rate cards of one edition of genai-prices' data, built once per model, context and price period.
 
     :param version: the name of the edition
     """
@@ -61,18 +70,23 @@ class RateCards:
         self._providers = list(providers)
         self._by_id = {provider.id: provider for provider in self._providers}
         self.version = version
-        self._models: dict[tuple[str, str], _PricedModel | None] = {}
+        self._models: dict[tuple[object, ...], _PricedModel | None] = {}
 
-    def get(self, provider: str, model_name: str, at: datetime) -> RateCard | None:
+    def get(
+        self, provider: str, model_name: str, at: datetime, context: Mapping[str, str] | None = None
+    ) -> RateCard | None:
         """Return the card that is valid at `at` (UTC); None if the data does not have the provider or the model.
 
-        Only the provider's own list is searched, and the lists that the data says it resells (Azure: OpenAI).
+        Only the provider's own list is searched, and the lists that the data says it resells (Azure: OpenAI). The
+        prices of a list in a context hold for its own provider alone.
+
+        :param context: the terms of the call, as its answer spells them
         """
-        key = (provider, model_name)
+        key: tuple[object, ...] = (provider, model_name, *context.items()) if context else (provider, model_name)
         try:
             model = self._models[key]
         except KeyError:
-            model = self._find(provider, model_name)
+            model = self._find(provider, model_name, context or {})
             if len(self._models) >= _MAX_MODELS:
                 self._models.clear()
             self._models[key] = model
@@ -104,32 +118,53 @@ class RateCards:
         name = provider.lower()
         return self._by_id.get(PROVIDER_IDS.get(name, name))
 
-    def _find(self, provider: str, model_name: str) -> _PricedModel | None:
-        listed = self._list(provider)
-        if listed is None:
+    def _find(self, provider: str, model_name: str, context: Mapping[str, str]) -> _PricedModel | None:
+        price_list = self._list(provider)
+        if price_list is None:
             return None
-        found = listed.find_model(model_name, all_providers=self._providers)
+        found = price_list.find_model(model_name, all_providers=self._providers)
         if found is None or found.prices == []:
             return None
-        return _PricedModel(found, self.version)
+        is_resold = not any(found is model for model in price_list.models)
+        return _PricedModel(
+            found,
+            self.version,
+            context,
+            is_resold=is_resold,
+            least_seconds=LEAST_SECONDS.get((price_list.id, found.id), 0),
+        )
 
 
 class _PricedModel:
-    """One model and its price periods, bounded by the UTC dates and times of day at which its prices may change."""
+    """One model in one context, and its price periods, bounded by the UTC dates and times of day at which its prices
+    may change.
 
-    def __init__(self, model: ModelInfo, version: str) -> None:
+    :param context: the terms of the call, as its answer spells them
+    :param is_resold: whether the model is of another provider's list, whose prices in a context do not hold
+    :param least_seconds: seconds of audio for which a call is charged at least
+    """
+
+    def __init__(
+        self, model: ModelInfo, version: str, context: Mapping[str, str], *, is_resold: bool, least_seconds: int
+    ) -> None:
         from genai_prices.types import StartDateConstraint, TimeOfDateConstraint
 
         self._model = model
         self._version = version
+        self._context = {pair: listed(pair) for pair in context.items()}
+        self._listed = dict(self._context.values())
+        self._variants = [
+            variant
+            for variant in model.price_variants or ()
+            if not is_resold and variant.when.items() <= self._listed.items()
+        ]
+        self._least_seconds = least_seconds
         self._dates: list[date] = []
         self._times: list[time] = []
         self._known_periods = True
         self._cards: dict[tuple[int, int], RateCard] = {}
-        conditions: list[object] = (
-            [price.constraint for price in model.prices] if isinstance(model.prices, list) else []
-        )
-        for constraint in conditions:
+        conditions = [*(model.prices if isinstance(model.prices, list) else ()), *self._variants]
+        for constraint in (condition.constraint for condition in conditions):
             if isinstance(constraint, StartDateConstraint):
                 self._dates.append(constraint.start_date)
             elif isinstance(constraint, TimeOfDateConstraint):
@@ -141,7 +176,7 @@ class _PricedModel:
 
     def card(self, at: datetime) -> RateCard:
         if not self._known_periods:
-            return _card(self._model.get_prices(at), self._version)
+            return self._card(at)
         dates, times = self._dates, self._times
         period = (
             (bisect_right(dates, at.date()) if dates else 0, bisect_right(times, at.time()) if times else 0)
@@ -150,8 +185,23 @@ class _PricedModel:
         )
         card = self._cards.get(period)
         if card is None:
-            card = self._cards[period] = _card(self._model.get_prices(at), self._version)
+            card = self._cards[period] = self._card(at)
         return card
+
+    def _card(self, at: datetime) -> RateCard:
+        price = self._model.get_prices(at, self._listed if self._variants else None)
+        return _card(price, self._version, self._notes(at), self._least_seconds)
+
+    def _notes(self, at: datetime) -> str:
+        """Return the contexts that the price at `at` does not take into account, for a price version."""
+        active = [v.when for v in self._variants if v.constraint is None or v.constraint.active(at)]
+        priced = {pair for when in active for pair in when.items()}
+        missed = [
+            f"{name}={value}"[:_MAX_CONTEXT]
+            for (name, value), pair in self._context.items()
+            if pair not in priced and not is_standard(pair)
+        ]
+        return "".join(f", context {pair} not priced" for pair in sorted(missed))
 
 
 @cache
@@ -170,11 +220,15 @@ def _check(model: ModelInfo, version: str) -> None:
             re.compile(expression)
         except re.error as error:
             raise ValueError(f"{expression!r} is not a valid regular expression: {error}") from error
-    prices = [one.prices for one in model.prices] if isinstance(model.prices, list) else [model.prices]
-    for price in prices:
+    standard = [one.prices for one in model.prices] if isinstance(model.prices, list) else [model.prices]
+    variants = [variant.prices for variant in model.price_variants or ()]
+    for price in (*standard, *variants):
         for name, rate in vars(price).items():
             for amount in _amounts(rate):
                 _check_rate(name, amount)
+    for price in standard:
+        for changes in ([], *([variant] for variant in variants), variants):
+            check_coverage(_rates(_changed(price, changes), 0).units.keys() & units().keys())
         _card(price, version)
 
 
@@ -214,14 +268,22 @@ def _utc(at: time) -> time:
     return datetime.combine(date(1970, 1, 1), at).astimezone(UTC).time()
 
 
-def _card(price: GenaiPrice, version: str) -> RateCard:
+def _changed(price: GenaiPrice, changes: Iterable[GenaiPrice]) -> GenaiPrice:
+    changed = copy(price)
+    for change in changes:
+        vars(changed).update({name: rate for name, rate in vars(change).items() if rate is not None})
+    return changed
+
+
+def _card(price: GenaiPrice, version: str, notes: str = "", least_seconds: int = 0) -> RateCard:
     from genai_prices.types import TieredPrices
 
     tiered = (rate for rate in vars(price).values() if isinstance(rate, TieredPrices))
     steps = {tier.start for rate in tiered for tier in rate.tiers}
     thresholds = tuple(sorted(steps))
     prompts = (0, *(threshold + 1 for threshold in thresholds))
-    return RateCard("prices", version, tuple(_rates(price, prompt) for prompt in prompts), thresholds)
+    bands = tuple(_rates(price, prompt) for prompt in prompts)
+    return RateCard("prices", version, bands, thresholds, notes, least_seconds)
 
 
 def _rates(price: GenaiPrice, prompt_tokens: int) -> Rates:
@@ -232,25 +294,29 @@ def _rates(price: GenaiPrice, prompt_tokens: int) -> Rates:
     not listed are free. If only other things are charged (hours of audio, pages), no rate is known: tokens say nothing
     about the cost.
     """
-    listed = {name for name, rate in vars(price).items() if rate is not None}
-    if listed and not any(name.endswith("_mtok") or name == "requests_kcount" for name in listed):
-        return Rates()
+    known = by_price_key()
+    rates = {
+        known[name].name if name in known else name: _at(rate, prompt_tokens)
+        for name, rate in vars(price).items()
+        if rate is not None
+    }
+    rated = {name for name in rates if name in units()}
+    if rates and REQUESTS not in rated and not any(units()[name].is_tokens for name in rated):
+        return Rates(units=rates)
 
-    def rate(name: str, otherwise: Decimal) -> Decimal:
-        value = getattr(price, name)
-        return otherwise if value is None else _at(value, prompt_tokens)
+    def rate(name: str) -> Decimal:
+        unit = nearest(units()[name], rated)
+        return _FREE if unit is None else rates[unit.name]
 
-    input_rate = rate("input_mtok", _FREE)
-    output_rate = rate("output_mtok", _FREE)
-    write_rate = rate("cache_write_mtok", input_rate)
     return Rates(
-        input=input_rate,
-        output=output_rate,
-        cache_read=rate("cache_read_mtok", input_rate),
-        cache_write=write_rate,
-        cache_write_1h=rate("cache_write_1h_mtok", write_rate),
-        reasoning=rate("output_reasoning_mtok", output_rate),
-        request=rate("requests_kcount", _FREE).scaleb(-3, context=CONTEXT),
+        input=rate("input_tokens"),
+        output=rate("output_tokens"),
+        cache_read=rate("cache_read_tokens"),
+        cache_write=rate("cache_write_tokens"),
+        cache_write_1h=rate("cache_write_1h_tokens"),
+        reasoning=rate("output_reasoning_tokens"),
+        request=rates.get(REQUESTS, _FREE).scaleb(-3, context=CONTEXT),
+        units=rates,
     )
 
 

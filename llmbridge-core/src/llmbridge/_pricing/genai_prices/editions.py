@@ -269,9 +269,15 @@ def _providers(published: Any) -> list[Provider]:
 def _with_prices(model: dict[str, Any]) -> dict[str, Any]:
     prices = model.get("prices", [])
     if isinstance(prices, list):
-        conditional = [{**one, "prices": _price(one["prices"])} for one in (_object(one, "price") for one in prices)]
-        return {**model, "prices": conditional, "price_variants": None}
-    return {**model, "prices": _price(prices), "price_variants": None}
+        priced: Any = [{**one, "prices": _price(one["prices"])} for one in (_object(one, "price") for one in prices)]
+    else:
+        priced = _price(prices)
+    variants = [_object(one, "price variant") for one in model.get("price_variants") or ()]
+    return {
+        **model,
+        "prices": priced,
+        "price_variants": [{**one, "prices": _price(one["prices"])} for one in variants] or None,
+    }
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:

@@ -23,6 +23,9 @@ from . import messages
 from .client import Call, ProviderClient, with_settings
 from .usage import TappedStream, UsageTap, as_data, count, none_if_empty, total
 
+#: What the usage object tells of the terms of the price.
+_PRICE_CONTEXT = ("service_tier", "speed", "inference_geo")
+
 #: Given to pydantic-ai instead of the reported usage: it fails if a count is missing.
 _NO_USAGE = BetaUsage.construct(input_tokens=0, output_tokens=0)
 
@@ -131,6 +134,7 @@ class _MessagesModel(AnthropicModel):
 
     def _process_response(self, response: BetaMessage, *args: Any, **options: Any) -> ModelResponse:
         self._tap.usage = as_data(getattr(response, "usage", None))
+        self._tap.add_price_context(self._tap.usage, *_PRICE_CONTEXT)
         return super()._process_response(response.model_copy(update={"usage": _NO_USAGE}), *args, **options)
 
     async def _process_streamed_response(self, response: Any, *args: Any, **options: Any) -> Any:
@@ -148,5 +152,7 @@ class _MessagesModel(AnthropicModel):
                 self._tap.has_ended = True
 
     def _add(self, holder: Any) -> None:
-        self._tap.add(as_data(getattr(holder, "usage", None)))
+        usage = as_data(getattr(holder, "usage", None))
+        self._tap.add(usage)
+        self._tap.add_price_context(usage, *_PRICE_CONTEXT)
         holder.usage = _NO_USAGE

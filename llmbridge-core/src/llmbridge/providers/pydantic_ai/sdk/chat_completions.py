@@ -139,7 +139,8 @@ def body(request: LLMRequest, tools: list[conversation.Tool]) -> dict[str, Any]:
 class _ChatModel(OpenAIChatModel):
     """A model that sends tools as the caller wrote them and keeps the usage as it was reported.
 
-    pydantic-ai fills in zeros for missing counts, and refuses a response with incomplete usage.
+    pydantic-ai fills in zeros for missing counts, and refuses a response with incomplete usage, or with a service tier
+    that is not text.
     """
 
     def __init__(self, name: str, *, tap: UsageTap, **options: Any) -> None:
@@ -152,7 +153,8 @@ class _ChatModel(OpenAIChatModel):
 
     def _validate_completion(self, response: ChatCompletion) -> Any:
         self._tap.usage = as_data(response.usage)
-        return super()._validate_completion(response.model_copy(update={"usage": None}))
+        self._tap.add_price_context(response, "service_tier")
+        return super()._validate_completion(response.model_copy(update={"usage": None, "service_tier": None}))
 
     async def _process_streamed_response(
         self,
@@ -164,6 +166,8 @@ class _ChatModel(OpenAIChatModel):
         return await super()._process_streamed_response(tapped, model_request_parameters, model_settings)
 
     def _observe(self, chunk: ChatCompletionChunk) -> None:
+        self._tap.add_price_context(chunk, "service_tier")
+        chunk.service_tier = None
         if chunk.usage is not None:
             self._tap.usage, chunk.usage = as_data(chunk.usage), None
         if any(choice.finish_reason for choice in chunk.choices or ()):

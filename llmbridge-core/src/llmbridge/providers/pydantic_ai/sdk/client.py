@@ -89,6 +89,15 @@ class ProviderClient(ABC):
         """Return the usage object that the provider has sent so far."""
         return tap.usage
 
+    def _counted(self, tap: UsageTap, reported: Any) -> TokenUsage | None:
+        """Return the usage of a call with the terms of its price."""
+        usage = self.usage(reported)
+        return (
+            usage
+            if usage is None or not tap.price_context
+            else usage.model_copy(update={"price_context": {**tap.price_context}})
+        )
+
     @abstractmethod
     def adapt(self, call: Call, request: LLMRequest, tools: list[conversation.Tool]) -> Call:
         """Return the call with response format, tool choice and extra body, as the provider's API has them.
@@ -121,7 +130,7 @@ class ProviderClient(ABC):
                 )
             if call.tap.has_ended is False:  # the SDK streams a response that it expects to take long
                 raise IncompleteStreamError
-        return response.completion(answer, model, self.usage(self.reported_usage(call.tap, answer)))
+        return response.completion(answer, model, self._counted(call.tap, self.reported_usage(call.tap, answer)))
 
     async def stream(self, request: LLMRequest, model: str, *, timeout: float) -> AsyncGenerator[Delta, None]:
         """Send one request, without retries, and yield the response as it arrives.
@@ -155,7 +164,7 @@ class ProviderClient(ABC):
                 whole = answer.get()
                 if not self.has_ended(call.tap, whole):
                     raise IncompleteStreamError
-                last = response.completion(whole, model, self.usage(self.reported_usage(call.tap, whole)))
+                last = response.completion(whole, model, self._counted(call.tap, self.reported_usage(call.tap, whole)))
         rest = last.content[len(sent) :] if last.content.startswith(sent) else ""
         yield Delta(rest, last.usage, last)
 
@@ -170,13 +179,13 @@ class ProviderClient(ABC):
             if tap.usage is None:
                 raise
             is_whole = not streamed and tap.has_ended is None
-            usage = self.usage(tap.usage) if is_whole else self._partial_usage(tap, tap.usage)
+            usage = self._counted(tap, tap.usage) if is_whole else self._partial_usage(tap, tap.usage)
             if usage is None:
                 raise
             raise PartialUsageError(usage) from error
 
     def _partial_usage(self, tap: UsageTap, reported: Any) -> TokenUsage | None:
-        usage = self.usage(reported)
+        usage = self._counted(tap, reported)
         return usage if usage is None or tap.has_ended else usage.model_copy(update={"source": "partial"})
 
     def _prepare(self, request: LLMRequest, model: str, timeout: float) -> Call:

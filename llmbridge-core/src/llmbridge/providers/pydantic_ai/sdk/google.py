@@ -183,6 +183,10 @@ class _ContentModel(GoogleModel):
 
     def _observe(self, chunk: GenerateContentResponse) -> None:
         self._tap.add(as_data(chunk.usage_metadata))
+        self._tap.add_price_context(chunk.usage_metadata, "traffic_type", "service_tier")
+        received = chunk.sdk_http_response
+        headers = {} if received is None else received.headers or {}
+        self._tap.add_price_context({"service_tier": headers.get("x-gemini-service-tier")}, "service_tier")
         chunk.usage_metadata = None
         blocked = chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason is not None
         if blocked or any(candidate.finish_reason for candidate in chunk.candidates or ()):

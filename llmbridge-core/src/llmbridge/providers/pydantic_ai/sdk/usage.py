@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ....schemas import TokenUsage
@@ -11,16 +11,21 @@ from ....schemas import TokenUsage
 #: Counts from here on are taken as not reported; the sum of the few that are added fits 64 bits.
 _TOO_MANY = 2**60
 
+#: Most characters of a term of the price.
+_LONGEST_TERM = 255
+
 
 @dataclass(slots=True)
 class UsageTap:
     """What a provider reported in one call and pydantic-ai does not pass on.
 
-    `usage` is the usage object as it was received (None: not received yet). `has_ended` tells whether the provider
-    itself ended a streamed response (None: nothing was streamed, or it has not told yet that it is).
+    `usage` is the usage object as it was received (None: not received yet). `price_context` is what the answer told of
+    the terms of its price, by its names. `has_ended` tells whether the provider itself ended a streamed response (None:
+    nothing was streamed, or it has not told yet that it is).
     """
 
     usage: Any = None
+    price_context: dict[str, str] = field(default_factory=dict)
     has_ended: bool | None = None
 
     def add(self, reported: Any) -> None:
@@ -28,6 +33,14 @@ class UsageTap:
         if isinstance(reported, Mapping):
             known = {name: value for name, value in reported.items() if value is not None}
             self.usage = {**(self.usage or {}), **known}
+
+    def add_price_context(self, source: Any, *names: str) -> None:
+        """Take terms of the price from an object or a mapping: its texts and enumerations of these names."""
+        for name in names:
+            told = source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
+            told = getattr(told, "value", told)
+            if isinstance(told, str) and told:
+                self.price_context[name] = told[:_LONGEST_TERM]
 
 
 class TappedStream:
