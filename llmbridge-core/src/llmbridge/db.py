@@ -6,32 +6,29 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from ._models import catalog
 from ._models.registry import LoadReport, ModelRegistry
+from ._no_database import NoSession, NoWriter
 from ._pricing.genai_prices import editions
 from ._pricing.genai_prices.editions import PriceData
 from ._pricing.own_prices import OwnPrices
 from ._pricing.price_book import PriceBook
 from ._recording.metrics import CloseReport, Counters
-from ._recording.writer import CallWriter, NoWriter, Writer, make_spool
-from ._records.validation import check_name
+from ._recording.writer import CallWriter, Writer, make_spool
 from ._shared.single_flight import SingleFlight
 from ._shared.spelling import hint
-from ._store.no_database import NoSession
 from ._store.session import Migrate, StoreSession
-from ._usage import periods, query, statistics, times
+from ._usage import periods, query, statistics
 from ._usage.query import Accepted, CallList
 from ._usage.times import When
 from .errors import PurgedDetailError, StorageUnavailableError, UnsupportedOperationError
-from .plugins import create_backend, provider_names
-from .providers.routing import resolve
+from .plugins import create_backend
 from .schemas import CallRecord, DailyAnalytics, LLMModel, RecordStatus, UsageStats
 from .storage.base import StorageBackend
 from .storage.types import (
@@ -58,8 +55,6 @@ OnStorageError = Literal["spool", "log", "raise"]
 
 #: Seconds that a database gets to disconnect, however little of the timeout is left.
 MIN_CLOSE_TIMEOUT = 1.0
-
-_UTC = ZoneInfo("UTC")
 
 
 class LLMDatabase:
@@ -117,11 +112,11 @@ class LLMDatabase:
         self.backend = backend
         self.record_timeout = record_timeout
         self.on_storage_error = on_storage_error
-        self._session: StoreSession = (
-            StoreSession(backend, migrate=migrate, prepare=self._prepare) if backend is not None else NoSession()
-        )
+        self._session: StoreSession = StoreSession(backend, migrate=migrate) if backend is not None else NoSession()
         self._prices = OwnPrices(self._session)
         self._registry = ModelRegistry(self._session, self._prices)
+        self._session.on_start(self._registry.add_catalog)
+        self._session.on_start(self._prices.load)
         self._spool = make_spool(self._session.target, spool_dir)
         self._counters = Counters()
         self._writer = self._new_writer(last_error=None)
@@ -154,6 +149,7 @@ class LLMDatabase:
         if self._session.is_closing:  # also if the closing was cancelled midway
             self._session.reopen()
             self._writer = self._new_writer(last_error=self._writer.last_error)
+        self._session.check_owner()
         await self._writer.check_spool()
         await self._session.start()
 
@@ -403,15 +399,10 @@ class LLMDatabase:
     @property
     def models(self) -> Models:
         """Queries over the known models: find, compare costs, estimate."""
+        from ._calls.provider_registry import ProviderRegistry
         from ._models.queries import Models
 
-        return Models(
-            self.known_models,
-            self.refresh_prices,
-            lambda: self.prices,
-            lambda text: resolve(text, provider_names()),
-            lambda _: None,
-        )
+        return Models(self, ProviderRegistry())
 
     async def add_model(self, model: LLMModel) -> int | None:
         """Insert or replace a model and return its id (None: there is no database). Its rates become its own price from
@@ -548,18 +539,9 @@ class LLMDatabase:
             "model_name": model_name,
             "model": model,
         }
-        now = datetime.now(UTC)
-        start, end = (None if at is None else times.to_utc(at, _UTC, now) for at in (since, until))
-        periods.check_range(start, end)
+        calls = query.build_call_query(since, until, tz="UTC", fields=fields, limit=MAX_PAGE)
         return await reprice.reprice(
-            self._session,
-            self._prices,
-            query.filters(fields),
-            start,
-            end,
-            priced_as=priced_as or {},
-            dry_run=dry_run,
-            on_page=on_page,
+            self._session, self._prices, calls, priced_as=priced_as or {}, dry_run=dry_run, on_page=on_page
         )
 
     async def purge(
@@ -581,8 +563,7 @@ class LLMDatabase:
         """
         from ._maintenance import purge
 
-        end = purge.check_end(times.to_utc(before, _UTC), force=force)
-        return await purge.purge(self._session, end, dry_run=dry_run, on_day=on_day)
+        return await purge.purge(self._session, before, dry_run=dry_run, force=force, on_day=on_day)
 
     async def compact(self) -> int:
         """Give the space of deleted rows back to the file system, and return how many bytes it was. Other processes
@@ -619,8 +600,7 @@ class LLMDatabase:
         """
         from ._maintenance import erase
 
-        user = check_name("id_at_origin", id_at_origin)
-        return await erase.forget(self._session, self._spool, user, origin, dry_run=dry_run)
+        return await erase.forget(self._session, self._spool, id_at_origin, origin, dry_run=dry_run)
 
     async def copy_to(self, target: LLMDatabase, *, on_page: Callable[[CopyReport], None] | None = None) -> CopyReport:
         """Copy calls with their ids, models, own prices and totals of purged days to another database, which keeps what
@@ -709,10 +689,9 @@ class LLMDatabase:
         return cast("dict[str, Any] | None", await self._monitor("get_query_metrics"))
 
     async def _monitor(self, name: str, *args: Any) -> Any:
-        method = getattr(self.backend, name, None)
-        if method is None:
+        if not hasattr(self.backend, name):
             raise UnsupportedOperationError(f"{type(self.backend).__name__} has no monitoring")
-        return await self._session.call(lambda _: method(*args))
+        return await self._session.call(lambda backend: getattr(backend, name)(*args))
 
     def _new_writer(self, *, last_error: str | None) -> Writer:
         if not self.enabled:
@@ -733,13 +712,6 @@ class LLMDatabase:
         await self._prices.close()
         await self._session.stop(max(until - time.monotonic(), MIN_CLOSE_TIMEOUT))
         return report
-
-    async def _prepare(self, backend: StorageBackend) -> None:
-        """Read what the process needs from a database that has just been opened, and start the replay."""
-        await self._registry.add_catalog(backend)
-        await self._prices.load(backend)
-        if not self._session.is_closing:
-            self._writer.begin_replay()
 
     async def _stats(self, since: datetime, origin: str | None, id_at_origin: str | None) -> UsageStats | None:
         rows = await self.usage(since, group_by=("provider", "model_name"), origin=origin, id_at_origin=id_at_origin)

@@ -122,14 +122,7 @@ class LLMBridge:
         """Queries over the known models: find, compare costs, estimate."""
         from ._models.queries import Models
 
-        database, providers = self._database, self._providers
-        return Models(
-            database.known_models,
-            database.refresh_prices,
-            lambda: database.prices,
-            providers.resolve,
-            providers.priced_as,
-        )
+        return Models(self._database, self._providers)
 
     @property
     def enable_db_logging(self) -> bool:

@@ -15,9 +15,10 @@ from llmbridge._recording import batch_writer, spool
 from llmbridge._recording.batch_writer import BatchWriter
 from llmbridge._recording.bounded_queue import PendingCall
 from llmbridge._recording.rescue import Rescue
+from llmbridge._recording.settlement import Settlement
 from llmbridge._recording.spool_replay import SpoolReplay
 from llmbridge._shared import files
-from llmbridge.errors import RecordRejectedError, StorageUnavailableError
+from llmbridge.errors import StorageUnavailableError
 from llmbridge.schemas import CallRecord, RecordStatus
 from llmbridge.storage import RecordResult
 from llmbridge_postgres import calls as postgres_calls
@@ -38,7 +39,15 @@ def apply(name: str | None) -> None:
 @contextmanager
 def applied(name: str) -> Iterator[None]:
     """Give this process a defect for a while."""
-    places: list[Any] = [BatchWriter, SpoolReplay, batch_writer, spool, sqlite_connection.Connection, postgres_calls]
+    places: list[Any] = [
+        BatchWriter,
+        SpoolReplay,
+        Settlement,
+        batch_writer,
+        spool,
+        sqlite_connection.Connection,
+        postgres_calls,
+    ]
     before = [dict(vars(place)) for place in places]
     apply(name)
     try:
@@ -181,12 +190,12 @@ def no_migration_lock() -> None:
 
 @patch
 def dropped_future() -> None:
-    settle = batch_writer._settle
+    settle = Settlement.settle
 
-    def all_but_one(entries: Sequence[PendingCall], outcome: RecordStatus) -> int:
-        return settle(entries[:-1] if len(entries) > 3 else entries, outcome)
+    def all_but_one(self: Settlement, pending: Sequence[PendingCall], outcome: RecordStatus) -> None:
+        settle(self, pending[:-1] if len(pending) > 3 else pending, outcome)
 
-    batch_writer._settle = all_but_one
+    Settlement.settle = all_but_one  # type: ignore[method-assign]
 
 
 @patch
@@ -207,11 +216,10 @@ def cancelled_caller_takes_others_along() -> None:
 
 @patch
 def poison_takes_its_batch_along() -> None:
-    def all_of_it(self: BatchWriter, part: list[PendingCall], error: RecordRejectedError) -> list[list[PendingCall]]:
-        self._fail(part, error)
-        return []
+    def all_of_it(part: Sequence[Any], named: Any, id_of: Any) -> tuple[list[Any], list[list[Any]]]:
+        return list(part), []
 
-    BatchWriter._without_rejected = all_of_it  # type: ignore[method-assign]
+    batch_writer.divide = all_of_it
 
 
 @patch
@@ -257,7 +265,7 @@ def sent_again_under_another_id() -> None:
 @patch
 def left_in_memory_at_the_end() -> None:
     def tell(self: BatchWriter, error: BaseException) -> None:
-        self._fail(self._unsettled(), StorageUnavailableError("the batch writer was stopped"))
+        self._settlement.fail(self._unsettled(), StorageUnavailableError("the batch writer was stopped"))
 
     BatchWriter._on_stop = tell  # type: ignore[method-assign]
     Rescue._save_rest = lambda *_: None  # type: ignore[method-assign]

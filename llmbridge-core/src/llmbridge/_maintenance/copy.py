@@ -71,9 +71,7 @@ async def copy(
         await _check_totals(source, target)
         await _check_calls(source, target, mark, brought)
     report = await _copy_models(source, target)
-    query = CallQuery(limit=MAX_BATCH)
-    while True:
-        page = await _page(source, query)
+    async for page in source.call_pages(CallQuery(limit=MAX_BATCH)):
         if page.calls:
             result = await _record(target, page.calls)
             brought.update(midnight(call.called_at) for call in page.calls)
@@ -85,9 +83,7 @@ async def copy(
             )
         if on_page is not None:
             on_page(report)
-        if page.next is None:
-            return replace(report, totals=await _copy_totals(source, target, brought))
-        query = replace(query, after=page.next)
+    return replace(report, totals=await _copy_totals(source, target, brought))
 
 
 async def _copy_models(source: StoreSession, target: StoreSession) -> CopyReport:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .._recording.spool_replay import exclusive
+from .._records.validation import check_name
 from .._store.session import StoreSession
 from .._usage.query import filters
 from ..storage.types import UsageQuery
@@ -33,6 +34,7 @@ async def forget(
     session: StoreSession, spool: Spool | None, user: str, origin: str | None, *, dry_run: bool
 ) -> list[Forgotten]:
     """Erase the name of a user at one origin, or at all origins (None). See `LLMDatabase.forget`."""
+    user = check_name("id_at_origin", user)
     await session.start()  # first: the spool does not change if the database cannot be opened
     async with AsyncExitStack() as replay_stopped:
         if spool is not None and not await asyncio.to_thread(spool.is_there):

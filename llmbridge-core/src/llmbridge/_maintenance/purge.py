@@ -7,13 +7,14 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from .._store.session import StoreSession
 from .._usage import periods
+from .._usage.times import When, to_utc
 from ..storage.types import EARLIEST, CallQuery, UsageQuery
 
 #: A purge keeps at least this many days, unless it is forced.
 MIN_DAYS_KEPT = 7
 
 
-def check_end(before: datetime, *, force: bool) -> datetime:
+def _check_end(before: datetime, *, force: bool) -> datetime:
     """Return `before` rounded down to a UTC midnight.
 
     :raises ValueError: fewer than `MIN_DAYS_KEPT` days would be kept without `force`; or calls of today would be
@@ -33,13 +34,16 @@ def check_end(before: datetime, *, force: bool) -> datetime:
 
 
 async def purge(
-    session: StoreSession, end: datetime, *, dry_run: bool, on_day: Callable[[date, int], None] | None
+    session: StoreSession,
+    before: When,
+    *,
+    dry_run: bool,
+    force: bool,
+    on_day: Callable[[date, int], None] | None,
 ) -> int:
-    """Delete the calls before the UTC midnight `end`, one day at a time, oldest first, and return their number.
-
-    :param dry_run: only count them
-    :param on_day: called with each day and the number of calls that were deleted
-    """
+    """Delete the calls before `before`, one day at a time, oldest first, and return their number. See
+    `LLMDatabase.purge`."""
+    end = _check_end(to_utc(before, periods.zone("UTC")), force=force)
     day = await _first_day(session, EARLIEST.date(), end)
     if dry_run:
         return await _count(session, day, end) if day is not None else 0

@@ -16,7 +16,7 @@ from .._shared.money import from_units, to_units
 from .._store.session import StoreSession
 from ..schemas import CallRecord
 from ..storage.reference import NEVER_PRICED
-from ..storage.types import MAX_PAGE, CallPage, CallQuery, CostChange, Filters
+from ..storage.types import CallQuery, CostChange
 
 #: Sources of a cost that no price list determines.
 _FIXED_SOURCES = ("caller", "provider")
@@ -58,15 +58,13 @@ class RepriceReport:
 async def reprice(
     session: StoreSession,
     prices: OwnPrices,
-    calls: Filters,
-    since: datetime | None,
-    until: datetime | None,
+    calls: CallQuery,
     *,
     priced_as: Mapping[str, str],
     dry_run: bool,
     on_page: Callable[[RepriceReport], None] | None,
 ) -> RepriceReport:
-    """Compute the cost of the calls that match the filters again, page by page. See `LLMDatabase.reprice`.
+    """Compute the cost of the calls of a query again, page by page. See `LLMDatabase.reprice`.
 
     :raises ValueError: the price data has no price list that `priced_as` names
     """
@@ -75,20 +73,13 @@ async def reprice(
         editions.current().check_list(listed)
     await prices.reload()
     repricing = Repricing(prices.book, priced_as, datetime.now(UTC))
-    after = None
-    while True:
-        page = await _page(session, CallQuery(calls, since, until, MAX_PAGE, after))
+    async for page in session.call_pages(calls):
         changes = repricing.changes(page.calls)
         if changes and not dry_run:
             await _reprice_calls(session, changes)
         if on_page is not None:
             on_page(repricing.report(dry_run=dry_run))
-        if (after := page.next) is None:
-            return repricing.report(dry_run=dry_run)
-
-
-async def _page(session: StoreSession, query: CallQuery) -> CallPage:
-    return await session.call(lambda backend: backend.list_calls(query))
+    return repricing.report(dry_run=dry_run)
 
 
 async def _reprice_calls(session: StoreSession, changes: list[CostChange]) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, TypedDict, Unpack
+from typing import Any, Protocol, TypedDict, Unpack
 
 from .._pricing.price_book import Price, PriceBook
 from .._pricing.rate_cards import RateCard, Rates
@@ -116,29 +116,36 @@ class Wanted(TypedDict, total=False):
     active_only: bool
 
 
+class ModelStore(Protocol):
+    """The models and the prices of a database."""
+
+    @property
+    def prices(self) -> PriceBook:
+        """The prices that calls are charged by."""
+
+    async def refresh_prices(self) -> None:
+        """Update the price book with what other processes changed."""
+
+    async def known_models(self) -> list[LLMModel]:
+        """Return all models, including retired ones."""
+
+
+class ProviderNames(Protocol):
+    """The providers that a model string can name."""
+
+    def resolve(self, requested: str | None) -> tuple[str, str]:
+        """Return the provider and the model name of a model string."""
+
+    def priced_as(self, name: str) -> str | None:
+        """Return the provider whose price list applies to the calls of provider `name`; None: its own."""
+
+
 class Models:
-    """Models of the database, or bundled ones without a database, with their current prices.
+    """Models of the database, or bundled ones without a database, with their current prices."""
 
-    :param list_models: returns all models, including retired ones
-    :param refresh_prices: updates the price book with what other processes changed
-    :param prices: returns the price book
-    :param resolve: returns the provider and the model name of a model string
-    :param priced_as: returns the provider whose price list applies to a provider's calls (None: its own)
-    """
-
-    def __init__(
-        self,
-        list_models: Callable[[], Awaitable[Iterable[LLMModel]]],
-        refresh_prices: Callable[[], Awaitable[None]],
-        prices: Callable[[], PriceBook],
-        resolve: Callable[[str], tuple[str, str]],
-        priced_as: Callable[[str], str | None] = lambda provider: None,
-    ) -> None:
-        self._list_models = list_models
-        self._refresh_prices = refresh_prices
-        self._prices = prices
-        self._resolve = resolve
-        self._priced_as = priced_as
+    def __init__(self, store: ModelStore, providers: ProviderNames) -> None:
+        self._store = store
+        self._providers = providers
 
     @property
     def catalog_version(self) -> str:
@@ -247,22 +254,24 @@ class Models:
         return _statistics(models, by_provider)
 
     async def _all(self) -> list[PricedModel]:
-        models = await self._list_models()
-        await self._refresh_prices()
+        models = await self._store.known_models()
+        await self._store.refresh_prices()
         return [PricedModel(model, self._card(model)) for model in models]
 
     def _card(self, model: LLMModel) -> RateCard | None:
         provider, now = model.provider, datetime.now(UTC)
-        return self._prices().rates(provider, model.model_name, now, priced_as=self._priced_as(provider))
+        priced_as = self._providers.priced_as(provider)
+        return self._store.prices.rates(provider, model.model_name, now, priced_as=priced_as)
 
     def _price(self, provider: str, name: str, usage: TokenUsage) -> Price:
-        return self._prices().price(provider, name, usage, datetime.now(UTC), priced_as=self._priced_as(provider))
+        priced_as = self._providers.priced_as(provider)
+        return self._store.prices.price(provider, name, usage, datetime.now(UTC), priced_as=priced_as)
 
     def _resolve_known(self, text: str, models: Sequence[PricedModel]) -> tuple[str, str]:
         found = [m.model for m in models if m.name == text] or [m.model for m in models if m.model.model_name == text]
         if len(found) == 1:
             return found[0].provider, found[0].model_name
-        return self._resolve(text)
+        return self._providers.resolve(text)
 
 
 def _test(wanted: Wanted) -> Callable[[PricedModel], bool]:

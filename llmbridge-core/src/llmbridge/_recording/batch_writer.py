@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
@@ -11,7 +10,6 @@ from uuid import UUID
 
 from ..errors import (
     ConstraintError,
-    LLMBridgeError,
     RecordRejectedError,
     StorageClosedError,
     StorageError,
@@ -20,11 +18,13 @@ from ..errors import (
 )
 from ..schemas import CallRecord, RecordStatus
 from ..storage.types import MAX_BATCH, RecordResult
+from .bisection import divide
 from .bounded_queue import BoundedQueue, PendingCall
 from .circuit_breaker import AWAY, CircuitBreaker
 from .deadline_timer import DeadlineTimer
 from .metrics import Counters
 from .rescue import Rescue
+from .settlement import Settlement
 
 #: Seconds between two attempts at a batch, doubled from the first to the last.
 _FIRST_PAUSE = 0.05
@@ -33,8 +33,6 @@ _LONGEST_PAUSE = 1.0
 _AFTER_RESCUE = 1.0
 #: After this many calls in a row that fail for reasons of their own, the destination counts as away.
 _FAILURES_OF_AN_OUTAGE = 4
-
-logger = logging.getLogger("llmbridge.recording")
 
 #: Write a batch; an empty one only asks whether the destination answers.
 Write = Callable[[Sequence[CallRecord]], Awaitable[RecordResult]]
@@ -58,7 +56,8 @@ class BatchWriter:
     False. An error that may concern single calls is traced to them by bisection. A call that times out, fails or finds
     no room in time goes to `fallback`, and so do new calls while `breaker` is open; the writer then probes its
     destination by writing one call that it gave up. `rescue` saves pending calls when the writer's task
-    is stopped, and `replay` starts when the breaker closes and after a rescue.
+    is stopped, and `replay` starts when the breaker closes and after a rescue. Error texts call the destination
+    `destination`.
     """
 
     def __init__(
@@ -66,6 +65,7 @@ class BatchWriter:
         write: Write,
         *,
         timeout: float,
+        destination: str = "the database",
         counters: Counters | None = None,
         breaker: CircuitBreaker | None = None,
         outcome: RecordStatus = "committed",
@@ -76,7 +76,9 @@ class BatchWriter:
     ) -> None:
         self._write = write
         self._timeout = timeout
+        self._destination = destination
         self._counters = counters or Counters()
+        self._settlement = Settlement(self._counters)
         self._breaker = breaker or CircuitBreaker()
         self._outcome: RecordStatus = outcome
         self._retries = retries
@@ -154,7 +156,7 @@ class BatchWriter:
         if self._task is not None and self.pending:
             await asyncio.wait([self._task], timeout=timeout)
         if self.pending:
-            closed = StorageUnavailableError("the database was closed before it confirmed the calls")
+            closed = StorageUnavailableError(f"{self._destination} did not confirm the calls before the closing ended")
             self._hand_over_all(self._breaker.error or closed)
         if self._task is not None:
             self._task.cancel()
@@ -180,7 +182,7 @@ class BatchWriter:
         if not has_room:
             self._counters.calls_lost += 1
             raise StorageUnavailableError(
-                f"the queue is full: the database did not take the calls before this one within {self._timeout:g} s"
+                f"the queue is full: {self._destination} did not take the previous calls within {self._timeout:g} s"
             )
         return await self._enqueue(call, since)
 
@@ -247,7 +249,8 @@ class BatchWriter:
             result = await self._commit(part)
         except RecordRejectedError as error:
             if self._still_holds(part):
-                self._batch[-1:] = self._without_rejected(part, error)
+                rejected, self._batch[-1:] = divide(part, error.ids, _id)
+                self._settlement.fail(rejected, error)
         except (StorageClosedError, WrongLoopError) as error:
             if self._still_holds(part):
                 self._batch.pop()
@@ -319,13 +322,15 @@ class BatchWriter:
             self._timer.set(now + blocked)
             return
         late = StorageUnavailableError(
-            f"the database did not confirm within {self._timeout:g} s; the call may still be written"
+            f"{self._destination} did not confirm within {self._timeout:g} s; the call may still be written"
         )
         if self._fallback is not None:
             self.give_up(late)
             return
         self._trip(late)
-        self._fail([one for one in pending if one.since + self._timeout <= now and not one.settled.done()], late)
+        self._settlement.fail(
+            [one for one in pending if one.since + self._timeout <= now and not one.settled.done()], late
+        )
         self._timer.set(now + min(self._timeout, _LONGEST_PAUSE))
 
     def _on_failure(self, error: StorageError) -> None:
@@ -336,26 +341,24 @@ class BatchWriter:
         pending = [one for part in self._batch for one in part]
         self._batch.clear()
         self._trip(error)
-        self._fail(pending, error)
+        self._settlement.fail(pending, error)
 
     def _on_failure_of_calls(self, part: list[PendingCall], error: Exception) -> None:
-        """Find the calls of a part that fail, which the error names, or else bisection finds, and hand over each by
-        itself. Several in a row are an outage, unless a constraint refuses them."""
+        """Find the calls of a part that fail, and hand over each by itself. Several in a row are an outage, unless a
+        constraint refuses them."""
         if isinstance(error, ConstraintError):
-            rest = [one for one in part if one.call.id not in error.ids]
-            if rest and len(rest) < len(part):
-                self._batch[-1:] = [rest]
-                self._hand_over([one for one in part if one.call.id in error.ids], error)
-                return
+            refused, self._batch[-1:] = divide(part, error.ids, _id)
+            self._hand_over(refused, error)
+            return
         if len(part) > 1:
-            self._batch[-1:] = _halves(part)
+            _, self._batch[-1:] = divide(part, (), _id)
             return
         failure = error
         if not isinstance(failure, StorageError):
             failure = StorageError(f"recording failed: {type(error).__name__}")
             failure.__cause__ = error
         self._failures_in_a_row += 1
-        if self._failures_in_a_row >= _FAILURES_OF_AN_OUTAGE and not isinstance(failure, ConstraintError):
+        if self._failures_in_a_row >= _FAILURES_OF_AN_OUTAGE:
             self._on_failure(failure)
             return
         self._batch.pop()
@@ -384,7 +387,7 @@ class BatchWriter:
         if self._fallback is not None:
             self._fallback.adopt(pending)
         else:
-            self._fail(pending, error)
+            self._settlement.fail(pending, error)
 
     def _on_stop(self, error: BaseException) -> None:
         """Rescue the pending calls when the task was stopped in the middle, as at the end of `asyncio.run`."""
@@ -398,76 +401,28 @@ class BatchWriter:
             unsaved = self._rescue.save(pending)
         except StorageError as failure:
             stopped.__cause__ = failure
-            self._fail(pending, stopped)
+            self._settlement.fail(pending, stopped)
             return
         if unsaved:
-            self._fail(unsaved, stopped)
+            self._settlement.fail(unsaved, stopped)
             lost = {one.call.id for one in unsaved}
             pending = [one for one in pending if one.call.id not in lost]
         if isinstance(error, GeneratorExit):  # the event loop is gone, and no caller waits
             self._counters.calls_spooled += len(pending)
             return
-        self._counters.calls_spooled += _settle(pending, "spooled")
+        self._settlement.settle(pending, "spooled")
         if self._replay is not None:
             self._replay.begin_later(_AFTER_RESCUE)
 
-    def _without_rejected(self, part: list[PendingCall], error: RecordRejectedError) -> list[list[PendingCall]]:
-        """Fail the callers of the calls that are known to be rejected; return the parts to try again."""
-        named = [one for one in part if one.call.id in error.ids]
-        if named:
-            self._fail(named, error)
-            rest = [one for one in part if one.call.id not in error.ids]
-            return [rest] if rest else []
-        if len(part) == 1:
-            self._fail(part, error)
-            return []
-        return _halves(part)
-
     def _release(self, part: list[PendingCall], expired: frozenset[UUID]) -> None:
         if expired:
-            late = [one for one in part if one.call.id in expired]
+            self._settlement.expire([one for one in part if one.call.id in expired])
             part = [one for one in part if one.call.id not in expired]
-            self._counters.calls_expired += len(late)
-            for one in late:
-                error = RecordRejectedError("called_at lies in a day that was purged", ids=(one.call.id,))
-                self._fail([one], error)
-        settled = _settle(part, self._outcome)
-        if self._outcome == "committed":
-            self._counters.calls_committed += settled
-        else:
-            self._counters.calls_spooled += settled
-
-    def _fail(self, pending: Sequence[PendingCall], error: LLMBridgeError) -> None:
-        told = unheard = 0
-        for one in pending:
-            if one.settled.cancelled():
-                unheard += 1
-            elif not one.settled.done():
-                told += 1
-                one.settled.set_exception(error)
-        if isinstance(error, RecordRejectedError):
-            self._counters.calls_rejected += told + unheard
-        else:
-            self._counters.calls_lost += told + unheard
-        if unheard:
-            logger.error("%d calls whose callers were cancelled are not known to be recorded: %s", unheard, error)
+        self._settlement.settle(part, self._outcome)
 
 
-def _settle(pending: Sequence[PendingCall], outcome: RecordStatus) -> int:
-    """Tell the callers that still wait; return the number of calls for which no caller was told anything else."""
-    told_otherwise = 0
-    for one in pending:
-        if not one.settled.done():
-            one.settled.set_result(outcome)
-        elif not one.settled.cancelled():
-            told_otherwise += 1
-    return len(pending) - told_otherwise
-
-
-def _halves(part: list[PendingCall]) -> list[list[PendingCall]]:
-    """Return the halves of a part, the one to write first at the end."""
-    middle = len(part) // 2
-    return [part[middle:], part[:middle]]
+def _id(pending: PendingCall) -> UUID:
+    return pending.call.id
 
 
 def _jittered(pause: float) -> float:

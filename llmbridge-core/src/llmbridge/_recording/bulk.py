@@ -7,18 +7,20 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from .._shared.redaction import redact
 from ..errors import ConstraintError, RecordRejectedError, StorageUnavailableError
 from ..schemas import CallRecord
 from ..storage.types import MAX_BATCH, RecordResult
+from .bisection import divide
+from .settlement import EXPIRED
 
 #: Seconds between two attempts at a batch while the database is away, doubled from the first to the last.
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 #: Most rejections that a report describes.
 _MOST_REJECTIONS = 100
-_PURGED = "called_at lies in a day that was purged"
 
 #: A call as a record, or as fields of `record_api_call`.
 Given = CallRecord | Mapping[str, Any]
@@ -117,31 +119,23 @@ class BulkWriter:
         return records
 
     async def _write_batch(self, batch: list[tuple[int, CallRecord]]) -> None:
-        """Commit a batch; find the calls that cannot be stored by their ids, or else by bisection."""
+        """Commit a batch without the calls that cannot be stored."""
         parts = [batch] if batch else []
         while parts:
             part = parts.pop()
             try:
                 result = await self._commit([record for _, record in part])
             except (RecordRejectedError, ConstraintError) as error:
-                named = frozenset(error.ids) or (frozenset({part[0][1].id}) if len(part) == 1 else frozenset())
-                if not named:
-                    middle = len(part) // 2
-                    parts += [part[middle:], part[:middle]]
-                    continue
-                rest = [(position, record) for position, record in part if record.id not in named]
-                for position, record in part:
-                    if record.id in named:
-                        self._reject(position, error)
-                if len(rest) == len(part):  # it names none of ours
-                    raise
-                parts += [rest] if rest else []
+                refused, rest = divide(part, error.ids, _id)
+                for position, _ in refused:
+                    self._reject(position, error)
+                parts += rest
             else:
                 self._committed += result.inserted
                 self._duplicates += result.duplicates
                 for position, record in part:
                     if record.id in result.expired:
-                        self._reject(position, _PURGED)
+                        self._reject(position, EXPIRED)
         if self._progress is not None:
             self._progress(self.report)
 
@@ -161,6 +155,10 @@ class BulkWriter:
         self._rejected += 1
         if len(self._rejections) < _MOST_REJECTIONS:
             self._rejections.append(Rejection(position, redact(str(reason))))
+
+
+def _id(numbered: tuple[int, CallRecord]) -> UUID:
+    return numbered[1].id
 
 
 def _fields(given: Given) -> Mapping[str, Any]:

@@ -9,13 +9,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from .._shared.redaction import redact
 from ..errors import ConstraintError, RecordRejectedError, StorageError, StorageUnavailableError
 from ..storage.types import MAX_BATCH, RecordResult
 from .batch_writer import Write
+from .bisection import divide
 from .circuit_breaker import AWAY, CircuitBreaker
 from .metrics import Counters
+from .settlement import EXPIRED
 
 if TYPE_CHECKING:
     from .spool import OnThread, Spool, Spooled
@@ -24,8 +27,6 @@ logger = logging.getLogger("llmbridge.recording")
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 30.0
-#: Why a call is set aside whose day was purged while it waited.
-_PURGED = "called_at lies in a day that was purged"
 #: Seconds that a replay which is stopped gets to end.
 _STOP_TIMEOUT = 1.0
 
@@ -158,21 +159,20 @@ class SpoolReplay:
             except AWAY:
                 raise
             except (RecordRejectedError, ConstraintError) as error:
-                named = {call.position: _reason(error) for call in part if call.record and call.record.id in error.ids}
-                if not named and len(part) == 1:
-                    named = {part[0].position: _reason(error)}
-                if named:
-                    left |= not await self._set_aside(named)
-                parts += _halves([call for call in part if call.position not in named], whole=bool(named))
+                refused, rest = divide(part, error.ids, _id)
+                if refused:
+                    left |= not await self._set_aside({call.position: _reason(error) for call in refused})
+                parts += rest
             except StorageError:
-                left |= len(part) == 1
-                parts += _halves(part, whole=False) if len(part) > 1 else []
+                failed, rest = divide(part, (), _id)
+                left |= bool(failed)
+                parts += rest
             else:
                 left |= not await self._remove(part, result)
         return left
 
     async def _remove(self, part: Sequence[Spooled], result: RecordResult) -> bool:
-        expired = {call.position: _PURGED for call in part if call.record and call.record.id in result.expired}
+        expired = {call.position: EXPIRED for call in part if call.record and call.record.id in result.expired}
         stored = [call.position for call in part if call.position not in expired]
         if not await self._change(self._spool.remove, stored):
             return False
@@ -245,11 +245,8 @@ def _log_failure(running: asyncio.Task[None]) -> None:
         logger.error("the replay of the spool ended: %s", redact(f"{type(error).__name__}: {error}"))
 
 
-def _halves(part: list[Spooled], *, whole: bool) -> list[list[Spooled]]:
-    if whole or len(part) < 2:
-        return [part] if part else []
-    middle = len(part) // 2
-    return [part[middle:], part[:middle]]
+def _id(call: Spooled) -> UUID | None:
+    return None if call.record is None else call.record.id
 
 
 def _reason(error: StorageError) -> str:

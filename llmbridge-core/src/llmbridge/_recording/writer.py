@@ -1,8 +1,21 @@
 """Call writer: completes the record of a call, writes it to the database or the spool, and returns the outcome.
 
-The way of one call: `record` waits until prices are known and the database is open, `record_builder` makes
+The path of one call: `record` waits until prices are known and the database is open, `record_builder` makes
 the record, the batch writer of the database commits it. If the database does not take it within the timeout, the batch
 writer of the spool puts it on the disk, and the replay moves it to the database later.
+
+The order of closing. A call goes from each stage to the next, so each stage ends only when the stages before it have
+ended, and no call can arrive at a stage that has ended:
+
+1. The session accepts no more calls (`StoreSession.begin_closing`). Other uses of the database continue.
+2. The arrivals end: callers that still wait for prices or for the opening of the database enqueue their calls. After
+   the timeout they wait no longer, and their calls are spooled.
+3. The batch writer of the database commits its calls for what is left of the timeout, then hands the others over to the
+   batch writer of the spool.
+4. The batch writer of the spool writes its calls to the disk. It gets `_SPOOL_TIMEOUT` seconds at least.
+5. The replay moves spooled calls for what is left of the timeout, unless the database is away.
+6. The thread of the spool ends. A call that comes later (`keep`) is spooled on another thread.
+7. `LLMDatabase.close` ends the reading of own prices, and the session disconnects.
 """
 
 from __future__ import annotations
@@ -45,7 +58,7 @@ logger = logging.getLogger("llmbridge.recording")
 
 
 class Writer(Protocol):
-    """Records calls. There is one implementation with a database and one without."""
+    """Records calls: `CallWriter` with a database, `NoWriter` without one."""
 
     @property
     def last_error(self) -> str | None:
@@ -70,10 +83,7 @@ class Writer(Protocol):
         """Record many calls in batches, at the speed of the database."""
 
     async def check_spool(self) -> None:
-        """Warn once if calls could not wait anywhere during an outage."""
-
-    def begin_replay(self) -> None:
-        """Move spooled calls to the database, which is open."""
+        """Warn if calls could not wait anywhere during an outage."""
 
     def give_up(self, error: StorageError) -> None:
         """Regard the database as away, and probe it until it is back."""
@@ -128,8 +138,11 @@ class CallWriter:
             )
         self._to_spool: BatchWriter | None = None
         if self._spool is not None:
-            self._to_spool = self._batch_writer(self._put, CircuitBreaker(), outcome="spooled", retries=False)
+            self._to_spool = self._batch_writer(
+                self._put, CircuitBreaker(), destination="the spool", outcome="spooled", retries=False
+            )
         self._to_database = self._batch_writer(self._write, self._breaker, fallback=self._to_spool)
+        self._remove_start_step = session.on_start(self._on_start)
 
     @property
     def last_error(self) -> str | None:
@@ -217,14 +230,10 @@ class CallWriter:
             self._counters.calls_rejected += report.rejected
 
     async def check_spool(self) -> None:
-        """Warn, once, if calls could not wait anywhere while the database is away. A slow disk delays nothing."""
+        """Warn if calls could not wait anywhere while the database is away: once until the database is closed. A disk
+        that does not answer delays this for at most the timeout."""
         if (checking := self._begin_spool_check()) is not None:
             await asyncio.wait([checking], timeout=self._timeout)
-
-    def begin_replay(self) -> None:
-        """Move the spooled calls to the database, which has just been opened."""
-        if self._replay is not None:
-            self._replay.begin()
 
     def give_up(self, error: StorageError) -> None:
         """Regard the database as away because of `error`, and probe it until it is back."""
@@ -254,8 +263,8 @@ class CallWriter:
         }
 
     async def close(self, timeout: float) -> CloseReport:
-        """Write the pending calls for at most `timeout` seconds, then spool the rest, and end the threads. The session
-        accepts no more calls already."""
+        """Write the pending calls for at most `timeout` seconds, then spool the rest, and end the thread. The session
+        accepts no more calls already. The head of this module explains the order."""
         until = time.monotonic() + timeout
         before = replace(self._counters)
         await self._arrivals.wait(timeout, _SPOOL_TIMEOUT)
@@ -266,6 +275,7 @@ class CallWriter:
         if self._replay is not None:
             await self._replay.end(0 if self._breaker.is_open else until - time.monotonic())
         self._is_closed = True
+        self._remove_start_step()
         self._thread.shutdown(wait=False)
         report = CloseReport(
             committed=self._counters.calls_committed - before.calls_committed,
@@ -285,6 +295,7 @@ class CallWriter:
         write: Callable[[Sequence[CallRecord]], Any],
         breaker: CircuitBreaker,
         *,
+        destination: str = "the database",
         outcome: RecordStatus = "committed",
         retries: bool = True,
         fallback: BatchWriter | None = None,
@@ -292,6 +303,7 @@ class CallWriter:
         return BatchWriter(
             write,
             timeout=self._timeout,
+            destination=destination,
             counters=self._counters,
             breaker=breaker,
             outcome=outcome,
@@ -321,10 +333,18 @@ class CallWriter:
         """Run what blocks on the thread of the spool, which nothing else blocks.
 
         :raises StorageClosedError: the writer is closed, and its thread has ended
+        :raises WrongLoopError: the thread belongs to another process
         """
+        self._session.check_process()
         if self._is_closed:
             raise StorageClosedError("the database is closed; open it again with `async with` or initialize()")
         return asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+
+    async def _on_start(self, _: StorageBackend) -> None:
+        """Check the spool, and move the spooled calls to the database, which has just been opened."""
+        self._begin_spool_check()
+        if self._replay is not None and not self._session.is_closing:
+            self._replay.begin()
 
     async def _open_database(self) -> None:
         """Open the database. If that fails it is away, and calls are spooled."""
@@ -340,6 +360,9 @@ class CallWriter:
             raise
         except StorageError as refused:
             error = refused
+        except Exception as failure:  # an error of llmbridge itself must not lose a call that can be spooled
+            error = StorageError(f"opening the database failed: {type(failure).__name__}")
+            error.__cause__ = failure
         else:
             return
         if self._spool is None:
@@ -381,67 +404,13 @@ class CallWriter:
         return record
 
     def _begin_spool_check(self) -> asyncio.Future[None] | None:
-        """Check, the first time, whether calls could be spooled; return None the next times."""
+        """Check at the first call of this method whether calls could be spooled. Return None at the next calls."""
         if self._spool is None or self._is_spool_checked:
             return None
         self._is_spool_checked = True
         checking = self._on_thread(self._spool.check)
         checking.add_done_callback(_warn_of_spool)
         return checking
-
-
-class NoWriter:
-    """The writer without a database: it completes records and keeps none."""
-
-    last_error = None
-
-    def __init__(self, prices: OwnPrices) -> None:
-        self._prices = prices
-
-    async def record(
-        self, given: Mapping[str, Any], priced_as: str | None = None
-    ) -> tuple[CallRecord | None, RecordStatus | None]:
-        """Return (None, None): nothing is recorded."""
-        return None, None
-
-    async def keep(
-        self, given: Mapping[str, Any], priced_as: str | None = None
-    ) -> tuple[CallRecord | None, RecordStatus | None]:
-        """Return the complete, priced record, and None: it is not recorded."""
-        await self._prices.refresh()
-        return complete(given, self._prices.book, priced_as), None
-
-    async def record_all(
-        self,
-        calls: Iterable[Given] | AsyncIterable[Given],
-        batch: int,
-        progress: Callable[[RecordReport], object] | None,
-    ) -> RecordReport:
-        """Return an empty report: nothing is recorded."""
-        from .bulk import RecordReport
-
-        return RecordReport()
-
-    async def check_spool(self) -> None:
-        """Do nothing."""
-
-    def begin_replay(self) -> None:
-        """Do nothing."""
-
-    def give_up(self, error: StorageError) -> None:
-        """Do nothing."""
-
-    def metrics(self) -> dict[str, int]:
-        """Return no counters."""
-        return {}
-
-    async def health(self, timeout: float) -> dict[str, Any]:
-        """Return the status `disabled`."""
-        return {"status": "disabled"}
-
-    async def close(self, timeout: float) -> CloseReport:
-        """Return an empty report."""
-        return CloseReport()
 
 
 def make_spool(target: str | None, spool_dir: str | os.PathLike[str] | None) -> Spool | None:

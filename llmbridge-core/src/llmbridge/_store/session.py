@@ -5,25 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Literal, TypeVar
 
-from .._shared.redaction import redact
-from ..errors import (
-    LLMBridgeError,
-    SchemaOutdatedError,
-    SchemaTooNewError,
-    StorageClosedError,
-    StorageError,
-    WrongLoopError,
-)
+from ..errors import SchemaOutdatedError, SchemaTooNewError, StorageClosedError, WrongLoopError
 from ..storage.base import StorageBackend
-from ..storage.types import MigrationReport, SchemaStatus
+from ..storage.types import CallPage, CallQuery, MigrationReport, SchemaStatus
+from .translated_backend import translated
 
 T = TypeVar("T")
 
 Migrate = Literal["auto", "check"]
+
+#: Reads or writes what a part of llmbridge needs from a database that has just been opened.
+StartStep = Callable[[StorageBackend], Awaitable[None]]
 
 logger = logging.getLogger("llmbridge.session")
 
@@ -31,26 +28,26 @@ logger = logging.getLogger("llmbridge.session")
 class StoreSession:
     """Access to one backend.
 
-    It opens and migrates the database at the first use, however many callers ask at once, lets `prepare` read from it
-    what the process needs, binds it to the event loop that opened it, and lets nothing but llmbridge's own errors out.
-    It alone knows whether the database is open, closing or closed.
+    It opens and migrates the database at the first use, however many callers ask at once, and then runs the start
+    steps. It alone knows whether the database is open, closing or closed.
+
+    The process that opens the database, or tries to, owns it until it is closed; the event loop owns it while it is
+    open or being opened. A forked child of the owner, and any other loop, gets WrongLoopError.
 
     :param migrate: `auto` migrates at the start, `check` raises SchemaOutdatedError instead
-    :param prepare: called with the backend when it is connected and migrated, before any other use
     """
 
-    def __init__(
-        self, backend: StorageBackend, *, migrate: Migrate, prepare: Callable[[StorageBackend], Awaitable[None]]
-    ) -> None:
+    def __init__(self, backend: StorageBackend, *, migrate: Migrate) -> None:
         if migrate not in ("auto", "check"):
             raise ValueError(f"migrate is {migrate!r}; it must be 'auto' or 'check'")
-        self.backend = backend
+        self.backend = translated(backend)
         self._migrate = migrate
-        self._prepare = prepare
+        self._start_steps: dict[object, StartStep] = {}
         self._started = False
         self._state: Literal["open", "closing", "closed"] = "open"
         self._starting: asyncio.Task[None] | None = None
-        self._owner: tuple[object, asyncio.AbstractEventLoop] | None = None
+        self._owner: object | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def target(self) -> str | None:
@@ -70,15 +67,33 @@ class StoreSession:
     async def call(self, use: Callable[[StorageBackend], Awaitable[T]]) -> T:
         """Open the database if needed and return what `use` returns for its backend.
 
-        :raises LLMBridgeError: the database cannot be opened, or what the backend raised; an exception that is not
-            llmbridge's own becomes a StorageError
+        :raises LLMBridgeError: the database cannot be opened, or the backend failed; an exception of the backend that
+            is not llmbridge's own becomes a StorageError
         """
         if not self._started:
             await self.start()
         else:
             self.check_owner()
-        with self._translated():
-            return await use(self.backend)
+        return await use(self.backend)
+
+    async def call_pages(self, query: CallQuery) -> AsyncIterator[CallPage]:
+        """Yield the pages of calls from that of `query` to the last."""
+        after = query.after
+        while True:
+            page = await self._call_page(replace(query, after=after))
+            yield page
+            if (after := page.next) is None:
+                return
+
+    async def _call_page(self, query: CallQuery) -> CallPage:
+        return await self.call(lambda backend: backend.list_calls(query))
+
+    def on_start(self, step: StartStep) -> Callable[[], object]:
+        """Run `step` each time the database has been opened and migrated, before any other use. If a step raises an
+        error, the start fails with it. Return a function that removes the step."""
+        key = object()
+        self._start_steps[key] = step
+        return lambda: self._start_steps.pop(key, None)
 
     def reopen(self) -> None:
         """Let the database be opened again after it was closed."""
@@ -125,7 +140,7 @@ class StoreSession:
 
         :raises WrongLoopError: another event loop or process has it open
         """
-        self._check_loop()
+        self._check_owner()
         if self._state == "open":
             self._state = "closing"
 
@@ -134,11 +149,11 @@ class StoreSession:
 
         A backend that takes longer continues in the background. The session can be reopened, also by another loop.
         """
-        if self._owner is None:
-            self._state = "closed"
-            return
-        self.check_owner()
+        self._check_owner()
         self._state = "closed"
+        if self._loop is None:
+            self._owner = None
+            return
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         starting = self._starting
@@ -149,7 +164,7 @@ class StoreSession:
         self._started = False
         closing = asyncio.ensure_future(self.backend.disconnect())
         await asyncio.wait([closing], timeout=max(until - loop.time(), 0))
-        self._owner = None
+        self._owner = self._loop = None
         closing.add_done_callback(_log_failure)
         if not closing.done():
             _disconnecting.add(closing)
@@ -160,68 +175,53 @@ class StoreSession:
         """Raise if the running event loop may not use the database.
 
         :raises StorageClosedError: it is closed
-        :raises WrongLoopError: another loop or another process opened it
+        :raises WrongLoopError: another event loop or process has used it and not closed it
         """
-        self._check_loop()
+        self._check_owner()
         if self._state == "closed":
             raise StorageClosedError("the database is closed; open it again with `async with` or initialize()")
 
     def check_accepting(self) -> None:
         """Raise if no more calls are accepted: as `check_owner`, and also while the database is closing."""
-        self._check_loop()
+        self._check_owner()
         if self._state != "open":
             raise StorageClosedError("the database is closed; open it again with `async with` or initialize()")
 
-    def _check_loop(self) -> None:
-        if self._owner is None:
-            return
-        process, loop = self._owner
-        if process is not _process:
-            raise _wrong("process")  # first, since a forked child of a running loop has no loop to ask for
-        if loop is not asyncio.get_running_loop():
-            raise _wrong("event loop")
+    def check_process(self) -> None:
+        """Raise WrongLoopError if another process has used the database and not closed it."""
+        if self._owner is not None and self._owner is not _process:
+            raise _wrong("process")
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Let only llmbridge's own errors out of a backend, without passwords in their texts."""
-        try:
-            yield
-        except LLMBridgeError as error:
-            error.args = tuple(redact(told) if isinstance(told, str) else told for told in error.args)
-            raise
-        except Exception as error:
-            backend = type(self.backend)
-            raise StorageError(
-                f"the storage backend {backend.__module__}.{backend.__qualname__} raised {type(error).__name__}, which "
-                "is not an error of llmbridge; please report it to its authors"
-            ) from error
+    def _check_owner(self) -> None:
+        self.check_process()  # first, since a forked child of a running loop has no loop to ask for
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise _wrong("event loop")
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[None]:
         self.check_owner()
         self._bind()
         try:
-            with self._translated():
-                await self.backend.connect()
-                yield
+            await self.backend.connect()
+            yield
         except BaseException:
             if not self._started and self._starting is None:
                 await self.backend.disconnect()
-                self._owner = None
+                self._loop = None
             raise
 
     def _bind(self) -> None:
-        self._owner = (_process, asyncio.get_running_loop())
+        self._owner, self._loop = _process, asyncio.get_running_loop()
 
     async def _start(self) -> None:
-        with self._translated():
-            await self.backend.connect()
-            try:
-                await self._bring_schema_up_to_date()
-                await self._prepare(self.backend)
-            except BaseException:
-                await self.backend.disconnect()
-                raise
+        await self.backend.connect()
+        try:
+            await self._bring_schema_up_to_date()
+            for step in list(self._start_steps.values()):
+                await step(self.backend)
+        except BaseException:
+            await self.backend.disconnect()
+            raise
         self._started = True
 
     async def _bring_schema_up_to_date(self) -> None:
@@ -241,7 +241,7 @@ class StoreSession:
     def _after_start(self, starting: asyncio.Task[None]) -> None:
         self._starting = None
         if starting.cancelled() or starting.exception() is not None:
-            self._owner = None
+            self._loop = None
 
 
 #: Disconnections that go on after their timeout; the event loop itself keeps only weak references to tasks.
@@ -262,8 +262,8 @@ if hasattr(os, "register_at_fork"):
 
 def _log_failure(closing: asyncio.Future[None]) -> None:
     if not closing.cancelled() and (error := closing.exception()) is not None:
-        logger.error("disconnect() raised %s", type(error).__name__)
+        logger.error("the database could not be closed: %s", error)
 
 
 def _wrong(what: str) -> WrongLoopError:
-    return WrongLoopError(f"the database was opened in another {what}; make an LLMBridge for this one")
+    return WrongLoopError(f"this object is used by another {what}: create an LLMBridge or LLMDatabase in this one")

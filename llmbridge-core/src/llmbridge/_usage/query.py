@@ -105,9 +105,9 @@ def build_call_query(
     *,
     tz: str,
     fields: Mapping[str, Accepted],
-    tags: Mapping[str, Accepted] | None,
+    tags: Mapping[str, Accepted] | None = None,
     limit: int,
-    after: str | None,
+    after: str | None = None,
 ) -> CallQuery:
     """Return the query for one page of calls; `after` is the cursor of the page before.
 

@@ -1,15 +1,23 @@
-"""Null objects for "no database": a session and a backend that keep nothing and answer every question with nothing."""
+"""Null objects of an LLMDatabase without a database: the backend, its session and its writer.
+
+Nothing is stored, every read returns an empty result, and calls are priced but not recorded.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..schemas import CallRecord, LLMModel
-from ..storage.base import StorageBackend
-from ..storage.types import (
+from ._pricing.own_prices import OwnPrices
+from ._recording.metrics import CloseReport
+from ._recording.record_builder import complete
+from ._store.session import StoreSession
+from .errors import StorageError
+from .schemas import CallRecord, LLMModel, RecordStatus
+from .storage.base import StorageBackend
+from .storage.types import (
     CallPage,
     CallQuery,
     CostChange,
@@ -23,13 +31,15 @@ from ..storage.types import (
     UsageQuery,
     UsageRow,
 )
-from .session import StoreSession
+
+if TYPE_CHECKING:
+    from ._recording.bulk import Given, RecordReport
 
 T = TypeVar("T")
 
 
-class NoDatabase(StorageBackend):
-    """A backend that stores nothing. Every method answers as an empty database does, or with an empty list."""
+class NoBackend(StorageBackend):
+    """A backend that stores nothing. Every method returns what an empty database would, or an empty list."""
 
     async def connect(self) -> None:
         """Do nothing."""
@@ -109,7 +119,7 @@ class NoSession(StoreSession):
     """A session without a database. Nothing is opened, so any event loop and any process may use it."""
 
     def __init__(self) -> None:
-        super().__init__(NoDatabase(), migrate="auto", prepare=_nothing)
+        super().__init__(NoBackend(), migrate="auto")
 
     async def call(self, use: Callable[[StorageBackend], Awaitable[T]]) -> T:
         """Return what `use` returns for an empty backend."""
@@ -137,5 +147,52 @@ class NoSession(StoreSession):
         """Do nothing."""
 
 
-async def _nothing(_: StorageBackend) -> None:
-    pass
+class NoWriter:
+    """The writer without a database: it completes records and keeps none."""
+
+    last_error = None
+
+    def __init__(self, prices: OwnPrices) -> None:
+        self._prices = prices
+
+    async def record(
+        self, given: Mapping[str, Any], priced_as: str | None = None
+    ) -> tuple[CallRecord | None, RecordStatus | None]:
+        """Return (None, None): nothing is recorded."""
+        return None, None
+
+    async def keep(
+        self, given: Mapping[str, Any], priced_as: str | None = None
+    ) -> tuple[CallRecord | None, RecordStatus | None]:
+        """Return the complete, priced record, and None: it is not recorded."""
+        await self._prices.refresh()
+        return complete(given, self._prices.book, priced_as), None
+
+    async def record_all(
+        self,
+        calls: Iterable[Given] | AsyncIterable[Given],
+        batch: int,
+        progress: Callable[[RecordReport], object] | None,
+    ) -> RecordReport:
+        """Return an empty report: nothing is recorded."""
+        from ._recording.bulk import RecordReport
+
+        return RecordReport()
+
+    async def check_spool(self) -> None:
+        """Do nothing."""
+
+    def give_up(self, error: StorageError) -> None:
+        """Do nothing."""
+
+    def metrics(self) -> dict[str, int]:
+        """Return no counters."""
+        return {}
+
+    async def health(self, timeout: float) -> dict[str, Any]:
+        """Return the status `disabled`."""
+        return {"status": "disabled"}
+
+    async def close(self, timeout: float) -> CloseReport:
+        """Return an empty report."""
+        return CloseReport()

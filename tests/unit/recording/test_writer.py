@@ -20,6 +20,7 @@ import pytest
 
 from llmbridge import LLMBridge, LLMDatabase, LLMRequest, Message
 from llmbridge._recording import spool as spool_module
+from llmbridge._recording import writer as writer_module
 from llmbridge._recording.metrics import CloseReport
 from llmbridge._recording.spool import Spool, SpoolCounts
 from llmbridge._recording.writer import CallWriter
@@ -32,7 +33,7 @@ from llmbridge.errors import (
     StorageUnavailableError,
 )
 from llmbridge.schemas import CallRecord
-from llmbridge.storage import RecordResult
+from llmbridge.storage import RecordResult, StorageBackend
 from llmbridge.storage.memory import MemoryBackend
 from llmbridge.testing import make_call
 
@@ -463,6 +464,30 @@ async def test_a_spool_that_cannot_be_written_is_told_at_the_start_and_calls_may
         assert status == "committed"
 
 
+@pytest.mark.parametrize("first_use", ["initialize", "record_api_call", "usage", "all at once"])
+async def test_the_warning_that_calls_cannot_be_spooled_is_logged_once_each_time_the_database_is_opened(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture, first_use: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    db = books(store, tmp_path / "file" / "spool")
+    uses = {
+        "initialize": db.initialize,
+        "record_api_call": lambda: db.record_api_call(**FIELDS),
+        "usage": db.usage,
+    }
+    chosen = list(uses.values()) if first_use == "all at once" else [uses[first_use]]
+    for openings in (1, 2):
+        await asyncio.gather(*(use() for use in chosen))
+        await db.health_check()  # waits for the thread of the spool
+        assert [level for level, _ in lines(caplog)] == ["WARNING"] * openings
+        await asyncio.gather(*(use() for use in uses.values()))
+        await db.health_check()
+        assert [level for level, _ in lines(caplog)] == ["WARNING"] * openings
+        await db.close()
+        await db.initialize()
+    await db.close()
+
+
 async def test_a_spool_with_an_impossible_name_fails_no_start(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -770,7 +795,10 @@ async def test_a_store_that_fails_to_close_takes_no_report_along(
     monkeypatch.setattr(store, "disconnect", fail)
     assert await db.close() == CloseReport()
     await asyncio.sleep(0)
-    assert lines(caplog) == [("ERROR", "disconnect() raised ZeroDivisionError")]
+    [(level, text)] = lines(caplog)
+    assert level == "ERROR"
+    assert "could not be closed" in text
+    assert "raised ZeroDivisionError" in text
 
 
 async def test_no_log_line_and_no_error_shows_a_password(
@@ -849,6 +877,110 @@ else:
 """
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=120)
     assert Spool("memory:fork", tmp_path).counts() == SpoolCounts(waiting=1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_forked_during_an_outage_is_refused_and_leaves_the_pending_calls_to_its_parent(tmp_path: Path) -> None:
+    """The database could not be opened, so no event loop owns it. All the same the parent has used it: the child has
+    neither the parent's threads nor its tasks, and copies of its pending calls."""
+    program = """
+import asyncio, atexit, os, sys, threading
+from llmbridge import LLMDatabase
+from llmbridge._recording import spool
+from llmbridge.errors import StorageUnavailableError, WrongLoopError
+from llmbridge.storage.memory import MemoryBackend
+from llmbridge.testing import make_call
+
+class Away(MemoryBackend):
+    async def connect(self):
+        raise StorageUnavailableError("away")
+
+async def use():
+    try:
+        await db.record_api_call(make_call(1))
+    except WrongLoopError:
+        _, status = await db.keep(vars(make_call(2)))
+        assert status == "spooled", status
+    else:
+        raise AssertionError("not refused")
+    for action in (db.initialize, db.close, db.usage):
+        try:
+            await action()
+        except WrongLoopError:
+            continue
+        raise AssertionError(action)
+    health = await db.health_check()
+    assert "another process" in health["error"] and "another process" in health["spool"]["error"], health
+
+def fork():
+    # In a thread of its own, a forked child has no running event loop.
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        asyncio.run(use())
+        atexit._run_exitfuncs()  # among them the rescue of pending calls
+        assert spool.Spool("memory:fork", sys.argv[1]).counts().waiting == 2  # the calls 2 and 3
+        code = 0
+    finally:
+        os._exit(code)
+
+async def main():
+    await db.record_api_call(make_call(3))  # the thread of the spool has started
+    holding, held = threading.Event(), threading.Event()
+    put = spool.Spool.put
+    def slow(self, calls):
+        if os.getpid() == parent:
+            held.set()
+            holding.wait()
+        put(self, calls)
+    spool.Spool.put = slow
+    recording = [asyncio.create_task(db.record_api_call(make_call(number))) for number in range(4, 9)]
+    await asyncio.to_thread(held.wait)
+    code = await asyncio.to_thread(fork)
+    holding.set()
+    await asyncio.gather(*recording)
+    assert db.metrics()["calls_lost"] == 0
+    await db.close()
+    return code
+
+parent = os.getpid()
+backend = Away()
+backend.target = "memory:fork"
+db = LLMDatabase(backend=backend, spool_dir=sys.argv[1], record_timeout=60)
+sys.exit(asyncio.run(main()))
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=120)
+    spooled = Spool("memory:fork", tmp_path).oldest(100)
+    assert {call.record for call in spooled} == {make_call(number) for number in range(2, 9)}
+
+
+async def test_a_bug_at_the_opening_of_the_database_loses_no_call(store: Store, spool: Spool, tmp_path: Path) -> None:
+    async def fail(_: StorageBackend) -> None:
+        raise ZeroDivisionError
+
+    db = books(store, tmp_path)
+    remove = db._session.on_start(fail)
+    with pytest.raises(ZeroDivisionError):
+        await db.initialize()
+    assert (await db.keep(FIELDS))[1] == "spooled"
+    remove()
+    await replayed(spool)
+    assert len(store.ids) == 1
+    await db.close()
+
+
+async def test_a_call_that_the_spool_does_not_confirm_before_the_closing_says_so(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "_SPOOL_TIMEOUT", 0.1)
+    db = books(store, tmp_path)
+    recording = await hanging(db, store)
+    with slow_spool():
+        await db.close(timeout=0)
+        with pytest.raises(StorageUnavailableError, match="the spool did not confirm the calls before the closing"):
+            await recording[0]
+    await asyncio.gather(*recording, return_exceptions=True)
 
 
 def test_closing_again_in_another_event_loop_closes_nothing(store: Store, tmp_path: Path) -> None:
