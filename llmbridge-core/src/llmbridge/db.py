@@ -26,6 +26,7 @@ from ._shared.spelling import hint
 from ._store.session import Migrate, StoreSession
 from ._usage import periods, query, statistics
 from ._usage.query import Accepted, CallList
+from ._usage.result import UsageResults
 from ._usage.times import When
 from .errors import PurgedDetailError, StorageUnavailableError, UnsupportedOperationError
 from .plugins import create_backend
@@ -40,7 +41,6 @@ from .storage.types import (
     ModelPrice,
     SchemaStatus,
     TotalsReport,
-    UsageRow,
 )
 
 if TYPE_CHECKING:
@@ -325,7 +325,7 @@ class LLMDatabase:
         model: Accepted = None,
         status: Accepted = None,
         tags: Mapping[str, Accepted] | None = None,
-    ) -> list[UsageRow]:
+    ) -> UsageResults:
         """Return exact sums over the calls from `since` (inclusive) to `until` (exclusive); None is unbounded.
 
         A time is a datetime with a zone; a date, which stands for its first instant in the IANA zone `tz`; a timedelta

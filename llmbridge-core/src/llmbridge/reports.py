@@ -21,11 +21,12 @@ from ._store.session import Migrate
 from ._usage.periods import UNITS as PERIODS
 from ._usage.periods import zone as time_zone
 from ._usage.query import ALIASES, Accepted, CallList
+from ._usage.result import UsageResult, UsageResults
 from ._usage.times import When, is_before_now, to_utc
 from .db import OnStorageError
 from .plugins import PluginInfo
 from .schemas import DailyAnalytics, RecordStatus, UsageStats
-from .storage.types import CallPage, CallQuery, MigrationReport, SchemaStatus, TotalsReport, UsageRow
+from .storage.types import CallPage, CallQuery, MigrationReport, SchemaStatus, TotalsReport
 
 __all__ = [
     "ALIASES",
@@ -62,7 +63,8 @@ __all__ = [
     "SchemaStatus",
     "SpoolStatus",
     "TotalsReport",
-    "UsageRow",
+    "UsageResult",
+    "UsageResults",
     "UsageStats",
     "When",
     "check_rate",

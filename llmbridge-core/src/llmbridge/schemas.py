@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from datetime import date as Date  # noqa: N812  a field is called `date`, as upstream's is
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel as PydanticModel
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, PlainSerializer, model_validator
 
+from ._shared.money import text as money_text
 from ._shared.spelling import hint
 
 CallStatus = Literal["success", "error", "timeout", "rate_limited", "cancelled"]
@@ -21,10 +22,23 @@ CostReason = Literal["unknown_model", "unmeasured_usage", "missing_rate", "not_b
 RecordStatus = Literal["committed", "spooled", "lost"]
 
 
+#: Dollars, exact. In JSON it is text without an exponent: `0.0000045`.
+Money = Annotated[Decimal, PlainSerializer(money_text, return_type=str, when_used="json")]
+
+
 class BaseModel(PydanticModel):
     """Common base class. Validators are built at first use, so that the import is cheap."""
 
     model_config = ConfigDict(defer_build=True, hide_input_in_errors=True)
+
+
+class Result(BaseModel):
+    """Common base class of what public methods return: it does not change, and serialises with money as text."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
 class Message(BaseModel):
@@ -144,7 +158,7 @@ class LLMResponse(BaseModel):
     finish_reason: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     provider: str | None = None
-    cost: Decimal | None = None
+    cost: Money | None = None
     cost_reason: CostReason | None = None
     call_id: UUID | None = None
     record_status: RecordStatus | None = None
@@ -182,8 +196,8 @@ class LLMModel(BaseModel):
     supports_json_mode: bool = False
     supports_parallel_tool_calls: bool = False
     tool_call_format: str | None = None
-    dollars_per_million_tokens_input: Decimal | None = None
-    dollars_per_million_tokens_output: Decimal | None = None
+    dollars_per_million_tokens_input: Money | None = None
+    dollars_per_million_tokens_output: Money | None = None
     source: str = "user"
     inactive_from: datetime | None = None
     created_at: datetime | None = None
@@ -225,15 +239,15 @@ class CallRecord(BaseModel):
     reasoning_tokens: int | None = None
     usage_details: dict[str, int] | None = None
     usage_source: UsageSource = "none"
-    estimated_cost: Decimal | None = None
+    estimated_cost: Money | None = None
     cost_source: CostSource | None = None
     cost_reason: CostReason | None = None
-    dollars_per_million_tokens_input_used: Decimal | None = None
-    dollars_per_million_tokens_output_used: Decimal | None = None
+    dollars_per_million_tokens_input_used: Money | None = None
+    dollars_per_million_tokens_output_used: Money | None = None
     price_context: dict[str, str] | None = None
     price_version: str | None = None
-    price_factor: Decimal | None = None
-    previous_cost: Decimal | None = None
+    price_factor: Money | None = None
+    previous_cost: Money | None = None
     previous_cost_reason: CostReason | None = None
     repriced_at: datetime | None = None
     response_time_ms: int | None = None
@@ -260,19 +274,30 @@ class CallRecord(BaseModel):
         `values` has a value in canonical form for every field, in the order of the fields. The record keeps the dict
         itself. Validation would take longer than everything else.
         """
-        record = cls.__new__(cls)
-        _put_values(record, values)
-        _put_names(record, _EVERY_FIELD)
-        _put_extra(record, None)
-        _put_private(record, None)
-        return record
+        return construct(cls, values, _EVERY_FIELD)
+
+
+def construct(
+    cls: type[AnyModel], values: dict[str, Any], names: set[str], private: dict[str, Any] | None = None
+) -> AnyModel:
+    """Return an instance of a model without validation, in a fraction of the time of `model_construct`.
+
+    :param values: a value for every field, in the order of the fields; the instance keeps the dict
+    :param names: the names of all fields; instances share the set, and pydantic copies it when it copies one of them
+    :param private: the values of private attributes
+    """
+    instance = cls.__new__(cls)
+    _put_values(instance, values)
+    _put_names(instance, names)
+    _put_extra(instance, None)
+    _put_private(instance, private)
+    return instance
 
 
 _put_values, _put_names, _put_extra, _put_private = (
     vars(PydanticModel)[slot].__set__
     for slot in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 )
-#: Shared by all records: they are frozen, and pydantic copies the set when it copies a record.
 _EVERY_FIELD = set(CallRecord.model_fields)
 
 
@@ -290,12 +315,12 @@ class UsageStats(BaseModel):
     total_calls: int
     total_requests: int
     total_tokens: int
-    total_cost: Decimal
+    total_cost: Money
     unpriced_calls: int
     unmeasured_calls: int
-    avg_cost_per_call: Decimal | None
+    avg_cost_per_call: Money | None
     most_used_model: str | None
-    success_rate: Decimal
+    success_rate: Money
     avg_response_time_ms: int | None
 
     def __getitem__(self, field: str) -> Any:
@@ -326,11 +351,11 @@ class DailyAnalytics(BaseModel):
     total_tokens: int
     total_prompt_tokens: int
     total_completion_tokens: int
-    total_cost: Decimal
+    total_cost: Money
     unpriced_calls: int
     unmeasured_calls: int
     avg_response_time_ms: int | None
-    success_rate: Decimal
+    success_rate: Money
     error_count: int
     timeout_count: int
     rate_limit_count: int

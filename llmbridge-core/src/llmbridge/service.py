@@ -22,6 +22,7 @@ from ._records.validation import check_finite, check_integer, check_labels, chec
 from ._shared.single_flight import SingleFlight
 from ._store.session import Migrate
 from ._usage.query import Accepted
+from ._usage.result import UsageResults
 from ._usage.times import When
 from .db import MIN_CLOSE_TIMEOUT, LLMDatabase, OnStorageError, choose_backend, keywords
 from .errors import InvalidRequestError, ModelNotFoundError, StorageClosedError
@@ -29,7 +30,6 @@ from .plugins import foreign_distribution_warning
 from .providers.base import BaseLLMProvider
 from .schemas import CallRecord, DailyAnalytics, LLMChunk, LLMModel, LLMRequest, LLMResponse, UsageStats
 from .storage.base import StorageBackend
-from .storage.types import UsageRow
 
 if TYPE_CHECKING:
     from ._models.queries import Models
@@ -269,7 +269,7 @@ class LLMBridge:
         model: Accepted = None,
         status: Accepted = None,
         tags: Mapping[str, Accepted] | None = None,
-    ) -> list[UsageRow]:
+    ) -> UsageResults:
         """Return exact sums over this origin's calls, or over those of the given `origin`. See `LLMDatabase.usage`."""
         return await self._database.usage(
             since,

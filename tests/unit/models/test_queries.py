@@ -174,8 +174,8 @@ async def test_statistics_are_exact_and_by_vendor(db: LLMDatabase) -> None:
     found = await db.models.statistics()
     assert (found.total, found.active, found.retired, found.priced) == (4, 3, 1, 2)
     assert (found.vision, found.function_calling, found.json_mode, found.parallel_tool_calls) == (1, 1, 1, 0)
-    assert found.input_rates == Span(Decimal(0), Decimal(3), Decimal("1.5"))
-    assert found.context == Span(Decimal(32_000), Decimal(200_000), Decimal(116_000))
+    assert found.input_rates == Span(least=Decimal(0), greatest=Decimal(3), mean=Decimal("1.5"))
+    assert found.context == Span(least=Decimal(32_000), greatest=Decimal(200_000), mean=Decimal(116_000))
     assert list(found.providers) == ["acme", "free"]
     assert (found.providers["acme"].retired, found.providers["free"].priced) == (1, 1)
     assert found.providers["free"].output_rates.mean == Decimal("0.1")

@@ -324,7 +324,11 @@ BROKEN = [
     (store("shop", changes="api_version=2"), IncompatiblePluginError, ["version 2", "accepts 1", "llmbridge-core"]),
     (store("shop", changes="api_version=0"), IncompatiblePluginError, ["version 0", "accepts 1", "the plugin"]),
     (store("shop", changes="api_version='1'"), InvalidPluginError, ["api_version must be a whole number"]),
-    (store("shop", changes="capabilities={'fly', 'sql'}"), InvalidPluginError, ["capabilities fly;", "known: compact, copy"]),
+    (
+        store("shop", changes="capabilities={'fly', 'sql'}"),
+        InvalidPluginError,
+        ["capabilities fly;", "known: compact, copy"],
+    ),
     (store("shop", changes="capabilities=['sql']"), InvalidPluginError, ["capabilities must be a frozenset"]),
     (store("shop", changes="options={'a': 'int'}"), InvalidPluginError, ["options must map names to types"]),
     (store("shop", changes="create=None"), InvalidPluginError, ["create must be a function"]),

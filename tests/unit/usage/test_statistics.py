@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from llmbridge import LLMBridge, LLMDatabase
+from llmbridge.reports import UsageResult
 from llmbridge.storage import UsageRow
 from llmbridge.storage.histogram import bucket
 
@@ -32,7 +33,7 @@ async def test_times_of_successful_calls_have_a_mean_and_percentiles() -> None:
 
 
 def test_of_nothing_no_figure_is_made() -> None:
-    row = UsageRow()
+    row = UsageResult()
     figures = (row.success_rate, row.response_time_mean_ms, row.first_token_mean_ms, row.response_time_ms(50))
     assert figures == (None,) * 4
     assert row.first_token_ms(99) is None
@@ -41,8 +42,9 @@ def test_of_nothing_no_figure_is_made() -> None:
 
 def test_any_mapping_will_do_for_a_histogram() -> None:
     times = MappingProxyType({bucket(7): 3, bucket(9): 1})
-    row = UsageRow(calls=4, response_time_histogram=times, first_token_histogram=times)  # type: ignore[arg-type]
-    assert (row.response_time_ms(50), row.first_token_ms(100), row.first_token_mean_ms) == (7, 9, 7.5)
+    sums = UsageRow(calls=4, response_time_histogram=times, first_token_histogram=times)  # type: ignore[arg-type]
+    row = UsageResult.of(sums, {}, counts_requests=True)
+    assert (row.response_time_ms(50), row.first_token_ms(100), row.first_token_mean_ms) == (7, 9, 8)
 
 
 async def test_daily_analytics_are_per_day_origin_user_vendor_and_model() -> None:

@@ -14,7 +14,7 @@ from .._pricing.price_book import PriceBook, list_used
 from .._records.validation import check_amount
 from .._shared.money import from_units, to_units
 from .._store.session import StoreSession
-from ..schemas import CallRecord
+from ..schemas import CallRecord, Money, Result
 from ..storage.reference import NEVER_PRICED
 from ..storage.types import CallQuery, CostChange
 
@@ -22,8 +22,7 @@ from ..storage.types import CallQuery, CostChange
 _FIXED_SOURCES = ("caller", "provider")
 
 
-@dataclass(frozen=True, slots=True)
-class ModelReprice:
+class ModelReprice(Result):
     """Result of a reprice for one model. Costs are dollars, exact, over all calls examined."""
 
     provider: str
@@ -32,12 +31,11 @@ class ModelReprice:
     changed: int
     unpriced_before: int
     unpriced_after: int
-    cost_before: Decimal
-    cost_after: Decimal
+    cost_before: Money
+    cost_after: Money
 
 
-@dataclass(frozen=True, slots=True)
-class RepriceReport:
+class RepriceReport(Result):
     """Result of a reprice, or with `dry_run` what it would change.
 
     Of the calls `examined`, `changed` got another cost. Calls whose cost was `given` by the caller or the provider, and
@@ -50,8 +48,8 @@ class RepriceReport:
     changed: int
     given: int
     without_price: int
-    cost_before: Decimal
-    cost_after: Decimal
+    cost_before: Money
+    cost_after: Money
     models: tuple[ModelReprice, ...]
 
 
@@ -109,14 +107,14 @@ class Repricing:
         """Return the result so far."""
         models = [self._models[key].report(*key) for key in sorted(self._models)]
         return RepriceReport(
-            dry_run,
-            sum(model.examined for model in models),
-            sum(model.changed for model in models),
-            self._given,
-            self._without_price,
-            from_units(sum(tally.before for tally in self._models.values())),
-            from_units(sum(tally.after for tally in self._models.values())),
-            tuple(models),
+            dry_run=dry_run,
+            examined=sum(model.examined for model in models),
+            changed=sum(model.changed for model in models),
+            given=self._given,
+            without_price=self._without_price,
+            cost_before=from_units(sum(tally.before for tally in self._models.values())),
+            cost_after=from_units(sum(tally.after for tally in self._models.values())),
+            models=tuple(models),
         )
 
     def _change(self, call: CallRecord) -> CostChange | None:
@@ -167,14 +165,14 @@ class _Tally:
 
     def report(self, provider: str, model_name: str) -> ModelReprice:
         return ModelReprice(
-            provider,
-            model_name,
-            self.examined,
-            self.changed,
-            self.unpriced_before,
-            self.unpriced_after,
-            from_units(self.before),
-            from_units(self.after),
+            provider=provider,
+            model_name=model_name,
+            examined=self.examined,
+            changed=self.changed,
+            unpriced_before=self.unpriced_before,
+            unpriced_after=self.unpriced_after,
+            cost_before=from_units(self.before),
+            cost_after=from_units(self.after),
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypedDict, Unpack
 from .._pricing.price_book import Price, PriceBook
 from .._pricing.rate_cards import RateCard, Rates
 from .._shared.money import mean, parse, total
-from ..schemas import LLMModel, Message, TokenUsage
+from ..schemas import LLMModel, Message, Money, Result, TokenUsage
 from . import catalog
 from .catalog import Origin
 
@@ -53,27 +53,24 @@ class ModelCost:
     cost: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class CostEstimate:
+class CostEstimate(Result):
     """Estimated cost of a conversation: `cost` in dollars, or None with its `reason`, and the estimated tokens."""
 
     prompt_tokens: int
     completion_tokens: int
-    cost: Decimal | None
+    cost: Money | None
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Result):
     """Least, greatest and mean of the known values; None if there are none. The mean is rounded to 1e-12."""
 
-    least: Decimal | None = None
-    greatest: Decimal | None = None
-    mean: Decimal | None = None
+    least: Money | None = None
+    greatest: Money | None = None
+    mean: Money | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ModelStatistics:
+class ModelStatistics(Result):
     """Numbers of models. All but `total` and `retired` count active models only.
 
     `priced` models have a rate for input and for output. Rates are dollars per million tokens, `context` is in tokens.
@@ -242,7 +239,7 @@ class Models:
         prompt = -(-sum(map(_characters, messages)) // CHARACTERS_PER_TOKEN)
         completion = min(prompt // 2, MAX_ESTIMATED_TOKENS) if completion_tokens is None else completion_tokens
         price = await self.cost(model, prompt, completion)
-        return CostEstimate(prompt, completion, price.cost, price.reason)
+        return CostEstimate(prompt_tokens=prompt, completion_tokens=completion, cost=price.cost, reason=price.reason)
 
     async def statistics(self) -> ModelStatistics:
         """Return the numbers of models, their features and the spans of their rates, in all and by provider."""
@@ -344,4 +341,4 @@ def _span(values: Iterable[Decimal | None]) -> Span:
     known = [value for value in values if value is not None]
     if not known:
         return Span()
-    return Span(min(known), max(known), mean(total(known), len(known)))
+    return Span(least=min(known), greatest=max(known), mean=mean(total(known), len(known)))

@@ -20,9 +20,9 @@ from ..storage.types import (
     Filters,
     UsageQuery,
     UsageRow,
-    with_key,
 )
 from . import cursor, periods
+from .result import UsageResults, results
 from .times import When, to_utc
 
 #: Value of a filter: one text or several; None inside a tuple means "calls without one", None alone does not filter.
@@ -53,13 +53,13 @@ class LabelledQuery:
     names: tuple[str, ...] = ()
     labels: tuple[Any, ...] = ()
 
-    def label(self, rows: Iterable[UsageRow]) -> list[UsageRow]:
-        """Return the backend's rows, with the caller's names and the label of the period in the key of each."""
-        if self.names == self.query.group_by:
-            return list(rows)
-        return [with_key(row, self._key(row)) for row in rows]
+    def label(self, rows: Sequence[UsageRow]) -> UsageResults:
+        """Return the result for the backend's rows, with the caller's names and the label of the period in each key."""
+        return results(rows, map(self._key, rows), (*self.query.filters, *self.query.group_by))
 
     def _key(self, row: UsageRow) -> dict[str, Any]:
+        if self.names == self.query.group_by:
+            return row.key
         fields = {**row.key, "period": self.labels[row.period or 0]} if self.labels else row.key
         return {name: fields[field] for name, field in zip(self.names, self.query.group_by, strict=True)}
 

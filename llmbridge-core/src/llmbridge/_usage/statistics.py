@@ -8,7 +8,8 @@ from decimal import Decimal
 
 from .._shared.money import CONTEXT, mean, total
 from ..schemas import DailyAnalytics, UsageStats
-from ..storage.types import EARLIEST, UsageRow
+from ..storage.types import EARLIEST
+from .result import UsageResult
 
 _RATE = Decimal("0.0001")
 
@@ -19,7 +20,7 @@ def days_ago(days: int) -> datetime:
     return now - timedelta(days=days) if days < (now - EARLIEST).days else EARLIEST
 
 
-def stats(rows: Sequence[UsageRow], since: datetime) -> UsageStats | None:
+def stats(rows: Sequence[UsageResult], since: datetime) -> UsageStats | None:
     """Return the statistics of rows that are grouped by provider and model_name; None if there are no rows."""
     if not rows:
         return None
@@ -48,9 +49,9 @@ def stats(rows: Sequence[UsageRow], since: datetime) -> UsageStats | None:
 BY_DAY = ("day", "origin", "id_at_origin", "provider", "model_name")
 
 
-def daily(row: UsageRow) -> DailyAnalytics:
+def daily(row: UsageResult) -> DailyAnalytics:
     """Return the analytics of a row grouped by BY_DAY."""
-    mean, statuses = row.response_time_mean_ms, row.by_status
+    statuses = row.by_status
     return DailyAnalytics(
         date=row.key["day"],
         **{name: row.key[name] for name in BY_DAY[1:]},
@@ -61,7 +62,7 @@ def daily(row: UsageRow) -> DailyAnalytics:
         total_cost=row.cost,
         unpriced_calls=row.unpriced_calls,
         unmeasured_calls=row.unmeasured_calls,
-        avg_response_time_ms=None if mean is None else round(mean),
+        avg_response_time_ms=row.response_time_mean_ms,
         success_rate=_rate(statuses.get("success", 0), row.calls),
         error_count=statuses.get("error", 0),
         timeout_count=statuses.get("timeout", 0),

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
-from operator import attrgetter
 from typing import Any, Literal, cast
 from uuid import UUID
 
 from ..schemas import CallRecord
-from .histogram import percentile, value
 
 #: Bounds of an unbounded query; every storable time lies in [EARLIEST, LATEST).
 EARLIEST = datetime.min.replace(tzinfo=UTC)
@@ -194,42 +192,9 @@ class UsageRow:
     response_time_histogram: Mapping[int, int] = field(default_factory=dict)
     first_token_histogram: Mapping[int, int] = field(default_factory=dict)
 
-    @property
-    def success_rate(self) -> float | None:
-        """The part of the calls that succeeded, 0 to 1; None if there are no calls."""
-        return self.by_status.get("success", 0) / self.calls if self.calls else None
-
-    @property
-    def failed_calls(self) -> int:
-        """The number of calls that did not succeed; `by_status` and grouping by error_type tell them apart."""
-        return self.calls - self.by_status.get("success", 0)
-
-    @property
-    def response_time_mean_ms(self) -> float | None:
-        """The mean time of a successful call in ms; None if none was timed."""
-        return self.response_time_ms_sum / self.response_time_ms_count if self.response_time_ms_count else None
-
-    @property
-    def first_token_mean_ms(self) -> float | None:
-        """The mean time to the first token of a successful call in ms, within 1.1 %; None if none was timed."""
-        timed = sum(self.first_token_histogram.values())
-        total = sum(value(index) * calls for index, calls in self.first_token_histogram.items())
-        return total / timed if timed else None
-
-    def response_time_ms(self, percent: float) -> float | None:
-        """Return the percentile of the time of successful calls in ms (50: the median), within 1.1 %; None if none was
-        timed."""
-        return percentile(self.response_time_histogram, percent)
-
-    def first_token_ms(self, percent: float) -> float | None:
-        """Return the percentile of the time to the first token of successful calls in ms, within 1.1 %; None if none
-        was timed."""
-        return percentile(self.first_token_histogram, percent)
-
 
 #: UsageRow without `frozen`. A frozen dataclass sets each field by a function call, which takes several times as long.
 _Unfrozen: Any = make_dataclass("_Unfrozen", [f.name for f in fields(UsageRow)], slots=True)
-_get_all_but_key = attrgetter(*[f.name for f in fields(UsageRow)][1:])
 
 
 def usage_row(*values: Any) -> UsageRow:
@@ -238,11 +203,6 @@ def usage_row(*values: Any) -> UsageRow:
     row = _Unfrozen(*values)
     row.__class__ = UsageRow
     return cast("UsageRow", row)
-
-
-def with_key(row: UsageRow, key: dict[str, Any]) -> UsageRow:
-    """Return the same sums with another key."""
-    return usage_row(key, *_get_all_but_key(row))
 
 
 @dataclass(frozen=True, slots=True)

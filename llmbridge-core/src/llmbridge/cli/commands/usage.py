@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import fields
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +29,7 @@ from ..options import (
 from ..output import Column
 
 if TYPE_CHECKING:
-    from ...storage.types import UsageRow
+    from ...reports import UsageResult, UsageResults
 
 _FIGURES = ("calls", "re|quests", "tokens", "cost $", "un|priced", "un|measured", "success", "mean| ms")
 _PERCENTS = (50, 95, 99)
@@ -101,7 +99,7 @@ def usage(
                 "tz": tz,
                 "group_by": groups,
                 "rows": [_document(row) for row in rows],
-                "total": _document(_total(rows)),
+                "total": _document(rows.total()),
             }
         )
         return
@@ -110,14 +108,14 @@ def usage(
         *(Column(filters.title(name)) for name in groups or ("",)),
         *(Column(name, "figure") for name in names),
     ]
-    total = ["total", *[""] * (len(groups) - 1), *figures(_total(rows))]
+    total = ["total", *[""] * (len(groups) - 1), *figures(rows.total())]
     table = [[*(_shown(row.key[name]) for name in groups), *figures(row)] for row in rows] if groups else []
     output.table(columns, table, total)
 
 
 async def _ask(
     asked: Settings, question: dict[str, Any], movable: datetime | None
-) -> tuple[datetime | None, list[UsageRow]]:
+) -> tuple[datetime | None, UsageResults]:
     """Return the start and the rows. A `movable` start inside a purged day moves back to its midnight."""
     from ...db import LLMDatabase
 
@@ -137,16 +135,7 @@ async def _ask(
     return moved, rows
 
 
-def _total(rows: Sequence[UsageRow]) -> UsageRow:
-    from ...storage.reference import Sums
-
-    sums = Sums()
-    for row in rows:
-        sums.add_row(row)
-    return sums.row()
-
-
-def _figures(row: UsageRow) -> list[str]:
+def _figures(row: UsageResult) -> list[str]:
     return [
         output.count(row.calls),
         output.count(row.requests),
@@ -155,33 +144,33 @@ def _figures(row: UsageRow) -> list[str]:
         output.count(row.unpriced_calls),
         output.count(row.unmeasured_calls),
         _success(row),
-        _rounded(row.response_time_mean_ms),
+        _ms(row.response_time_mean_ms),
     ]
 
 
-def _durations(row: UsageRow) -> list[str]:
+def _durations(row: UsageResult) -> list[str]:
     return [
         output.count(row.calls),
         _success(row),
-        _rounded(row.response_time_mean_ms),
-        *(_rounded(row.response_time_ms(percent)) for percent in _PERCENTS),
-        _rounded(row.first_token_mean_ms),
-        *(_rounded(row.first_token_ms(percent)) for percent in _PERCENTS),
+        _ms(row.response_time_mean_ms),
+        *(_ms(row.response_time_ms(percent)) for percent in _PERCENTS),
+        _ms(row.first_token_mean_ms),
+        *(_ms(row.first_token_ms(percent)) for percent in _PERCENTS),
     ]
 
 
-def _cost(row: UsageRow) -> str:
+def _cost(row: UsageResult) -> str:
     if not row.unpriced_calls:
         return output.money(row.cost)
     return output.at_least(output.money(row.cost)) if row.cost else "unknown"
 
 
-def _success(row: UsageRow) -> str:
+def _success(row: UsageResult) -> str:
     return "-" if row.success_rate is None else f"{100 * row.success_rate:.1f}%"
 
 
-def _rounded(ms: float | None) -> str:
-    return "-" if ms is None else f"{round(ms):,}"
+def _ms(ms: int | None) -> str:
+    return "-" if ms is None else f"{ms:,}"
 
 
 def _shown(value: Any) -> str:
@@ -192,21 +181,8 @@ def _shown(value: Any) -> str:
     return value.isoformat() if isinstance(value, date) else str(value)
 
 
-def _document(row: UsageRow) -> dict[str, Any]:
-    """Return a row for JSON: the sums as they are stored, and rates, means and percentiles."""
-    summed = {
-        f.name: getattr(row, f.name)
-        for f in fields(row)
-        if f.name not in ("key", "period") and not f.name.endswith("_histogram")
-    }
-    rate = row.success_rate
-    return {
-        # The start of an hour keeps its offset, as a day keeps its date: both are in the zone asked for.
-        "key": {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.key.items()},
-        **summed,
-        "success_rate": None if rate is None else round(rate, 6),
-        "response_time_mean_ms": row.response_time_mean_ms,
-        **{f"response_time_p{percent}_ms": row.response_time_ms(percent) for percent in _PERCENTS},
-        "first_token_mean_ms": row.first_token_mean_ms,
-        **{f"first_token_p{percent}_ms": row.first_token_ms(percent) for percent in _PERCENTS},
-    }
+def _document(row: UsageResult) -> dict[str, Any]:
+    """Return a row for JSON. The start of an hour keeps its offset, as a day keeps its date: both are in the zone that
+    was asked for."""
+    key = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.key.items()}
+    return {**row.model_dump(), "key": key}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
@@ -73,7 +72,7 @@ def reprice(
     asked = settings(context, db, json, plugin)
     report = asyncio.run(_reprice(asked, question, priced_as=lists, dry_run=dry_run))
     if asked.json:
-        output.json(asdict(report))
+        output.json(report.model_dump())
         return
     figures = ("calls", "changed", "cost $| before", "cost $| after", "un|priced| before", "un|priced| after")
     output.table(
