@@ -21,7 +21,7 @@ import httpx
 import pytest
 from typer.main import get_command
 
-from llmbridge import LLMBridge
+from llmbridge import LLMBridge, LLMDatabase
 from llmbridge.cli.app import app
 from llmbridge.schemas import CallRecord
 from llmbridge.storage import StoragePlugin
@@ -109,10 +109,22 @@ def test_the_first_program_of_the_site_is_a_file_that_runs(server: FakeProvider,
 async def test_an_endpoint_of_one_s_own_is_called_by_its_name(
     server: FakeProvider, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run(snippet("register_provider"))
+    await run(snippet("ACME_BASE_URL"))
     [request] = server.requests
     assert (request.headers["authorization"], request.body["model"]) == ("Bearer acme-reader", "large-1")
     assert capsys.readouterr().out == "echo: Hi\n"
+
+
+async def test_counts_in_any_unit_are_priced() -> None:
+    await run(snippet("audio_seconds"))
+    async with LLMDatabase("sqlite:///calls.db") as db:
+        calls = (await db.find_calls()).calls
+    assert sorted(str(call.estimated_cost) for call in calls) == ["0.001180000000", "0.012000000000"]
+
+
+async def test_a_price_context_comes_from_the_caller(server: FakeProvider, capsys: pytest.CaptureFixture[str]) -> None:
+    await run(snippet("price_context="))
+    assert capsys.readouterr().out == "0.000042500000\n"
 
 
 async def test_a_fastapi_application_shares_one_bridge() -> None:
@@ -185,7 +197,7 @@ async def test_usage_is_read_by_day_and_model(capsys: pytest.CaptureFixture[str]
 
 
 async def test_a_call_of_another_library_is_recorded(capsys: pytest.CaptureFixture[str]) -> None:
-    await run(snippet("record_api_call"))
+    await run(snippet("cache_read_tokens=256"))
     # 556 fresh tokens, 256 read from the cache and 97 of output, at 0.15, 0.075 and 0.6 dollars per million
     assert Decimal(capsys.readouterr().out) == Decimal("0.0001608")
     async with LLMBridge("sqlite:///calls.db", origin="shop") as bridge:
