@@ -286,6 +286,7 @@ class LLMDatabase:
         provider: Accepted = None,
         model_name: Accepted = None,
         status: Accepted = None,
+        response_model: Accepted = None,
         tags: Mapping[str, Accepted] | None = None,
         limit: int = 100,
         cursor: str | None = None,
@@ -303,6 +304,7 @@ class LLMDatabase:
             "provider": provider,
             "model_name": model_name,
             "status": status,
+            "response_model": response_model,
         }
         asked = query.build_call_query(since, until, tz=tz, fields=chosen, tags=tags, limit=limit, after=cursor)
         return query.call_list(await self.list_calls(asked))
@@ -321,13 +323,14 @@ class LLMDatabase:
         provider: Accepted = None,
         model_name: Accepted = None,
         status: Accepted = None,
+        response_model: Accepted = None,
         tags: Mapping[str, Accepted] | None = None,
     ) -> list[UsageRow]:
         """Exact sums over the calls from `since` (inclusive) to `until` (exclusive); None is unbounded.
 
-        `group_by` takes origin, id_at_origin, provider, model_name, status, error_type, `tag:NAME`, and one of
-        hour, day, week, month in the IANA zone `tz`, labelled in `row.key`: a day by its date, a week by that of
-        its Monday, a month by that of its first day, an hour by its local start with the offset that it has
+        `group_by` takes origin, id_at_origin, provider, model_name, status, response_model, error_type, `tag:NAME`,
+        and one of hour, day, week, month in the IANA zone `tz`, labelled in `row.key`: a day by its date, a week by
+        that of its Monday, a month by that of its first day, an hour by its local start with the offset that it has
         (one within which the zone sets its clock is two). A calendar period needs `since`, and its `until` is then
         now. A date stands for its first instant in `tz`.
 
@@ -348,6 +351,7 @@ class LLMDatabase:
                 "provider": provider,
                 "model_name": model_name,
                 "status": status,
+                "response_model": response_model,
             },
             tags=tags,
         )

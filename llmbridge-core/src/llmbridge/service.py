@@ -260,6 +260,7 @@ class LLMBridge:
         provider: Accepted = None,
         model_name: Accepted = None,
         status: Accepted = None,
+        response_model: Accepted = None,
         tags: Mapping[str, Accepted] | None = None,
     ) -> list[UsageRow]:
         """Return exact sums over this origin's calls, or over those of the given `origin`. See `LLMDatabase.usage`."""
@@ -273,6 +274,7 @@ class LLMBridge:
             provider=provider,
             model_name=model_name,
             status=status,
+            response_model=response_model,
             tags=tags,
         )
 

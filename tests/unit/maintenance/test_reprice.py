@@ -221,7 +221,7 @@ async def test_a_call_is_repriced_by_the_list_that_priced_it() -> None:
         )
         assert kept is not None
         assert kept.price_version is not None
-        assert kept.price_version.endswith(", list of openai")
+        assert kept.price_version.endswith(", list of openai, entry gpt-4o")
         report = await bridge.db.reprice(None)
         assert (report.examined, report.changed, report.without_price) == (1, 0, 0)
         unknown = await record(bridge.db, provider="mine", model_name="gpt-4o")
