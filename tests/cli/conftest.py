@@ -65,7 +65,14 @@ def db_url(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         calls = [
             {**known, **measured, "id_at_origin": "ann", "estimated_cost": "0.0000045", "metadata": {"team": "search"}},
             {**known, **measured, "id_at_origin": "ann", "estimated_cost": "1234567.000000000001"},
-            {**known, **measured, "id_at_origin": "bob", "estimated_cost": "0.5", "metadata": {"team": "ads"}},
+            {
+                **known,
+                **measured,
+                "id_at_origin": "bob",
+                "estimated_cost": "0.5",
+                "metadata": {"team": "ads"},
+                "response_model": "gpt-4o-2024-08-06",
+            },
             {**known, "id_at_origin": "bob", "status": "timeout", "cost_reason": "unmeasured_usage"},
             {**known, **measured, "model_name": "mystery", "cost_reason": "unknown_model", "origin": "back-office"},
             {**known, "status": "rate_limited", "cost_reason": "not_billed", "error_type": "RateLimitError"},

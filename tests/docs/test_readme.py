@@ -21,7 +21,7 @@ import httpx
 import pytest
 from typer.main import get_command
 
-from llmbridge import LLMBridge
+from llmbridge import LLMBridge, LLMDatabase
 from llmbridge.cli.app import app
 from llmbridge.schemas import CallRecord
 from llmbridge.storage import StoragePlugin
@@ -115,6 +115,18 @@ async def test_an_endpoint_of_one_s_own_is_called_by_its_name(
     assert capsys.readouterr().out == "echo: Hi\n"
 
 
+async def test_counts_in_any_unit_are_priced() -> None:
+    await run(snippet("audio_seconds"))
+    async with LLMDatabase("sqlite:///calls.db") as db:
+        calls = (await db.find_calls()).calls
+    assert sorted(str(call.estimated_cost) for call in calls) == ["0.001180000000", "0.012000000000"]
+
+
+async def test_a_price_context_comes_from_the_caller(server: FakeProvider, capsys: pytest.CaptureFixture[str]) -> None:
+    await run(snippet("price_context="))
+    assert capsys.readouterr().out == "0.000042500000\n"
+
+
 async def test_a_fastapi_application_shares_one_bridge() -> None:
     app = (await run(snippet("FastAPI")))["app"]
     async with app.router.lifespan_context(app):
@@ -190,21 +202,6 @@ async def test_a_call_of_another_library_is_recorded(capsys: pytest.CaptureFixtu
     assert Decimal(capsys.readouterr().out) == Decimal("0.0001608")
     async with LLMBridge("sqlite:///calls.db", origin="shop") as bridge:
         assert sum(row.cost for row in await bridge.usage()) == Decimal("0.0126608")
-
-
-async def test_calls_with_further_units_are_priced() -> None:
-    await run(snippet("input_audio_tokens"))
-    async with LLMBridge("sqlite:///calls.db", origin="shop") as bridge:
-        speech, text = await bridge.list_recent_calls()
-    # 100 tokens of text at 0.3, 900 of audio at 1 and 100 of output at 2.5 dollars per million
-    assert text.estimated_cost == Decimal("0.00118")
-    assert speech.estimated_cost is not None
-    assert speech.usage_details == {"audio_seconds": 120}
-
-
-async def test_the_price_context_of_a_provider_and_of_a_request_is_set() -> None:
-    names = await run(snippet("search_type"))
-    assert names["request"].price_context == {"search_type": "fast"}
 
 
 async def test_an_own_price_is_set() -> None:

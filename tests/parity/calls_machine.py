@@ -235,6 +235,7 @@ async def _everything(backend: StorageBackend) -> tuple[Any, ...]:
         ("tag:team", "status"),
         ("id_at_origin", "origin", "model_name"),
         ("id_at_origin", "origin", "error_type", "model_name", "provider"),
+        ("response_model", "model_name"),
     )
     return (
         await backend.list_calls(CallQuery(limit=1000)),

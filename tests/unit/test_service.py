@@ -186,7 +186,7 @@ async def test_a_cost_that_the_vendor_reports_is_taken(bridge: LLMBridge) -> Non
 
 
 async def test_an_unknown_model_is_unpriced_and_says_so(bridge: LLMBridge) -> None:
-    serve(bridge, answer())
+    serve(bridge, answer(model="nobody-knows-2024"))
     response = await bridge.chat(ask(model="acme:nobody-knows"))
     assert (response.cost, response.cost_reason) == (None, "unknown_model")
     assert response.usage is not None

@@ -285,6 +285,7 @@ class LLMDatabase:
         model_name: Accepted = None,
         model: Accepted = None,
         status: Accepted = None,
+        response_model: Accepted = None,
         tags: Mapping[str, Accepted] | None = None,
         limit: int = 100,
         cursor: str | None = None,
@@ -304,6 +305,7 @@ class LLMDatabase:
             "model_name": model_name,
             "model": model,
             "status": status,
+            "response_model": response_model,
         }
         asked = query.build_call_query(since, until, tz=tz, fields=chosen, tags=tags, limit=limit, after=cursor)
         return query.call_list(await self.list_calls(asked))
@@ -324,6 +326,7 @@ class LLMDatabase:
         model_name: Accepted = None,
         model: Accepted = None,
         status: Accepted = None,
+        response_model: Accepted = None,
         tags: Mapping[str, Accepted] | None = None,
     ) -> UsageResults:
         """Return exact sums over the calls from `since` (inclusive) to `until` (exclusive); None is unbounded.
@@ -331,9 +334,9 @@ class LLMDatabase:
         A time is a datetime with a zone; a date, which stands for its first instant in the IANA zone `tz`; a timedelta
         before now; or a text: `12h`, `30d`, `4w`, `today`, `yesterday`, `2026-01`, `2026-01-31`, or a time in ISO 8601.
 
-        `group_by` takes origin, id_at_origin, provider, model_name, status, error_type, `tag:NAME`, and one of
-        hour, day, week, month in the zone `tz`, labelled in `row.key`: a day by its date, a week by that of
-        its Monday, a month by that of its first day, an hour by its local start with the offset that it has
+        `group_by` takes origin, id_at_origin, provider, model_name, status, response_model, error_type, `tag:NAME`,
+        and one of hour, day, week, month in the zone `tz`, labelled in `row.key`: a day by its date, a week by
+        that of its Monday, a month by that of its first day, an hour by its local start with the offset that it has
         (one within which the zone sets its clock is two). A calendar period needs `since`, and its `until` is then
         now.
 
@@ -357,6 +360,7 @@ class LLMDatabase:
                 "model_name": model_name,
                 "model": model,
                 "status": status,
+                "response_model": response_model,
             },
             tags=tags,
         )

@@ -118,8 +118,9 @@ class TokenUsage(BaseModel):
     the response broke off (`partial`), an estimate, or none because no provider was called (`synthetic`).
 
     `usage_details` are all further counts, by the names of units in genai-prices (`input_audio_tokens`,
-    `web_searches`); those of tokens are subsets too. `price_context` is what the answer tells of the terms of its
-    price, as it spells them (`service_tier`, `speed`).
+    `web_searches`); those of tokens are subsets too. `price_context` is what the response says of the terms of its
+    price, as it spells them (`service_tier`, `speed`). `response_model` is the model that it names; a provider sets it
+    if the response broke off, since a `Completion` has it otherwise.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -132,6 +133,7 @@ class TokenUsage(BaseModel):
     reasoning_tokens: int | None = None
     usage_details: dict[str, int] | None = None
     price_context: dict[str, str] | None = None
+    response_model: str | None = None
     source: UsageSource = "provider"
 
     @property

@@ -268,6 +268,7 @@ class LLMBridge:
         model_name: Accepted = None,
         model: Accepted = None,
         status: Accepted = None,
+        response_model: Accepted = None,
         tags: Mapping[str, Accepted] | None = None,
     ) -> UsageResults:
         """Return exact sums over this origin's calls, or over those of the given `origin`. See `LLMDatabase.usage`."""
@@ -283,6 +284,7 @@ class LLMBridge:
             model_name=model_name,
             model=model,
             status=status,
+            response_model=response_model,
             tags=tags,
         )
 

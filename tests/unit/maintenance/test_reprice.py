@@ -125,6 +125,26 @@ async def test_a_price_that_lacks_a_rate_that_is_needed_says_so(db: LLMDatabase)
     )
 
 
+@pytest.mark.parametrize(
+    ("provider", "counted", "cost"),
+    [
+        ("openai", {"price_context": {"service_tier": "priority"}}, "2.5"),
+        ("openai", {"usage_details": {"web_searches": 100}}, "2.25"),
+        ("azure", {"price_context": {"service_tier": "priority"}}, "1.25"),
+    ],
+)
+async def test_all_counts_and_the_price_context_of_a_call_decide_its_new_cost(
+    db: LLMDatabase, provider: str, counted: dict[str, Any], cost: str
+) -> None:
+    known = {"provider": provider, "model_name": "gpt-5", "called_at": datetime(2026, 11, 20, tzinfo=UTC)}
+    call = await record(db, cost_reason="unknown_model", **known, **counted)
+    await db.reprice(START)
+    repriced = await read(db, call.id)
+    assert (repriced.estimated_cost, repriced.cost_source) == (Decimal(cost), "prices")
+    note = ", context service_tier=priority not priced"
+    assert (repriced.price_version or "").endswith(note) == (provider == "azure")
+
+
 async def test_range_and_filters_choose_the_calls(db: LLMDatabase) -> None:
     hour = timedelta(hours=1)
     wanted = await record(db, called_at=START + hour, id_at_origin="ann")
@@ -201,7 +221,7 @@ async def test_a_call_is_repriced_by_the_list_that_priced_it() -> None:
         )
         assert kept is not None
         assert kept.price_version is not None
-        assert kept.price_version.endswith(", list of openai")
+        assert kept.price_version.endswith(", list of openai, entry gpt-4o")
         report = await bridge.db.reprice(None)
         assert (report.examined, report.changed, report.without_price) == (1, 0, 0)
         unknown = await record(bridge.db, provider="mine", model_name="gpt-4o")

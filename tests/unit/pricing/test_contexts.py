@@ -84,7 +84,7 @@ def test_a_list_that_is_resold_keeps_the_standard_price() -> None:
     shop = price("shop:gpt-5", {"service_tier": "priority"}, priced_as="azure")
     assert shop.cost == Decimal("2.25")
     assert list_used(shop.version) == "azure"
-    assert (shop.version or "").endswith(", list of azure, context service_tier=priority not priced")
+    assert (shop.version or "").endswith(", list of azure, entry gpt-5, context service_tier=priority not priced")
 
 
 def test_terms_have_no_price_before_the_date_from_which_it_holds() -> None:

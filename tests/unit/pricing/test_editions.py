@@ -157,7 +157,7 @@ async def record():
 asyncio.run(record())
 """
     edition = editions.update()
-    assert in_another_process(program) == f"0.070000000000|{edition.version}"
+    assert in_another_process(program) == f"0.070000000000|{edition.version}, entry small"
 
 
 def test_the_data_that_is_installed_survives_the_way_through_a_file(publisher: Publisher) -> None:

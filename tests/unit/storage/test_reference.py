@@ -152,6 +152,11 @@ async def test_purged_calls_are_told_apart_by_quarters_without_a_user() -> None:
             "a purged UTC day; ask from 2026-03-02T00:00:00+00:00 on",
         ),
         (UsageQuery(filters={"tag:team": ("x",)}), DAY + timedelta(days=1), "tag:team of purged calls; ask from"),
+        (
+            UsageQuery(filters={"response_model": (None,)}),
+            DAY + timedelta(days=1),
+            "response_model of purged calls; ask from",
+        ),
         (UsageQuery(group_by=("error_type",)), DAY + timedelta(days=1), "error_type of purged calls; ask from"),
     ],
 )

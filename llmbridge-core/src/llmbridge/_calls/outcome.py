@@ -31,6 +31,7 @@ def success_fields(completion: Completion) -> dict[str, Any]:
     fields: dict[str, Any] = {"finish_reason": completion.finish_reason, "response_id": completion.response_id}
     if completion.usage is not None:
         fields |= _usage_fields(completion.usage)
+    fields["response_model"] = _name(completion.model)
     cost = _cost(completion.cost)
     if cost is not None:
         fields |= {"estimated_cost": cost, "cost_source": "provider"}
@@ -110,6 +111,7 @@ def _usage_fields(usage: TokenUsage) -> dict[str, Any]:
         **{name: _count(getattr(usage, name)) for name in _COUNTS},
         "usage_details": _checked(check_counts, "usage_details", usage.usage_details),
         "price_context": _checked(check_labels, "price_context", usage.price_context),
+        "response_model": _name(usage.response_model),
         "usage_source": usage.source,
     }
 
@@ -123,6 +125,10 @@ def _checked(check: Callable[[str, Any], Any], name: str, reported: Any) -> Any:
 
 def _count(tokens: Any) -> int | None:
     return tokens if type(tokens) is int and 0 <= tokens <= _MAX_TOKENS else None
+
+
+def _name(reported: Any) -> str | None:
+    return reported if isinstance(reported, str) and reported else None
 
 
 def _cost(reported: Any) -> Any:

@@ -6,22 +6,24 @@ import asyncio
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from operator import mul
 from typing import NamedTuple, Protocol
 
-from .._records.fields import MAX_NAME, UNIT_FIELDS
+from .._records.fields import UNIT_FIELDS
 from .._shared.money import from_units
 from ..schemas import CostReason, CostSource
 from ..storage.types import ModelPrice
 from .decomposition import Unknown
 from .genai_prices import editions
-from .rate_cards import RateCard, Rates
+from .rate_cards import LIST_OF, RateCard, Rates
 
 
 class Usage(Protocol):
-    """Interface of TokenUsage and CallRecord: counts, None if not measured, and the terms that the answer told."""
+    """Interface of TokenUsage and CallRecord: counts, None if not measured, and what the response says of its model and
+    the terms of its price."""
 
     @property
     def prompt_tokens(self) -> int | None: ...
@@ -38,6 +40,8 @@ class Usage(Protocol):
     @property
     def usage_details(self) -> Mapping[str, int] | None: ...
     @property
+    def response_model(self) -> str | None: ...
+    @property
     def price_context(self) -> Mapping[str, str] | None: ...
 
 
@@ -46,8 +50,9 @@ class Price(NamedTuple):
 
     The rates are those used for uncached input and for output, in dollars per million tokens, exact to 1e-12; None if a
     row cannot store them (9,000,000 and more). `version` is the edition of the price data, with the provider whose
-    price list applied if it is not the one called, and with the terms of the call that the list has no price for; for
-    an own price it is the time from which the price is valid.
+    price list applied if it is not the one called, the entry in the list, and the terms of the call that the entry has
+    no price for; for an own price it is the time from which the price is valid, with the model if it is not the one
+    that was sent.
     """
 
     cost: Decimal | None = None
@@ -71,9 +76,7 @@ _OWN_RATES = {
     "cache_write_1h_tokens": "cache_write_1h",
 }
 
-#: Separates the edition of the price data from the provider whose price list applied.
-_LIST_OF = ", list of "
-_LIST_USED = re.compile(f"[^,]*{_LIST_OF}([^,]*)")
+_LIST_USED = re.compile(f"[^,]*{LIST_OF}([^,]*)")
 
 
 class PriceBook:
@@ -124,7 +127,14 @@ class PriceBook:
         if min(counts) < 0:
             return _UNMEASURED
 
-        card = self.rates(provider, model_name, at, priced_as=priced_as, context=usage.price_context)
+        card = self.rates(
+            provider,
+            model_name,
+            at,
+            priced_as=priced_as,
+            response_model=usage.response_model,
+            context=usage.price_context,
+        )
         if card is None:
             return _UNKNOWN
         rates = card.rates(prompt or 0)
@@ -136,12 +146,8 @@ class PriceBook:
         if isinstance(shares, str):
             return _UNMEASURED if shares == "unmeasured_usage" else _MISSING
         cost = from_units(shares if shares_per_unit == 1 else _divide(shares, shares_per_unit))
-        version = card.version
-        if priced_as is not None and priced_as != provider and card.source == "prices":
-            version += f"{_LIST_OF}{priced_as}"
-        if card.notes:
-            version = f"{version}{card.notes}"[:MAX_NAME]
-        return Price(cost, card.source, None, *rates.recorded, version)
+        is_other = priced_as is not None and priced_as != provider and card.source == "prices"
+        return Price(cost, card.source, None, *rates.recorded, card.label(priced_as if is_other else None))
 
     def rates(
         self,
@@ -150,11 +156,14 @@ class PriceBook:
         at: datetime,
         *,
         priced_as: str | None = None,
+        response_model: str | None = None,
         context: Mapping[str, str] | None = None,
     ) -> RateCard | None:
         """Return the rate card that is valid at `at` (an aware time); None if the model is unknown.
 
-        `context` are the terms of the call, as its answer spells them.
+        `response_model` is the name in the response, `context` the terms of the price that it tells. The first of these
+        applies: the own price of `model_name`; that of the response model; the entry in the price list that
+        `RateCards.get` chooses.
 
         :raises ValueError: `at` is naive
         """
@@ -162,11 +171,13 @@ class PriceBook:
             if at.utcoffset() is None:
                 raise ValueError(f"{at!r} has no time zone")
             at = at.astimezone(UTC)
-        own = self._own.get((provider, model_name)) if self._own else None
-        card = own.card(at) if own is not None else None
-        if card is not None:
-            return card
-        return editions.current().get(priced_as or provider, model_name, at, context)
+        if self._own:
+            for name in (model_name, response_model):
+                own = self._own.get((provider, name)) if name is not None else None
+                card = own.card(at) if own is not None else None
+                if card is not None:
+                    return card if name == model_name else replace(card, entry=name or "")
+        return editions.current().get(priced_as or provider, model_name, at, response_model, context)
 
 
 async def load_prices() -> None:

@@ -8,10 +8,17 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
+from .._records.fields import MAX_NAME
 from .._shared.money import CONTEXT, parse
 from .decomposition import Decomposition
 
+#: Separates the version of the price data from the provider whose price list applied.
+LIST_OF = ", list of "
+
 _FREE = Decimal(0)
+
+#: Most characters of the name of an entry in a price version.
+_MAX_ENTRY = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +79,32 @@ class RateCard:
 
     `bands` are the rates by length of the prompt: a call pays for all its tokens at `bands[i]`, where i is the number
     of `thresholds` (tokens, ascending) that its prompt exceeds. `version` identifies the price data or own price.
-    `notes` say what the price does not take into account. Audio is charged for at least `least_seconds`.
+    `entry` is the name of the model in the price data. `notes` say what the price does not take into account. Audio is
+    charged for at least `least_seconds`.
     """
 
     source: Literal["prices", "own_prices"]
     version: str
     bands: tuple[Rates, ...]
     thresholds: tuple[int, ...] = ()
+    entry: str = ""
     notes: str = ""
     least_seconds: int = 0
+    _label: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_label", self._labelled(""))
+
+    def label(self, price_list: str | None = None) -> str:
+        """Return the price version of a call.
+
+        :param price_list: the provider whose price list applied, if it is not the one called
+        """
+        return self._label if price_list is None else self._labelled(f"{LIST_OF}{price_list}")
+
+    def _labelled(self, price_list: str) -> str:
+        entry = f", entry {self.entry[:_MAX_ENTRY]}" if self.entry else ""
+        return f"{self.version}{price_list}{entry}{self.notes}"[:MAX_NAME]
 
     def rates(self, prompt_tokens: int = 0) -> Rates:
         """Return the rates for a prompt of that many tokens, including cached ones."""

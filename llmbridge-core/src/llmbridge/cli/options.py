@@ -52,6 +52,10 @@ Models = Annotated[
         "--model", metavar="NAME", help="Only this model: NAME or PROVIDER:NAME. Repeatable for one provider."
     ),
 ]
+ResponseModels = Annotated[
+    list[str] | None,
+    typer.Option("--response-model", metavar="NAME", help="Only calls that this model answered. Repeatable."),
+]
 Statuses = Annotated[
     list[str] | None,
     typer.Option(

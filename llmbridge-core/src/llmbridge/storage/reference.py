@@ -106,7 +106,7 @@ def summarize(
     """Return the result of `query` over `calls` and over the `totals` of days purged before `watermark`.
 
     :raises PurgedDetailError: an edge of the query cuts a matching cell of purged totals, or the query needs a tag or
-        an error_type of purged calls
+        an error_type or a response_model of purged calls
     """
     groups: dict[tuple[Hashable, ...], Sums] = {}
     if not query.group_by:

@@ -16,8 +16,9 @@ from ..schemas import CallRecord
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 LATEST = datetime.max.replace(tzinfo=UTC)
 
-#: Fields that a query may filter by, besides one metadata tag written `tag:NAME`.
-FILTER_FIELDS = ("origin", "id_at_origin", "provider", "model_name", "status")
+#: Fields that a query may filter by, besides one metadata tag written `tag:NAME`. The totals of purged calls have all
+#: but the last one.
+FILTER_FIELDS = ("origin", "id_at_origin", "provider", "model_name", "status", "response_model")
 #: Fields that a query may group by, besides one tag and `period`.
 GROUP_FIELDS = (*FILTER_FIELDS, "error_type")
 TAG_PREFIX = "tag:"

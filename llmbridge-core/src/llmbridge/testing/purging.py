@@ -125,6 +125,7 @@ class PurgeContract(Harness):
         for query in (
             UsageQuery(mine, (), edges),
             UsageQuery(mine, ("error_type", "tag:team")),
+            UsageQuery({**mine, "response_model": (None,)}, ("response_model",)),
             UsageQuery(mine, ("id_at_origin",), edges),
             UsageQuery({}, ("error_type",), (MIDNIGHT, LATEST)),
         ):
@@ -133,6 +134,8 @@ class PurgeContract(Harness):
             UsageQuery({}, (), edges),
             UsageQuery({"id_at_origin": ("user-1",)}, (), (MIDNIGHT - QUARTER, LATEST)),
             UsageQuery({}, ("error_type",)),
+            UsageQuery({}, ("response_model",)),
+            UsageQuery({"response_model": (None,)}),
             UsageQuery({"tag:team": ("search",)}),
             UsageQuery({"tag:team": (None,), "origin": ("gone",)}),
         ):

@@ -140,7 +140,7 @@ def _random_call(dice: random.Random, id_: UUID, called_at: datetime) -> CallRec
         cost_reason=None if priced else dice.choice(_REASONS),
         price_context=dice.choice((None, {"service_tier": "priority"})),
         price_version=dice.choice((None, "2024-03")),
-        price_factor=dice.choice((None, Decimal("0.78"))),
+        price_factor=dice.choice((None, Decimal("0.780000000000"))),
         response_time_ms=dice.choice((None, 0, 1, 250, 251, 12_345, 86_400_000)),
         time_to_first_token_ms=dice.choice((None, None, 0, 40, 41, 900)),
         stream=dice.random() < 0.3,

@@ -47,6 +47,9 @@ PROVIDER_IDS = {
 #: Seconds of audio for which a call is charged at least, by price list and model. genai-prices has them in its code.
 LEAST_SECONDS = {("groq", "whisper-large-v3"): 10, ("groq", "whisper-large-v3-turbo"): 10}
 
+#: Price lists of providers whose users give names of their own to models: only the response tells the model.
+_BY_DEPLOYMENT = frozenset({"azure"})
+
 #: Most models and contexts in the cache; both come from callers, so there may be any number of them.
 _MAX_MODELS = 4096
 
@@ -71,22 +74,33 @@ class RateCards:
         self._by_id = {provider.id: provider for provider in self._providers}
         self.version = version
         self._models: dict[tuple[object, ...], _PricedModel | None] = {}
+        self._suffixes: dict[str, frozenset[str]] = {}
 
     def get(
-        self, provider: str, model_name: str, at: datetime, context: Mapping[str, str] | None = None
+        self,
+        provider: str,
+        model_name: str,
+        at: datetime,
+        response_model: str | None = None,
+        context: Mapping[str, str] | None = None,
     ) -> RateCard | None:
         """Return the card that is valid at `at` (UTC); None if the data does not have the provider or the model.
 
         Only the provider's own list is searched, and the lists that the data says it resells (Azure: OpenAI). The
         prices of a list in a context hold for its own provider alone.
 
-        :param context: the terms of the call, as its answer spells them
+        :param model_name: the name that was sent
+        :param response_model: the name in the response. Its entry applies if it is in the provider's own list and not
+            that of the name that was sent, or if that has none
+        :param context: the terms of the price, as the response spells them
         """
-        key: tuple[object, ...] = (provider, model_name, *context.items()) if context else (provider, model_name)
+        key: tuple[object, ...] = (provider, model_name, response_model)
+        if context:
+            key += tuple(context.items())
         try:
             model = self._models[key]
         except KeyError:
-            model = self._find(provider, model_name, context or {})
+            model = self._find(provider, model_name, response_model, context or {})
             if len(self._models) >= _MAX_MODELS:
                 self._models.clear()
             self._models[key] = model
@@ -118,12 +132,14 @@ class RateCards:
         name = provider.lower()
         return self._by_id.get(PROVIDER_IDS.get(name, name))
 
-    def _find(self, provider: str, model_name: str, context: Mapping[str, str]) -> _PricedModel | None:
+    def _find(
+        self, provider: str, model_name: str, response_model: str | None, context: Mapping[str, str]
+    ) -> _PricedModel | None:
         price_list = self._list(provider)
         if price_list is None:
             return None
-        found = price_list.find_model(model_name, all_providers=self._providers)
-        if found is None or found.prices == []:
+        found = self._entry(price_list, model_name, response_model)
+        if found is None:
             return None
         is_resold = not any(found is model for model in price_list.models)
         return _PricedModel(
@@ -133,6 +149,38 @@ class RateCards:
             is_resold=is_resold,
             least_seconds=LEAST_SECONDS.get((price_list.id, found.id), 0),
         )
+
+    def _entry(self, price_list: Provider, model_name: str, response_model: str | None) -> ModelInfo | None:
+        """Return the entry of the name that was sent, or of the name in the response."""
+        sent = self._named(price_list, model_name)
+        if response_model is None or response_model == model_name:
+            return sent
+        suffix = model_name.rpartition(":")[2] if ":" in model_name else ""
+        if suffix not in self._price_suffixes(price_list):
+            answered = self._named(price_list, response_model)
+        else:
+            ending = f":{suffix}"
+            answered = self._named(price_list, f"{response_model.removesuffix(ending)}{ending}")
+            if answered is not None and not answered.id.endswith(ending):
+                answered = None
+        if price_list.id in _BY_DEPLOYMENT or sent is None:
+            return answered
+        return answered if answered is not None and any(answered is model for model in price_list.models) else sent
+
+    def _named(self, price_list: Provider, name: str) -> ModelInfo | None:
+        found = price_list.find_model(name, all_providers=self._providers)
+        return None if found is None or found.prices == [] else found
+
+    def _price_suffixes(self, price_list: Provider) -> frozenset[str]:
+        """Return what follows the last colon in names of models and selects another price of the same model, such as
+        `free` and `batch` at OpenRouter."""
+        if price_list.id not in self._suffixes:
+            names = {model.id for model in price_list.models}
+            parts = [name.rpartition(":") for name in names]
+            self._suffixes[price_list.id] = frozenset(
+                suffix for stem, colon, suffix in parts if colon and stem in names
+            )
+        return self._suffixes[price_list.id]
 
 
 class _PricedModel:
@@ -190,7 +238,7 @@ class _PricedModel:
 
     def _card(self, at: datetime) -> RateCard:
         price = self._model.get_prices(at, self._listed if self._variants else None)
-        return _card(price, self._version, self._notes(at), self._least_seconds)
+        return _card(price, self._version, self._model.id, self._notes(at), self._least_seconds)
 
     def _notes(self, at: datetime) -> str:
         """Return the contexts that the price at `at` does not take into account, for a price version."""
@@ -229,7 +277,7 @@ def _check(model: ModelInfo, version: str) -> None:
     for price in standard:
         for changes in ([], *([variant] for variant in variants), variants):
             check_coverage(_rates(_changed(price, changes), 0).units.keys() & units().keys())
-        _card(price, version)
+        _card(price, version, model.id)
 
 
 def _check_rate(name: str, rate: Decimal) -> None:
@@ -275,7 +323,7 @@ def _changed(price: GenaiPrice, changes: Iterable[GenaiPrice]) -> GenaiPrice:
     return changed
 
 
-def _card(price: GenaiPrice, version: str, notes: str = "", least_seconds: int = 0) -> RateCard:
+def _card(price: GenaiPrice, version: str, entry: str, notes: str = "", least_seconds: int = 0) -> RateCard:
     from genai_prices.types import TieredPrices
 
     tiered = (rate for rate in vars(price).values() if isinstance(rate, TieredPrices))
@@ -283,7 +331,7 @@ def _card(price: GenaiPrice, version: str, notes: str = "", least_seconds: int =
     thresholds = tuple(sorted(steps))
     prompts = (0, *(threshold + 1 for threshold in thresholds))
     bands = tuple(_rates(price, prompt) for prompt in prompts)
-    return RateCard("prices", version, bands, thresholds, notes, least_seconds)
+    return RateCard("prices", version, bands, thresholds, entry, notes, least_seconds)
 
 
 def _rates(price: GenaiPrice, prompt_tokens: int) -> Rates:

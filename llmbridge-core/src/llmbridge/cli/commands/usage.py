@@ -17,6 +17,7 @@ from ..options import (
     Origins,
     Plugin,
     Providers,
+    ResponseModels,
     Settings,
     Since,
     Statuses,
@@ -44,8 +45,8 @@ def usage(
         list[str] | None,
         typer.Option(
             metavar="FIELD,...",
-            help="Group by origin, user, provider, model, status, error_type, tag:NAME, and one of hour, day, week, "
-            "month; none for the total alone. Repeatable. Default: provider,model.",
+            help="Group by origin, user, provider, model, status, response_model, error_type, tag:NAME, and one of "
+            "hour, day, week, month; none for the total alone. Repeatable. Default: provider,model.",
             show_default=False,
         ),
     ] = None,
@@ -55,6 +56,7 @@ def usage(
     provider: Providers = None,
     model: Models = None,
     status: Statuses = None,
+    response_model: ResponseModels = None,
     tag: Tags = None,
     times: Annotated[
         bool,
@@ -86,6 +88,7 @@ def usage(
         "provider": filters.accepted(provider),
         "model_name": filters.accepted(model),
         "status": filters.accepted(status),
+        "response_model": filters.accepted(response_model),
         "tags": filters.tags(tag),
     }
     asked = settings(context, db, json, plugin)

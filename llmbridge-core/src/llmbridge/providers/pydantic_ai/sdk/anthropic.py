@@ -135,6 +135,7 @@ class _MessagesModel(AnthropicModel):
     def _process_response(self, response: BetaMessage, *args: Any, **options: Any) -> ModelResponse:
         self._tap.usage = as_data(getattr(response, "usage", None))
         self._tap.add_price_context(self._tap.usage, *_PRICE_CONTEXT)
+        self._tap.add_model(getattr(response, "model", None))
         return super()._process_response(response.model_copy(update={"usage": _NO_USAGE}), *args, **options)
 
     async def _process_streamed_response(self, response: Any, *args: Any, **options: Any) -> Any:
@@ -146,6 +147,7 @@ class _MessagesModel(AnthropicModel):
             case "message_start":
                 self._tap.has_ended = False
                 self._add(event.message)
+                self._tap.add_model(getattr(event.message, "model", None))
             case "message_delta":
                 self._add(event)
             case "message_stop":

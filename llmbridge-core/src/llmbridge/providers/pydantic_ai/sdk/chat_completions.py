@@ -154,6 +154,7 @@ class _ChatModel(OpenAIChatModel):
     def _validate_completion(self, response: ChatCompletion) -> Any:
         self._tap.usage = as_data(response.usage)
         self._tap.add_price_context(response, "service_tier")
+        self._tap.add_model(response.model)
         return super()._validate_completion(response.model_copy(update={"usage": None, "service_tier": None}))
 
     async def _process_streamed_response(
@@ -167,6 +168,7 @@ class _ChatModel(OpenAIChatModel):
 
     def _observe(self, chunk: ChatCompletionChunk) -> None:
         self._tap.add_price_context(chunk, "service_tier")
+        self._tap.add_model(chunk.model)
         chunk.service_tier = None
         if chunk.usage is not None:
             self._tap.usage, chunk.usage = as_data(chunk.usage), None

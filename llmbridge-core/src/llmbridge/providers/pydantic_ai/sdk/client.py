@@ -182,11 +182,13 @@ class ProviderClient(ABC):
             usage = self._counted(tap, tap.usage) if is_whole else self._partial_usage(tap, tap.usage)
             if usage is None:
                 raise
-            raise PartialUsageError(usage) from error
+            raise PartialUsageError(usage.model_copy(update={"response_model": tap.model})) from error
 
     def _partial_usage(self, tap: UsageTap, reported: Any) -> TokenUsage | None:
         usage = self._counted(tap, reported)
-        return usage if usage is None or tap.has_ended else usage.model_copy(update={"source": "partial"})
+        if usage is None or tap.has_ended:
+            return usage
+        return usage.model_copy(update={"source": "partial", "response_model": tap.model})
 
     def _prepare(self, request: LLMRequest, model: str, timeout: float) -> Call:
         tools = conversation.tools(request)

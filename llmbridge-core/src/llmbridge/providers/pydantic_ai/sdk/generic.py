@@ -54,6 +54,7 @@ class GenericClient(ProviderClient):
     def reported_usage(self, tap: UsageTap, answer: ModelResponse | StreamedResponse) -> RequestUsage:
         """Return the counts as pydantic-ai has them; a copy, since a stream adds to its own."""
         tap.add_price_context(answer.provider_details, "service_tier", "traffic_type")
+        tap.add_model(answer.model_name)
         return replace(answer.usage)
 
     def usage(self, reported: RequestUsage) -> TokenUsage | None:

@@ -184,6 +184,7 @@ class _ContentModel(GoogleModel):
     def _observe(self, chunk: GenerateContentResponse) -> None:
         self._tap.add(as_data(chunk.usage_metadata))
         self._tap.add_price_context(chunk.usage_metadata, "traffic_type", "service_tier")
+        self._tap.add_model(chunk.model_version)
         received = chunk.sdk_http_response
         headers = {} if received is None else received.headers or {}
         self._tap.add_price_context({"service_tier": headers.get("x-gemini-service-tier")}, "service_tier")

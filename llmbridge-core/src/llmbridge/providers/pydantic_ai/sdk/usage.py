@@ -20,12 +20,13 @@ class UsageTap:
     """What a provider reported in one call and pydantic-ai does not pass on.
 
     `usage` is the usage object as it was received (None: not received yet). `price_context` is what the answer told of
-    the terms of its price, by its names. `has_ended` tells whether the provider itself ended a streamed response (None:
-    nothing was streamed, or it has not told yet that it is).
+    the terms of its price, by its names, and `model` the model that it named. `has_ended` tells whether the provider
+    itself ended a streamed response (None: nothing was streamed, or it has not told yet that it is).
     """
 
     usage: Any = None
     price_context: dict[str, str] = field(default_factory=dict)
+    model: str | None = None
     has_ended: bool | None = None
 
     def add(self, reported: Any) -> None:
@@ -33,6 +34,11 @@ class UsageTap:
         if isinstance(reported, Mapping):
             known = {name: value for name, value in reported.items() if value is not None}
             self.usage = {**(self.usage or {}), **known}
+
+    def add_model(self, name: Any) -> None:
+        """Take the name of the model from an answer, or from a part of one."""
+        if isinstance(name, str) and name:
+            self.model = name
 
     def add_price_context(self, source: Any, *names: str) -> None:
         """Take terms of the price from an object or a mapping: its texts and enumerations of these names."""
