@@ -1,4 +1,4 @@
-"""The public data types show no prompt where a log or a traceback prints them."""
+"""The public data types show no prompt when a log or a traceback prints them."""
 
 from __future__ import annotations
 
