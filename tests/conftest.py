@@ -1,4 +1,4 @@
-"""What every test stands on: no address but loopback can be reached, and processes can be interrupted."""
+"""Fixtures of every test: no address but loopback can be reached, and processes can be interrupted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line, run in this process, and a database to run it on."""
+"""The command line, run in this process, and a database for it."""
 
 from __future__ import annotations
 

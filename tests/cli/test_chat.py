@@ -1,4 +1,4 @@
-"""`llmbridge chat`: the answer on stdout, its cost and its record on stderr."""
+"""`llmbridge chat` prints the response on stdout, and its cost and record status on stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which database a command takes, and what it says of it."""
+"""Which database a command uses, and what it prints about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The file ./.env: which variables of a provider are used, and that no key goes to an address from another place."""
+"""The file ./.env: which variables of a provider are used, and that a key is never sent to an address from another
+place."""
 
 from __future__ import annotations
 

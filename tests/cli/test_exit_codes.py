@@ -1,4 +1,4 @@
-"""Exit codes, mistakes without a traceback, interrupts, closed pipes, and what the start costs."""
+"""Exit codes, errors without a traceback, interrupts, closed pipes, and the cost of the start."""
 
 from __future__ import annotations
 

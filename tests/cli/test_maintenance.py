@@ -29,7 +29,10 @@ _stores = itertools.count()
 @pytest.fixture(params=["memory", "sqlite"])
 def store(request: pytest.FixtureRequest, own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Calls of two users at two origins, 100, 99, 50 and 0 days old, in a store that the environment names."""
-    kinds = {"memory": f"memory://upkeep-{next(_stores)}", "sqlite": f"sqlite:///{own_directory / 'upkeep.db'}"}
+    kinds = {
+        "memory": f"memory://maintenance-{next(_stores)}",
+        "sqlite": f"sqlite:///{own_directory / 'maintenance.db'}",
+    }
     url = kinds[request.param]
 
     async def fill() -> None:
@@ -193,22 +196,23 @@ def test_doctor_repairs_wrong_totals_when_asked(cli: Command, own_directory: Pat
 
     async def fill() -> None:
         async with LLMDatabase(url) as db:
-            for minute in range(600):  # so many that they are folded into totals when the store is closed
+            for minute in range(600):
                 at = TODAY - timedelta(days=20) + timedelta(minutes=minute)
                 await db.record_api_call(origin="o", provider="p", model_name="m", estimated_cost="0.1", called_at=at)
+            await db.backend.fold_totals()
 
     asyncio.run(fill())
     with closing(sqlite3.connect(own_directory / "wrong.db")) as connection, connection:
         assert connection.execute("DELETE FROM llmbridge_usage_by_time").rowcount > 0
     assert total(cli, url)["calls"] < 600
-    sick = cli("doctor", "--db", url)
-    assert sick.code == 1
-    assert ": run llmbridge doctor --repair" in sick.out
-    assert "problems: totals" in sick.out
+    wrong = cli("doctor", "--db", url)
+    assert wrong.code == 1
+    assert ": run llmbridge doctor --repair" in wrong.out
+    assert "problems: totals" in wrong.out
     assert total(cli, url)["calls"] < 600
-    mended = cli("doctor", "--repair", "--json", "--db", url)
-    assert (mended.code, mended.document["problems"]) == (0, [])
-    assert mended.document["totals"]["repaired"] == mended.document["totals"]["wrong"] > 0
+    repaired = cli("doctor", "--repair", "--json", "--db", url)
+    assert (repaired.code, repaired.document["problems"]) == (0, [])
+    assert repaired.document["totals"]["repaired"] == repaired.document["totals"]["wrong"] > 0
     assert (total(cli, url)["calls"], total(cli, url)["cost"]) == (600, "60")
     assert cli("doctor", "--db", url).code == 0
 

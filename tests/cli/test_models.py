@@ -1,4 +1,4 @@
-"""`llmbridge models`: what is known of a model, and what its tokens cost."""
+"""`llmbridge models` shows the facts and rates of a model."""
 
 from __future__ import annotations
 

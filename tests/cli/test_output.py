@@ -1,4 +1,4 @@
-"""Tables on terminals of every width: a figure is never cut, a name may be folded."""
+"""Tables on terminals of every width: numbers are never cut, names may be wrapped."""
 
 from __future__ import annotations
 

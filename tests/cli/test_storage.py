@@ -1,4 +1,4 @@
-"""`init-db`, `health` and `llmbridge storage`: making a store, asking how it is, migrating it."""
+"""`init-db`, `health` and `llmbridge storage`: creating, checking and migrating a database."""
 
 from __future__ import annotations
 

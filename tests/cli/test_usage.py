@@ -1,4 +1,4 @@
-"""`llmbridge usage`: sums by what is asked, exact, and honest about what is not known."""
+"""`llmbridge usage` prints exact sums by any grouping, and says which calls are unpriced or unmeasured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PostgreSQL server of the session, and one database in it whose schemas the tests share."""
+"""The PostgreSQL server of the test session, and one database whose schemas the tests share."""
 
 from __future__ import annotations
 

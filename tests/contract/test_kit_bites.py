@@ -1,4 +1,4 @@
-"""The kit finds what is wrong with a backend, by the tests meant for it, and nothing wrong with a sound one."""
+"""The conformance kit finds each defect of a backend with the tests for it, and no defect in a correct backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference backend keeps the whole contract."""
+"""The reference backend fulfils the whole storage contract."""
 
 from __future__ import annotations
 

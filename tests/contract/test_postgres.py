@@ -1,4 +1,4 @@
-"""PostgreSQL keeps the whole storage contract, also over a pool of one connection."""
+"""The PostgreSQL backend fulfils the whole storage contract, also over a pool of one connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQLite keeps the whole storage contract, in a file and in memory, however its totals are folded."""
+"""The SQLite backend fulfils the whole storage contract, in a file and in memory, whenever calls are folded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README and the pages of `docs` say nothing that does not run."""
+"""The code in the README and in the pages of `docs` runs."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_every_snippet_is_run_here() -> None:
     assert sorted(snippet(part) for part in parts) == sorted(PYTHON)
 
 
-async def test_the_first_snippet_calls_a_provider_and_reads_the_books(
+async def test_the_first_snippet_calls_a_provider_and_reads_usage(
     server: FakeProvider, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await run(snippet("get_usage_stats"))

@@ -43,6 +43,11 @@ BANNED = (
     "whoever",
 )
 
+#: Words that code and tests do not use either, in names, docstrings and comments.
+OLD_WORDS = (
+    r"\b(whoever|anew|became of|in force|upkeep|patience)\b|_(whoever|anew|upkeep|patience)(_|\b)|(on|the)_books\b"
+)
+
 
 def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
@@ -118,6 +123,30 @@ def test_the_picture_of_the_layers_has_every_package() -> None:
     boxes = re.findall(r"middle\" fill=\"#111111\">([\w.]+)<", (DOCS / "layers.svg").read_text("utf-8"))
     modules = {module.name for module in pkgutil.iter_modules(llmbridge.__path__)} - {"base"}
     assert modules - set(boxes) == set()
+
+
+def test_every_module_is_on_the_map() -> None:
+    """Commands, modules of the conformance kit and protocols of providers are named by their folder."""
+    page = (DOCS / "architecture.md").read_text("utf-8")
+    modules = [path for path in ROOT.glob("llmbridge-*/src/**/*.py") if not path.name.startswith("__")]
+    by_folder = {"commands", "models", "storage", "testing", "sdk"}
+    missing = [
+        name(path)
+        for path in modules
+        if f"{path.name}`" not in page and not (path.parent.name in by_folder and f"{path.parent.name}/`" in page)
+    ]
+    assert missing == []
+
+
+def test_the_code_and_the_tests_use_none_of_the_old_words() -> None:
+    found = [
+        f"{name(path)}: {line.strip()}"
+        for path in [*ROOT.glob("llmbridge-*/src/**/*.py"), *ROOT.glob("tests/**/*.py")]
+        if "upstream" not in path.parts and path != Path(__file__)
+        for line in path.read_text("utf-8").splitlines()
+        if re.search(OLD_WORDS, line, re.IGNORECASE)
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize("page", [DOCS / "architecture.md", DOCS / "glossary.md", ROOT / "CONTRIBUTING.md"], ids=name)

@@ -1,4 +1,4 @@
-"""The stores and the processes that faults are injected into."""
+"""Fixtures: the databases and the processes that faults are injected into."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from ..support.postgres_server import OwnServer, Server, own, running
-from .books import Books, PostgreSQLBooks, SQLiteBooks
+from .databases import DatabaseUnderTest, PostgreSQLUnderTest, SQLiteUnderTest
 from .processes import Zygote, zygote
 
-MakeBooks = Callable[[], Books]
+MakeDatabase = Callable[[], DatabaseUnderTest]
 
 
 @pytest.fixture(scope="session")
@@ -35,24 +35,24 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
 
 
 @pytest.fixture
-def new_sqlite(tmp_path: Path) -> MakeBooks:
+def new_sqlite(tmp_path: Path) -> MakeDatabase:
     numbers = count()
 
-    def make() -> Books:
-        return SQLiteBooks(tmp_path / f"books-{next(numbers)}")
+    def make() -> DatabaseUnderTest:
+        return SQLiteUnderTest(tmp_path / f"database-{next(numbers)}")
 
     return make
 
 
 @pytest.fixture
-def new_postgres(server: Server, tmp_path: Path) -> Iterator[MakeBooks]:
+def new_postgres(server: Server, tmp_path: Path) -> Iterator[MakeDatabase]:
     numbers = count()
     databases = []
 
-    def make() -> Books:
+    def make() -> DatabaseUnderTest:
         database = server.database()
         databases.append(database)
-        return PostgreSQLBooks(server, database.__enter__(), tmp_path / f"books-{next(numbers)}")
+        return PostgreSQLUnderTest(server, database.__enter__(), tmp_path / f"database-{next(numbers)}")
 
     yield make
     for database in databases:
@@ -60,7 +60,7 @@ def new_postgres(server: Server, tmp_path: Path) -> Iterator[MakeBooks]:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def new_books(request: pytest.FixtureRequest) -> MakeBooks:
-    """Makes books in a new store."""
-    made: MakeBooks = request.getfixturevalue(f"new_{request.param}")
+def new_database(request: pytest.FixtureRequest) -> MakeDatabase:
+    """Return a function that creates a new database."""
+    made: MakeDatabase = request.getfixturevalue(f"new_{request.param}")
     return made

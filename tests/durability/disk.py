@@ -1,4 +1,4 @@
-"""A disk that fails and one that loses its power, made of `shims/disk.c`."""
+"""A disk that fails and a disk that loses its power, simulated by `shims/disk.c`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that record calls, and what they noted."""
+"""Processes that record calls, and the notes that they write."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def until(happened: Callable[[], bool]) -> None:
 
 
 def acknowledged(notes: Path) -> set[int]:
-    """The numbers of the calls that programs were told to be on the books."""
+    """Return the numbers of the acknowledged calls of programs."""
     if not notes.exists():
         return set()
     noted = notes.read_bytes()

@@ -1,4 +1,4 @@
-"""How often a fault is injected, and with what chance."""
+"""How often faults are injected, and the random numbers for them."""
 
 from __future__ import annotations
 

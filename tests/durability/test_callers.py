@@ -1,4 +1,4 @@
-"""Callers who leave at any await, and calls that a store can never hold."""
+"""Callers that are cancelled at any await, and calls that a database can never store."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from llmbridge._recording.batch_writer import BatchWriter
 from llmbridge.errors import RecordRejectedError, StorageError
 from llmbridge.schemas import CallRecord
 
-from .books import LONG, Books, check
-from .conftest import MakeBooks
+from .conftest import MakeDatabase
+from .databases import LONG, DatabaseUnderTest, check
 from .programs.calls import numbered
 from .rounds import rounds
 
@@ -42,23 +42,23 @@ async def cancel_some(db: LLMDatabase, numbers: range, dice: random.Random, time
     return {outcome for outcome in outcomes if isinstance(outcome, int)}
 
 
-async def cancel_rounds(books: Books, usual: int, chaos: int, timeout: float = LONG) -> None:
+async def cancel_rounds(tested: DatabaseUnderTest, usual: int, chaos: int, timeout: float = LONG) -> None:
     acknowledged: set[int] = set()
     last = 0
     for dice in rounds(usual, chaos):
-        db = books.open()
+        db = tested.open()
         try:
             for _ in range(dice.randrange(1, 4)):
                 acknowledged |= await cancel_some(db, range(last, last + AT_ONCE), dice, timeout)
                 last += AT_ONCE
         finally:
             await db.close()
-    await check(books, acknowledged, range(last))
+    await check(tested, acknowledged, range(last))
 
 
-async def test_callers_who_leave_at_any_await_take_nothing_along(new_books: MakeBooks) -> None:
-    books = new_books()
-    await cancel_rounds(books, 10, 250)
+async def test_callers_who_leave_at_any_await_take_nothing_along(new_database: MakeDatabase) -> None:
+    tested = new_database()
+    await cancel_rounds(tested, 10, 250)
 
 
 async def open_and_close(db: LLMDatabase, numbers: range, dice: random.Random) -> set[int]:
@@ -92,19 +92,19 @@ async def open_and_close(db: LLMDatabase, numbers: range, dice: random.Random) -
     return {outcome for outcome in outcomes if isinstance(outcome, int)}
 
 
-async def test_books_that_are_opened_closed_and_left_at_any_await_lose_no_call(new_books: MakeBooks) -> None:
-    books = new_books()
+async def test_callers_cancelled_at_any_await_of_opening_and_closing_lose_no_call(new_database: MakeDatabase) -> None:
+    tested = new_database()
     acknowledged: set[int] = set()
     last = 0
     for dice in rounds(10, 250):
-        db = books.open(record_timeout=dice.choice((0.1, 5)))
+        db = tested.open(record_timeout=dice.choice((0.1, 5)))
         try:
             acknowledged |= await open_and_close(db, range(last, last + AT_ONCE), dice)
             await db.open()
         finally:
             await db.close()
         last += AT_ONCE
-    await check(books, acknowledged, range(last))
+    await check(tested, acknowledged, range(last))
 
 
 def unstorable(number: int) -> CallRecord:
@@ -117,11 +117,11 @@ def with_poison(dice: random.Random) -> tuple[list[CallRecord], set[int]]:
     return [unstorable(number) if number in poison else numbered(number) for number in range(500)], poison
 
 
-async def test_calls_that_no_store_holds_fail_alone(new_books: MakeBooks) -> None:
+async def test_calls_that_no_store_holds_fail_alone(new_database: MakeDatabase) -> None:
     for dice in rounds(3, 250):
         calls, poison = with_poison(dice)
-        books = new_books()
-        backend = books.backend()
+        tested = new_database()
+        backend = tested.backend()
         async with backend:
             await backend.apply_migrations()
             recorder = BatchWriter(backend.record_calls, timeout=LONG)
@@ -129,18 +129,18 @@ async def test_calls_that_no_store_holds_fail_alone(new_books: MakeBooks) -> Non
             await recorder.close()
         rejected = {number for number, outcome in enumerate(outcomes) if isinstance(outcome, RecordRejectedError)}
         assert rejected == poison
-        assert await check(books, set(range(500)) - poison, range(500)) == set(range(500)) - poison
+        assert await check(tested, set(range(500)) - poison, range(500)) == set(range(500)) - poison
 
 
 async def test_calls_that_no_store_holds_are_set_aside_and_do_not_keep_the_others_waiting(
-    new_books: MakeBooks,
+    new_database: MakeDatabase,
 ) -> None:
     for dice in rounds(2, 250):
         calls, poison = with_poison(dice)
-        books = new_books()
-        books.spool.put(calls)
-        async with books.open() as db:
+        tested = new_database()
+        tested.spool.put(calls)
+        async with tested.open() as db:
             async with asyncio.timeout(LONG):
                 while db.metrics()["calls_replayed"] + db.metrics()["calls_set_aside"] < 500:
                     await asyncio.sleep(0.01)
-        await check(books, set(range(500)) - poison, range(500), set_aside=len(poison))
+        await check(tested, set(range(500)) - poison, range(500), set_aside=len(poison))

@@ -1,4 +1,4 @@
-"""Disks that are full, fail, cannot be written, and lose their power."""
+"""Disks that are full, fail, cannot be written, or lose their power."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 from llmbridge._recording.spool import Spool
 from llmbridge.storage.url import parse, target
 
-from .books import LONG, Books, check
-from .conftest import MakeBooks
+from .conftest import MakeDatabase
+from .databases import LONG, DatabaseUnderTest, check
 from .disk import built, lose_power
 from .processes import Zygote, acknowledged, until, zygote
 from .programs.calls import number_of
@@ -34,7 +34,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
 
 async def record_on(
     programs: Zygote,
-    books: Books,
+    tested: DatabaseUnderTest,
     watched: Path,
     *,
     record_timeout: float = 0.3,
@@ -43,15 +43,15 @@ async def record_on(
 ) -> tuple[int, set[int]]:
     """Record thirty calls while the disk of the `watched` files is as told; how the program ended, and what was
     acknowledged to it."""
-    notes = books.home.with_suffix(".notes")
+    notes = tested.home.with_suffix(".notes")
     environment = {"DISK_FOLDER": str(watched), **{f"DISK_{name.upper()}": str(value) for name, value in disk.items()}}
     process = programs.start(
         "record",
-        url=books.url,
+        url=tested.url,
         notes=str(notes),
         numbers=(0, 30),
         callers=10,
-        spool_dir=str(books.spool_dir),
+        spool_dir=str(tested.spool_dir),
         record_timeout=record_timeout,
         hurried=hurried,
         environment=environment,
@@ -60,7 +60,7 @@ async def record_on(
 
 
 async def test_whatever_write_fails_no_acknowledged_call_is_lost(
-    programs: Zygote, new_sqlite: MakeBooks, tmp_path: Path
+    programs: Zygote, new_sqlite: MakeDatabase, tmp_path: Path
 ) -> None:
     """The first write fails, then the second, and so on, of which the default run tries some; a long run goes on until
     none fails any more."""
@@ -68,9 +68,9 @@ async def test_whatever_write_fails_no_acknowledged_call_is_lost(
     for at in count(1, step):
         for error in (errno.EIO, errno.ENOSPC) if CHAOS else ((errno.EIO, errno.ENOSPC)[at % 2],):
             sys.stdout.write(f"the {at}th write fails with {errno.errorcode[error]}\n")
-            books = new_sqlite()
-            _, noted = await record_on(programs, books, books.home, fail_at=at, failures=1, error=error, told=told)
-            await check(books, noted, range(30))
+            tested = new_sqlite()
+            _, noted = await record_on(programs, tested, tested.home, fail_at=at, failures=1, error=error, told=told)
+            await check(tested, noted, range(30))
         if not told.exists() or (at + step > 30 and not CHAOS):
             break
         told.unlink()
@@ -79,28 +79,28 @@ async def test_whatever_write_fails_no_acknowledged_call_is_lost(
 
 @pytest.mark.parametrize("at", [1, 15, 25])
 async def test_a_disk_that_stays_full_loses_nothing_that_was_acknowledged(
-    at: int, programs: Zygote, new_sqlite: MakeBooks
+    at: int, programs: Zygote, new_sqlite: MakeDatabase
 ) -> None:
-    books = new_sqlite()
-    _, noted = await record_on(programs, books, books.home, fail_at=at, error=errno.ENOSPC)
-    await check(books, noted, range(30))
+    tested = new_sqlite()
+    _, noted = await record_on(programs, tested, tested.home, fail_at=at, error=errno.ENOSPC)
+    await check(tested, noted, range(30))
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS])
 async def test_calls_wait_in_the_spool_while_the_store_cannot_be_written(
-    error: int, programs: Zygote, new_sqlite: MakeBooks
+    error: int, programs: Zygote, new_sqlite: MakeDatabase
 ) -> None:
-    books = new_sqlite()
-    async with books.open():
+    tested = new_sqlite()
+    async with tested.open():
         pass
-    store = books.home / "calls.db"
-    ended = await record_on(programs, books, store, fail_at=1, error=error, record_timeout=LONG, hurried=True)
+    store = tested.home / "calls.db"
+    ended = await record_on(programs, tested, store, fail_at=1, error=error, record_timeout=LONG, hurried=True)
     assert ended == (0, set(range(30)))
-    assert books.spool.counts().waiting == 30
-    assert await check(books, range(30), range(30)) == set(range(30))
+    assert tested.spool.counts().waiting == 30
+    assert await check(tested, range(30), range(30)) == set(range(30))
 
 
-async def test_a_loss_of_power_takes_no_commit_with_it(programs: Zygote, new_sqlite: MakeBooks) -> None:
+async def test_a_loss_of_power_takes_no_commit_with_it(programs: Zygote, new_sqlite: MakeDatabase) -> None:
     """What was not synced is undone, as a disk with a cache would have it."""
     forgotten = [await lose_power_once(programs, new_sqlite(), dice) for dice in rounds(3, 200)]
     more = random.Random(SEED)
@@ -109,19 +109,19 @@ async def test_a_loss_of_power_takes_no_commit_with_it(programs: Zygote, new_sql
         forgotten.append(await lose_power_once(programs, new_sqlite(), more))
 
 
-async def lose_power_once(programs: Zygote, books: Books, dice: random.Random, **options: object) -> int:
-    """Record until the power goes, and look at what is left; how many changes the disk forgot."""
-    log, notes, ready = (books.home.with_suffix(f".{name}") for name in ("undo", "notes", "ready"))
+async def lose_power_once(programs: Zygote, tested: DatabaseUnderTest, dice: random.Random, **options: object) -> int:
+    """Record until the power fails, and check the file. Return how many changes the disk lost."""
+    log, notes, ready = (tested.home.with_suffix(f".{name}") for name in ("undo", "notes", "ready"))
     process = programs.start(
         "record",
-        url=books.url,
+        url=tested.url,
         notes=str(notes),
         numbers=(0, 100_000),
         callers=8,
         each=100,
-        spool_dir=str(books.spool_dir),
+        spool_dir=str(tested.spool_dir),
         ready=str(ready),
-        environment={"DISK_FOLDER": str(books.home), "DISK_UNDO": str(log)},
+        environment={"DISK_FOLDER": str(tested.home), "DISK_UNDO": str(log)},
         **options,
     )
     await asyncio.to_thread(until, ready.exists)
@@ -129,9 +129,9 @@ async def lose_power_once(programs: Zygote, books: Books, dice: random.Random, *
     process.kill()
     assert await asyncio.to_thread(process.wait) == -9
     forgotten = lose_power(log, dice)
-    for shared in books.home.glob("*-shm"):
+    for shared in tested.home.glob("*-shm"):
         shared.unlink()
-    await check(books, acknowledged(notes), range(100_000))
+    await check(tested, acknowledged(notes), range(100_000))
     return forgotten
 
 
@@ -141,7 +141,7 @@ async def test_a_loss_of_power_takes_no_spooled_call_with_it(programs: Zygote, t
 
 
 async def lose_power_while_spooling(programs: Zygote, folder: Path, dice: random.Random, **options: object) -> None:
-    """Record while the store is away until the power goes, and look at what is left in the spool."""
+    """Record during an outage until the power fails, and check the spool."""
     folder.mkdir()
     away = "postgresql://postgres@127.0.0.1:1/away"
     log, notes, spool_dir = folder.with_suffix(".undo"), folder.with_suffix(".notes"), folder / "state" / "spool"

@@ -1,4 +1,4 @@
-"""A process ends without closing its books, by itself, and no acknowledged call is missing."""
+"""If a process ends by itself without closing its database, no acknowledged call is lost."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from .books import check
-from .conftest import MakeBooks
+from .conftest import MakeDatabase
+from .databases import check
 from .processes import FOLDER, Zygote, acknowledged
 
 WAYS = re.findall(r"^@way\ndef (\w+)", (FOLDER / "endings.py").read_text(), re.MULTILINE)
@@ -17,19 +17,19 @@ SUDDEN = {"exits_at_once", "aborts", "is_terminated", "leaves_its_thread"}
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_process_that_ends_without_closing_its_books_loses_no_call(
-    way: str, programs: Zygote, new_books: MakeBooks
+async def test_a_process_that_ends_without_closing_its_database_loses_no_call(
+    way: str, programs: Zygote, new_database: MakeDatabase
 ) -> None:
-    books = new_books()
-    accepted, noted = books.home / "accepted", books.home / "acknowledged"
+    tested = new_database()
+    accepted, noted = tested.home / "accepted", tested.home / "acknowledged"
     process = programs.start(
-        way, url=books.url, spool_dir=str(books.spool_dir), accepted=str(accepted), acknowledged=str(noted)
+        way, url=tested.url, spool_dir=str(tested.spool_dir), accepted=str(accepted), acknowledged=str(noted)
     )
     async with asyncio.timeout(120):
         await asyncio.to_thread(process.wait)
     assert acknowledged(noted), programs.log.read_text()[-2000:]
     kept = acknowledged(noted) if way in SUDDEN else acknowledged(accepted)
-    await check(books, kept, acknowledged(accepted))
+    await check(tested, kept, acknowledged(accepted))
 
 
 def test_there_are_twelve_ways() -> None:

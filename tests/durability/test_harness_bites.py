@@ -1,4 +1,4 @@
-"""Each defect that a careless change could make is found by the fault that is meant for it."""
+"""The tests of this folder find each defect with the fault that is meant for it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from llmbridge.schemas import CallRecord
 from llmbridge.storage import RecordResult
 
 from . import test_callers, test_kills, test_many_processes
-from .books import Books, check
-from .conftest import MakeBooks
+from .conftest import MakeDatabase
+from .databases import DatabaseUnderTest, check
 from .disk import built
 from .processes import Zygote, acknowledged, zygote
 from .programs import defects
@@ -42,59 +42,59 @@ async def find(fault: Callable[[], Awaitable[object]], told: str, attempts: int 
     pytest.fail(f"{attempts} faults have not found the defect")
 
 
-async def record_some(programs: Zygote, books: Books, notes: Path, defect: str) -> int:
+async def record_some(programs: Zygote, tested: DatabaseUnderTest, notes: Path, defect: str) -> int:
     """Record calls in a process that has a defect; how it ended."""
     process = programs.start(
-        "record", url=books.url, notes=str(notes), numbers=(0, 200), spool_dir=str(books.spool_dir), defect=defect
+        "record", url=tested.url, notes=str(notes), numbers=(0, 200), spool_dir=str(tested.spool_dir), defect=defect
     )
     return await asyncio.to_thread(process.wait)
 
 
-async def test_totals_outside_the_transaction(programs: Zygote, new_books: MakeBooks, tmp_path: Path) -> None:
+async def test_totals_outside_the_transaction(programs: Zygote, new_database: MakeDatabase, tmp_path: Path) -> None:
     """A process dies within folding, which harms no store whose totals change in one transaction."""
-    books, notes = new_books(), tmp_path / "notes"
-    assert await record_some(programs, books, notes, "killed_while_folding") == -9
-    await check(books, acknowledged(notes), range(200))
+    tested, notes = new_database(), tmp_path / "notes"
+    assert await record_some(programs, tested, notes, "killed_while_folding") == -9
+    await check(tested, acknowledged(notes), range(200))
 
-    books, notes = new_books(), tmp_path / "notes of the defect"
-    assert await record_some(programs, books, notes, "totals_outside_the_transaction") == -9
+    tested, notes = new_database(), tmp_path / "notes of the defect"
+    assert await record_some(programs, tested, notes, "totals_outside_the_transaction") == -9
     with pytest.raises(AssertionError, match=WRONG_SUM):
-        await check(books, acknowledged(notes), range(200))
+        await check(tested, acknowledged(notes), range(200))
 
 
-async def test_a_duplicate_that_counts(programs: Zygote, new_sqlite: MakeBooks, tmp_path: Path) -> None:
-    books, notes = new_sqlite(), tmp_path / "notes"
-    assert await record_some(programs, books, notes, "duplicate_counted") == 0
-    await check(books, range(200), range(200))
-    assert await record_some(programs, books, notes, "duplicate_counted") == 0
+async def test_a_duplicate_that_counts(programs: Zygote, new_sqlite: MakeDatabase, tmp_path: Path) -> None:
+    tested, notes = new_sqlite(), tmp_path / "notes"
+    assert await record_some(programs, tested, notes, "duplicate_counted") == 0
+    await check(tested, range(200), range(200))
+    assert await record_some(programs, tested, notes, "duplicate_counted") == 0
     with pytest.raises(AssertionError, match=WRONG_SUM):
-        await check(books, range(200), range(200))
+        await check(tested, range(200), range(200))
 
 
-async def test_acknowledgement_before_the_commit(programs: Zygote, new_sqlite: MakeBooks, tmp_path: Path) -> None:
-    books, dice, used = new_sqlite(), next(rounds(1, 1)), 0
+async def test_acknowledgement_before_the_commit(programs: Zygote, new_sqlite: MakeDatabase, tmp_path: Path) -> None:
+    tested, dice, used = new_sqlite(), next(rounds(1, 1)), 0
 
     async def kill() -> None:
         nonlocal used
         used += 1
         notes, first = tmp_path / f"notes-{used}", used * test_kills.CALLS
-        await test_kills.kill_one(programs, books, notes, first, dice, defect="acknowledge_before_commit")
-        await check(books, acknowledged(notes))
+        await test_kills.kill_one(programs, tested, notes, first, dice, defect="acknowledge_before_commit")
+        await check(tested, acknowledged(notes))
 
     await find(kill, LOST)
 
 
-async def test_a_deferred_begin(programs: Zygote, new_sqlite: MakeBooks) -> None:
+async def test_a_deferred_begin(programs: Zygote, new_sqlite: MakeDatabase) -> None:
     ended, _ = await test_many_processes.record_together(programs, new_sqlite(), 2, 4, defect="deferred_begin")
     assert ended != [0] * 4
 
 
-async def test_unsorted_keys(new_postgres: MakeBooks) -> None:
+async def test_unsorted_keys(new_postgres: MakeDatabase) -> None:
     with defects.applied("unsorted_keys"):
         await find(lambda: test_many_processes.cross(new_postgres()), "deadlock", 5)
 
 
-async def test_migrations_without_a_lock(programs: Zygote, new_postgres: MakeBooks) -> None:
+async def test_migrations_without_a_lock(programs: Zygote, new_postgres: MakeDatabase) -> None:
     async def open_together() -> None:
         ended, _ = await test_many_processes.record_together(programs, new_postgres(), 0, 8, defect="no_migration_lock")
         assert ended == [0] * 8
@@ -109,7 +109,7 @@ def powerless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
         yield started
 
 
-async def test_commits_that_are_not_synced(powerless: Zygote, new_sqlite: MakeBooks) -> None:
+async def test_commits_that_are_not_synced(powerless: Zygote, new_sqlite: MakeDatabase) -> None:
     dice = next(rounds(1, 1))
 
     async def lose_power() -> None:
@@ -139,7 +139,7 @@ async def test_a_spool_that_is_not_synced(defect: str, told: str, powerless: Zyg
     ("defect", "told"), [("dropped_future", "forgotten"), ("cancelled_caller_takes_others_along", LOST)]
 )
 async def test_callers_who_are_forgotten_or_taken_along(
-    defect: str, told: str, new_sqlite: MakeBooks, monkeypatch: pytest.MonkeyPatch
+    defect: str, told: str, new_sqlite: MakeDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # One round is too few: whether it finds the second defect depends on the instant at which callers leave.
     monkeypatch.setattr(test_callers, "rounds", lambda usual, _: (Random(number) for number in range(usual)))
@@ -147,29 +147,29 @@ async def test_callers_who_are_forgotten_or_taken_along(
         await find(lambda: test_callers.cancel_rounds(new_sqlite(), 5, 5, timeout=5), told, 20)
 
 
-async def test_poison_that_takes_its_batch_along(new_sqlite: MakeBooks) -> None:
+async def test_poison_that_takes_its_batch_along(new_sqlite: MakeDatabase) -> None:
     with defects.applied("poison_takes_its_batch_along"), pytest.raises(AssertionError, match="Extra items"):
         await test_callers.test_calls_that_no_store_holds_fail_alone(new_sqlite)
 
 
-async def test_a_spool_that_is_not_replayed(new_sqlite: MakeBooks) -> None:
-    books = new_sqlite()
-    books.spool.put([numbered(number) for number in range(10)])
+async def test_a_spool_that_is_not_replayed(new_sqlite: MakeDatabase) -> None:
+    tested = new_sqlite()
+    tested.spool.put([numbered(number) for number in range(10)])
     with defects.applied("spool_not_replayed"), pytest.raises(TimeoutError):
-        await check(books, range(10), range(10), timeout=1)
+        await check(tested, range(10), range(10), timeout=1)
 
 
-async def test_calls_that_leave_the_spool_before_their_commit(new_sqlite: MakeBooks) -> None:
+async def test_calls_that_leave_the_spool_before_their_commit(new_sqlite: MakeDatabase) -> None:
     """The store is locked while they are moved, and closed before it is free."""
-    books = new_sqlite()
-    async with books.open():
+    tested = new_sqlite()
+    async with tested.open():
         pass
 
     async def move(numbers: range) -> None:
-        books.spool.put([numbered(number) for number in numbers])
-        with closing(sqlite3.connect(books.home / "calls.db", isolation_level=None)) as other:
+        tested.spool.put([numbered(number) for number in numbers])
+        with closing(sqlite3.connect(tested.home / "calls.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            db = books.open()
+            db = tested.open()
             await db.initialize()
             while "llmbridge-replay" not in {task.get_name() for task in asyncio.all_tasks()}:
                 await asyncio.sleep(0)
@@ -178,18 +178,18 @@ async def test_calls_that_leave_the_spool_before_their_commit(new_sqlite: MakeBo
             await asyncio.sleep(0.1)
             other.execute("ROLLBACK")
             await closing_books
-        await check(books, numbers, range(20))
+        await check(tested, numbers, range(20))
 
     await move(range(10))
     with defects.applied("removed_before_the_commit"), pytest.raises(AssertionError, match=LOST):
         await move(range(10, 20))
 
 
-async def test_a_batch_sent_again_under_other_ids(new_sqlite: MakeBooks) -> None:
-    books = new_sqlite()
+async def test_a_batch_sent_again_under_other_ids(new_sqlite: MakeDatabase) -> None:
+    tested = new_sqlite()
 
     async def send_again() -> None:
-        backend, unheard = books.backend(), 1
+        backend, unheard = tested.backend(), 1
 
         async def record(calls: Sequence[CallRecord]) -> RecordResult:
             nonlocal unheard
@@ -204,27 +204,27 @@ async def test_a_batch_sent_again_under_other_ids(new_sqlite: MakeBooks) -> None
             recorder = BatchWriter(record, timeout=60)
             await asyncio.gather(*(recorder.record(numbered(number)) for number in range(20)))
             await recorder.close()
-        await check(books, range(20), range(20))
+        await check(tested, range(20), range(20))
 
     await send_again()
     with defects.applied("sent_again_under_another_id"), pytest.raises(AssertionError, match="item 0"):
         await send_again()
 
 
-async def test_calls_left_in_memory_when_a_process_ends(programs: Zygote, new_sqlite: MakeBooks) -> None:
-    books = new_sqlite()
-    accepted, noted = books.home / "accepted", books.home / "acknowledged"
+async def test_calls_left_in_memory_when_a_process_ends(programs: Zygote, new_sqlite: MakeDatabase) -> None:
+    tested = new_sqlite()
+    accepted, noted = tested.home / "accepted", tested.home / "acknowledged"
 
     async def end() -> None:
         process = programs.start(
             "returns",
-            url=books.url,
-            spool_dir=str(books.spool_dir),
+            url=tested.url,
+            spool_dir=str(tested.spool_dir),
             accepted=str(accepted),
             acknowledged=str(noted),
             defect="left_in_memory_at_the_end",
         )
         await asyncio.to_thread(process.wait)
-        await check(books, acknowledged(accepted))
+        await check(tested, acknowledged(accepted))
 
     await find(end, LOST)

@@ -1,4 +1,4 @@
-"""Processes that write are killed at any instant."""
+"""Processes that write are killed at any moment."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import random
 import time
 from pathlib import Path
 
-from .books import Books, check
-from .conftest import MakeBooks
+from .conftest import MakeDatabase
+from .databases import DatabaseUnderTest, check
 from .processes import Zygote, acknowledged, until
 from .rounds import rounds
 
@@ -16,19 +16,19 @@ CALLS = 10_000
 
 
 async def kill_one(
-    programs: Zygote, books: Books, notes: Path, first: int, dice: random.Random, **options: object
+    programs: Zygote, tested: DatabaseUnderTest, notes: Path, first: int, dice: random.Random, **options: object
 ) -> None:
-    """Kill a process that opens, migrates, records, closes and begins anew, somewhere in all that."""
-    ready = books.home / f"ready-{first}"
+    """Kill a process that opens, migrates, records, closes and starts again, at a random moment."""
+    ready = tested.home / f"ready-{first}"
     process = programs.start(
         "record",
-        url=books.url,
+        url=tested.url,
         notes=str(notes),
         numbers=(first, first + CALLS),
         callers=dice.choice((1, 8, 64)),
         each=dice.choice((3, 40, 400)),
         ready=str(ready),
-        spool_dir=str(books.spool_dir),
+        spool_dir=str(tested.spool_dir),
         **options,
     )
     if dice.random() < 0.5:
@@ -39,14 +39,14 @@ async def kill_one(
 
 
 async def test_a_writer_killed_at_any_instant_loses_nothing_that_was_acknowledged(
-    programs: Zygote, new_books: MakeBooks, tmp_path: Path
+    programs: Zygote, new_database: MakeDatabase, tmp_path: Path
 ) -> None:
-    books, used = new_books(), 0
+    tested, used = new_database(), 0
     notes = tmp_path / "notes"
     for dice in rounds(20, 1000):
-        await kill_one(programs, books, notes, used * CALLS, dice)
+        await kill_one(programs, tested, notes, used * CALLS, dice)
         used += 1
-        await check(books, acknowledged(notes), range(used * CALLS))
+        await check(tested, acknowledged(notes), range(used * CALLS))
         if dice.random() < 0.3:
-            books, used = new_books(), 0
+            tested, used = new_database(), 0
             notes.unlink(missing_ok=True)

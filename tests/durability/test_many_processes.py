@@ -1,4 +1,4 @@
-"""Eight processes on one store."""
+"""Eight processes write to one database."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from .books import Books, check
-from .conftest import MakeBooks
+from .conftest import MakeDatabase
+from .databases import DatabaseUnderTest, check
 from .processes import Zygote, acknowledged
 from .programs.calls import numbered
 from .rounds import amount
@@ -18,22 +18,22 @@ SHARED = 100 * OWN
 
 
 async def record_together(
-    programs: Zygote, books: Books, seconds: float, processes: int = 8, **options: object
+    programs: Zygote, tested: DatabaseUnderTest, seconds: float, processes: int = 8, **options: object
 ) -> tuple[list[int], set[int]]:
     """Processes that open the same store at once, and record calls of their own and, in opposite orders, the same
     ones; how each ended, and what was acknowledged to them."""
-    notes = [books.home / f"notes-{number}" for number in range(processes)]
+    notes = [tested.home / f"notes-{number}" for number in range(processes)]
     started = [
         programs.start(
             "record",
-            url=books.url,
+            url=tested.url,
             notes=str(notes[number]),
             numbers=(number * OWN, number * OWN + OWN),
             crossing=("up", "down")[number % 2],
             callers=200,
             seconds=seconds,
             calm=True,
-            spool_dir=str(books.spool_dir),
+            spool_dir=str(tested.spool_dir),
             record_timeout=60,
             **options,
         )
@@ -45,19 +45,19 @@ async def record_together(
 
 @pytest.mark.parametrize("seconds", [amount(3, 20, 600)])
 async def test_eight_processes_on_one_store_are_not_in_each_other_s_way(
-    seconds: float, programs: Zygote, new_books: MakeBooks
+    seconds: float, programs: Zygote, new_database: MakeDatabase
 ) -> None:
-    books = new_books()
-    ended, noted = await record_together(programs, books, seconds)
+    tested = new_database()
+    ended, noted = await record_together(programs, tested, seconds)
     assert ended == [0] * 8, programs.log.read_text()[-2000:]
     assert {number // OWN for number in noted if number < SHARED} == set(range(8))
     assert max(noted) >= SHARED
-    await check(books, noted)
+    await check(tested, noted)
 
 
-async def cross(books: Books) -> None:
+async def cross(tested: DatabaseUnderTest) -> None:
     """Write the same calls from two sides, in opposite orders."""
-    one, other = books.backend(), books.backend()
+    one, other = tested.backend(), tested.backend()
     async with one, other:
         await one.apply_migrations()
         for first in range(0, 5000, 500):
@@ -67,8 +67,10 @@ async def cross(books: Books) -> None:
             )
             refused = [result for result in results if isinstance(result, Exception)]
             assert not refused, refused[0]
-    await check(books, range(5000), range(5000))
+    await check(tested, range(5000), range(5000))
 
 
-async def test_batches_with_the_same_calls_in_opposite_orders_do_not_wait_in_a_circle(new_books: MakeBooks) -> None:
-    await cross(new_books())
+async def test_batches_with_the_same_calls_in_opposite_orders_do_not_wait_in_a_circle(
+    new_database: MakeDatabase,
+) -> None:
+    await cross(new_database())

@@ -1,4 +1,4 @@
-"""PostgreSQL ends, hangs and comes back under load, and connections to it break at any byte."""
+"""PostgreSQL stops, hangs and starts again under load, and its connections break at any byte."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmbridge.errors import StorageError
 
 from ..support.postgres_server import OwnServer
 from ..support.proxy import proxy
-from .books import PostgreSQLBooks, check
+from .databases import PostgreSQLUnderTest, check
 from .processes import Zygote, acknowledged
 from .programs.calls import numbered
 from .rounds import CHAOS, rounds
@@ -75,24 +75,24 @@ async def test_a_server_that_ends_under_load_and_comes_back_loses_nothing(
 ) -> None:
     for dice in rounds(1, 25):
         with own_server.database("ENCODING 'UTF8'") as database:
-            books = PostgreSQLBooks(own_server, database, tmp_path / database)
+            tested = PostgreSQLUnderTest(own_server, database, tmp_path / database)
             noted: set[int] = set()
             numbers, over = iter(range(10**6)), asyncio.Event()
-            async with books.open(record_timeout=dice.choice((0.2, 1.0, 20.0))) as db:
+            async with tested.open(record_timeout=dice.choice((0.2, 1.0, 20.0))) as db:
                 load = [asyncio.create_task(record(db, numbers, noted, over)) for _ in range(20)]
                 await asyncio.to_thread(trouble, own_server, end, dice)
                 await asyncio.sleep(0.3)
                 over.set()
                 await asyncio.gather(*load)
-            await check(books, noted, range(next(numbers)))
+            await check(tested, noted, range(next(numbers)))
 
 
 async def test_a_server_that_hangs_keeps_neither_callers_nor_the_closing_waiting(
     own_server: OwnServer, tmp_path: Path
 ) -> None:
     with own_server.database("ENCODING 'UTF8'") as database:
-        books = PostgreSQLBooks(own_server, database, tmp_path / database)
-        db = books.open(record_timeout=0.5)
+        tested = PostgreSQLUnderTest(own_server, database, tmp_path / database)
+        db = tested.open(record_timeout=0.5)
         await db.initialize()
         postmaster = psutil.Process(own_server.pid)
         frozen = [postmaster, *postmaster.children(recursive=True)]
@@ -105,17 +105,17 @@ async def test_a_server_that_hangs_keeps_neither_callers_nor_the_closing_waiting
         finally:
             for process in reversed(frozen):
                 os.kill(process.pid, signal.SIGCONT)
-        assert await check(books, range(50), range(50)) == set(range(50))
+        assert await check(tested, range(50), range(50)) == set(range(50))
 
 
 async def test_connections_cut_at_any_byte_lose_and_double_nothing(own_server: OwnServer, tmp_path: Path) -> None:
     (socket,) = (path for path in own_server.socket.glob(".s.PGSQL.*") if path.suffix != ".lock")
     async with proxy(socket) as between:
         with own_server.database("ENCODING 'UTF8'") as database:
-            books = PostgreSQLBooks(own_server, database, tmp_path / database, port=between.port)
+            tested = PostgreSQLUnderTest(own_server, database, tmp_path / database, port=between.port)
             noted: set[int] = set()
             last = 0
-            db = books.open()
+            db = tested.open()
             for dice in rounds(20, 1000):
                 between.cut_after(dice.randrange(1, dice.choice((2_000, 20_000, 60_000))))
                 some = range(last, last + 60)
@@ -127,11 +127,11 @@ async def test_connections_cut_at_any_byte_lose_and_double_nothing(own_server: O
                 last += 60
                 if dice.random() < 0.3:
                     await db.close()
-                    db = books.open()
+                    db = tested.open()
             await db.close()
             assert between.cuts
             between.cut()
-            await check(books, noted, range(last))
+            await check(tested, noted, range(last))
 
 
 async def test_a_process_killed_while_its_database_is_away_leaves_its_calls_for_the_next(
@@ -139,15 +139,15 @@ async def test_a_process_killed_while_its_database_is_away_leaves_its_calls_for_
 ) -> None:
     for dice in rounds(3, 100):
         with own_server.database("ENCODING 'UTF8'") as database:
-            books = PostgreSQLBooks(own_server, database, tmp_path / database)
-            notes = books.home / "notes"
+            tested = PostgreSQLUnderTest(own_server, database, tmp_path / database)
+            notes = tested.home / "notes"
             process = programs.start(
                 "record",
-                url=books.url,
+                url=tested.url,
                 notes=str(notes),
                 numbers=(0, 10**6),
                 callers=dice.choice((1, 8, 32)),
-                spool_dir=str(books.spool_dir),
+                spool_dir=str(tested.spool_dir),
                 record_timeout=dice.choice((0.1, 0.5)),
             )
             await asyncio.to_thread(time.sleep, dice.uniform(0, 1))
@@ -155,7 +155,7 @@ async def test_a_process_killed_while_its_database_is_away_leaves_its_calls_for_
             await asyncio.to_thread(be_away, own_server, database, away, process.kill, dice)
             process.kill()
             await asyncio.to_thread(process.wait)
-            await check(books, acknowledged(notes), range(10**6))
+            await check(tested, acknowledged(notes), range(10**6))
 
 
 def be_away(server: OwnServer, database: str, seconds: float, kill: Callable[[], None], dice: random.Random) -> None:

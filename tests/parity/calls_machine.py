@@ -1,4 +1,4 @@
-"""The storage of calls, driven: recorded, listed and summed the same by every backend."""
+"""State machine that records, lists and sums calls: every backend must give the same results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The three stores that must agree, and how long the contest is."""
+"""The three databases that must agree, and the number of sequences."""
 
 from __future__ import annotations
 

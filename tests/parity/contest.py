@@ -1,4 +1,4 @@
-"""What the machines have in common: parties that are asked the same."""
+"""Base class of the state machines: it runs each operation on every backend and compares the results."""
 
 from __future__ import annotations
 

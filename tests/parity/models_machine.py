@@ -1,4 +1,4 @@
-"""The storage of models and own prices, driven."""
+"""State machine that stores and lists models and own prices: every backend must give the same results."""
 
 from __future__ import annotations
 

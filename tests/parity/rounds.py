@@ -1,24 +1,24 @@
-"""How many sequences of operations the machines play."""
+"""The number of sequences of operations for each state machine."""
 
 from __future__ import annotations
 
 import os
 
-from .books_machine import BooksParity
 from .calls_machine import CallsParity
 from .contest import Contest
+from .database_machine import DatabaseParity
+from .maintenance_machine import MaintenanceParity
 from .models_machine import ModelsParity
-from .upkeep_machine import UpkeepParity
 
 #: How many sequences one round of each machine has. `nox -s parity` plays two rounds, the same ones every time; another
 #: seed plays others.
-ROUND: dict[type[Contest], int] = {CallsParity: 100, UpkeepParity: 50, ModelsParity: 50, BooksParity: 50}
+ROUND: dict[type[Contest], int] = {CallsParity: 100, MaintenanceParity: 50, ModelsParity: 50, DatabaseParity: 50}
 ROUNDS = int(os.environ.get("LLMBRIDGE_TEST_PARITY_ROUNDS", "0"))
 SEED = int(os.environ.get("LLMBRIDGE_TEST_PARITY_SEED", "0"))
 
 #: The default run plays fewer, twice as many as find each of the defects of `test_broken`: with this seed the last one
-#: shows in the 16th sequence of calls and in the 8th of upkeep.
-LEAST: dict[type[Contest], int] = {CallsParity: 32, UpkeepParity: 16, ModelsParity: 16, BooksParity: 16}
+#: shows in the 16th sequence of calls and in the 8th of maintenance.
+LEAST: dict[type[Contest], int] = {CallsParity: 32, MaintenanceParity: 16, ModelsParity: 16, DatabaseParity: 16}
 LEAST_SEED = 2
 
 #: Machine, number of sequences, seed.

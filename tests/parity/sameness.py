@@ -1,4 +1,4 @@
-"""Two answers are the same, or where they differ first."""
+"""Comparison of two results, with the place of the first difference."""
 
 from __future__ import annotations
 

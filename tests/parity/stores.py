@@ -1,4 +1,4 @@
-"""Stores that are asked the same, and the loop that all of them live on."""
+"""The backends that are compared, and their event loop."""
 
 from __future__ import annotations
 

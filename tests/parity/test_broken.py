@@ -1,4 +1,4 @@
-"""The contest finds what is wrong with a store."""
+"""The state machines find a defect of a backend."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from llmbridge_sqlite import SQLiteBackend
 
 from .calls_machine import CallsParity
 from .contest import play
+from .maintenance_machine import MaintenanceParity
 from .rounds import LEAST_SEED
 from .stores import Arena, MemoryStore, SQLiteStore
-from .upkeep_machine import UpkeepParity
 
 
 class Indulgent(MemoryBackend):
@@ -78,7 +78,7 @@ BROKEN: tuple[tuple[type[SQLiteBackend], type[CallsParity]], ...] = (
     (NoneLast, CallsParity),
     (LastOfAnIdStays, CallsParity),
     (WholeTagsLoseTheirPoint, CallsParity),
-    (LosesWhatItFolds, UpkeepParity),
+    (LosesWhatItFolds, MaintenanceParity),
 )
 
 

@@ -1,4 +1,4 @@
-"""Books carried from one kind of store to another add up as before, and nothing there is lost."""
+"""A copy from one kind of database to another has the same sums and lacks no record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every backend gives the answers of the reference backend, whatever is done to it."""
+"""After any sequence of operations, every backend gives the results of the reference backend."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .stores import Arena
 @pytest.fixture(autouse=True)
 def same_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks for other price data in the midst of a sequence: of callers who come together each waits for that,
-    and who is first then is a matter of chance."""
+    and which of them is first is random."""
     monkeypatch.setattr("llmbridge._pricing.genai_prices.editions.MAX_AGE", math.inf)
 
 

@@ -1,4 +1,4 @@
-"""The same 10,000 calls in every backend: every field, every total and every day is the same, to the last digit."""
+"""With the same 10,000 calls, each field, each total and each day is the same in every backend, to the last digit."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What is recorded and asked: few values, so that they meet, and those that stores have got wrong.
+"""Values to record and to query by: few of them, so that they coincide, and those that backends got wrong before.
 
-Each list begins with the plainest, which is what a failing sequence shrinks to.
+Each list begins with the simplest value, to which a failing sequence is reduced.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A fake provider on loopback, and llmbridge's providers that call it."""
+"""A fake provider on the loopback interface, and llmbridge's providers that call it."""
 
 from __future__ import annotations
 

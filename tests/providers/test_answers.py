@@ -1,4 +1,4 @@
-"""What every provider is sent and what becomes of its answers, whole and as they come."""
+"""Requests to every provider, and the conversion of its responses and streams."""
 
 from __future__ import annotations
 

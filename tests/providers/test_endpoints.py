@@ -1,4 +1,4 @@
-"""The endpoint of every provider: keys and addresses, from the environment and passed."""
+"""The endpoint of every provider: keys and addresses, from the environment and from arguments."""
 
 from __future__ import annotations
 

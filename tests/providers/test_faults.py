@@ -1,4 +1,4 @@
-"""What every provider's calls do when something goes wrong: the one exception for it, also in a stream."""
+"""Each kind of failure of a provider raises one kind of exception, also in a stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of the answers that `openai:` gets."""
+"""Conversion of the responses of `openai:`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the calls of `openai:` fail: which exception, with which facts, and what it never says."""
+"""Failures of `openai:`: the exceptions and their attributes, and what they must not contain."""
 
 from __future__ import annotations
 

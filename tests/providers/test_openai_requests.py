@@ -1,4 +1,4 @@
-"""What `openai:` sends, seen from the other end of the socket."""
+"""The requests of `openai:`, as the server receives them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A provider that quotes what it was sent is not quoted: not in exceptions, not in logs, for no provider."""
+"""If a provider repeats the request in its error, no exception and no log repeats it, for any provider."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A provider over a real socket, a database in a file: every ending is a row, and the row is right."""
+"""A provider on a real socket and a database in a file: each call is a row, however it ends, with the right values."""
 
 from __future__ import annotations
 

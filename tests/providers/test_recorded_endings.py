@@ -1,4 +1,4 @@
-"""For every provider and every fault: what the caller gets, and which row stands on the books."""
+"""For every provider and every fault: what the caller gets, and which row is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys, prompts and answers are in no log, no exception and no byte of what is written, however a call ends."""
+"""Keys, prompts and responses are in no log, no exception and no file, however a call ends."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ async def test_a_stream_tells_nothing(bridge: LLMBridge, told: Told, pieces: int
     silent(told)
 
 
-async def test_the_books_keep_nothing_of_an_exception_that_is_not_ours(bridge: LLMBridge, told: Told) -> None:
+async def test_no_text_of_a_foreign_exception_is_recorded(bridge: LLMBridge, told: Told) -> None:
     bridge.register_provider("acme", Streaming(ValueError(f"the canary prompt with {KEY}")))
     with pytest.raises(ValueError, match=CANARY):
         await read(bridge)

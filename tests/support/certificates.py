@@ -1,4 +1,4 @@
-"""Certificates for a server and its clients, made by the program `openssl`."""
+"""Certificates for a server and its clients, created with the program `openssl`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clock of the running event loop, set forward by hand: a timeout ends when the test says so."""
+"""The clock of the running event loop, moved forward by the test, so that a timeout ends when the test says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands where a PostgreSQL server should: too old, a pooler that refuses, without TLS, silent, or another."""
+"""Servers that are not a usable PostgreSQL server: too old, behind a pooler, without TLS, silent, or something else."""
 
 from __future__ import annotations
 

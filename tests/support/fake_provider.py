@@ -1,7 +1,7 @@
-"""A fake provider on a real socket on loopback: it speaks the wire formats of `wires`, with faults on demand.
+"""A fake provider on a socket of the loopback interface: it speaks the protocols of `wires`, with faults on demand.
 
-The model's name (`gpt-4o--rate_limit`) or `FakeProvider.fault` chooses a fault; `FakeProvider.reply` is a literal
-answer.
+The model's name (`gpt-4o--rate_limit`) or `FakeProvider.fault` selects a fault; `FakeProvider.reply` is a literal
+response.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .wires import MESSAGES, STATUS, WIRES, Reply, Request, Wire, completion
 __all__ = ["FakeProvider", "Reply", "Request", "completion", "running"]
 
 #: How long a connection without a word is kept, in seconds: only a broken test waits for it.
-PATIENCE = 30.0
+WAIT_SECONDS = 30.0
 
 
 class FakeProvider(ThreadingHTTPServer):
@@ -55,7 +55,7 @@ class FakeProvider(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    timeout = PATIENCE
+    timeout = WAIT_SECONDS
     server: FakeProvider
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
@@ -84,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._stream(wire, request)
         else:
             if request.fault == "slow":
-                self.server.resume.wait(PATIENCE)
+                self.server.resume.wait(WAIT_SECONDS)
             self._send(self.server.reply or _answer(wire, request), cut=request.fault == "reset_mid")
 
     def _stream(self, wire: Wire, request: Request) -> None:
@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
             match request.fault:
                 case "reset_mid":
                     # What was sent first is read first; the reset is what the client finds then.
-                    self.server.resume.wait(PATIENCE)
+                    self.server.resume.wait(WAIT_SECONDS)
                     return self._reset()
                 case "stream_hang":
                     return self._hang()

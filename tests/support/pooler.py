@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode before a server."""
+"""PgBouncer in transaction mode in front of a server."""
 
 from __future__ import annotations
 

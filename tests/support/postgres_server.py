@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for the tests, and what its administrator can do to it."""
+"""A real PostgreSQL server for the tests, and the actions of its administrator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands between a client and its server, and cuts their connections at a byte."""
+"""A proxy between a client and its server that cuts their connections at a given byte."""
 
 from __future__ import annotations
 

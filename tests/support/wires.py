@@ -1,7 +1,7 @@
-"""What providers say: the bodies and events of three wire formats, good ones and bad ones.
+"""Bodies and events of three protocols of providers, valid and invalid ones.
 
-The answer echoes the last user text, so that tests can say what they expect. A request with tools and no tool result
-yet calls the first tool; one that asks for JSON gets `{"echo": "..."}`. Ollama speaks OpenAI's format.
+The response repeats the last user text, so that tests can say what they expect. A request with tools and without a tool
+result calls the first tool; one with a JSON format gets `{"echo": "..."}`. Ollama uses OpenAI's protocol.
 """
 
 from __future__ import annotations

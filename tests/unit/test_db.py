@@ -1,4 +1,4 @@
-"""The books over one store: recording, prices, models, questions."""
+"""LLMDatabase on one database: recording, prices, models, queries."""
 
 from __future__ import annotations
 
@@ -563,7 +563,7 @@ async def test_the_most_used_model_and_the_mean_are_of_what_there_is(db: LLMData
     assert (stats.most_used_model, stats.avg_cost_per_call, stats.unpriced_calls) == ("z", None, 3)
 
 
-async def test_a_store_that_hangs_does_not_keep_the_books_from_closing() -> None:
+async def test_closing_does_not_wait_for_a_backend_that_hangs() -> None:
     class Hanging(MemoryBackend):
         async def record_calls(self, calls: Any) -> Any:
             await asyncio.Event().wait()

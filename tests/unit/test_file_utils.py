@@ -1,4 +1,4 @@
-"""Files as parts of messages, whatever they are given as, without a guess that is wrong."""
+"""Files as parts of messages, in every form in which they can be passed, without wrong guesses."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_data_url_that_is_none_is_told() -> None:
         create_file_content("data:image/png")
 
 
-def test_what_no_vendor_takes_is_told(tmp_path: Path) -> None:
+def test_the_error_names_what_no_provider_accepts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="PDF"):
         create_image_content(written(tmp_path, "a.pdf", "application/pdf"))
     drawing = tmp_path / "a.bmp"

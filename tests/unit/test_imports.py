@@ -1,4 +1,4 @@
-"""Importing llmbridge costs little: what a program does not use is not imported."""
+"""Importing llmbridge is cheap: modules that a program does not use are not imported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def imported_by(code: str) -> set[str]:
     return set(subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.split())
 
 
-def test_the_main_import_touches_no_driver_and_no_vendor() -> None:
+def test_the_main_import_imports_no_driver_and_no_sdk() -> None:
     imported = imported_by("from llmbridge import LLMBridge, LLMRequest, Message")
     assert "llmbridge.service" in imported
     assert imported & DRIVERS_AND_VENDORS == set()
@@ -53,5 +53,5 @@ def test_importing_scans_no_entry_points() -> None:
 
 
 @pytest.mark.parametrize("code", ["import llmbridge.storage", "from llmbridge.providers import BaseLLMProvider"])
-def test_what_a_plugin_s_author_imports_touches_no_driver_and_no_vendor(code: str) -> None:
+def test_the_modules_for_authors_of_plugins_import_no_driver_and_no_sdk(code: str) -> None:
     assert imported_by(code) & DRIVERS_AND_VENDORS == set()

@@ -1,4 +1,4 @@
-"""What holds of every module, beyond the layers, which import-linter checks."""
+"""Rules for every module, beyond the layers, which import-linter checks."""
 
 from __future__ import annotations
 

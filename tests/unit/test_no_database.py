@@ -1,4 +1,4 @@
-"""Without a database every read is empty, every write does nothing, and any event loop may ask."""
+"""Without a database every read is empty, every write does nothing, and any event loop can use the object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public data types show no prompt where a log or a traceback prints them, and name what they refuse."""
+"""The public data types show no prompt when a log or a traceback prints them, and name what they refuse."""
 
 from __future__ import annotations
 

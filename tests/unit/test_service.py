@@ -1,4 +1,4 @@
-"""One call: routed, timed, and on the books however it ends."""
+"""One call: routing, timing, and its record, however the call ends."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def only_call(bridge: LLMBridge) -> CallRecord:
     return call
 
 
-async def test_an_answered_call_is_on_the_books_with_its_exact_cost(bridge: LLMBridge) -> None:
+async def test_a_successful_call_is_recorded_with_its_exact_cost(bridge: LLMBridge) -> None:
     serve(bridge, answer(finish_reason="stop", response_id="r-1"))
     response = await bridge.chat(ask(metadata={"team": "search"}, temperature=0, max_tokens=9), id_at_origin="user-1")
     by_hand = (1000 * Decimal("0.15") + 100 * Decimal("0.60")) / 1_000_000
@@ -136,7 +136,7 @@ async def test_nothing_of_what_was_said_is_kept(bridge: LLMBridge) -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
 @pytest.mark.parametrize("user", ["user-1", None])
-async def test_a_failed_call_is_on_the_books_and_raises_what_it_raised(
+async def test_a_failed_call_is_recorded_and_raises_the_same_error(
     bridge: LLMBridge, error: Exception, status: str, reason: str, user: str | None
 ) -> None:
     serve(bridge, error)
@@ -149,14 +149,14 @@ async def test_a_failed_call_is_on_the_books_and_raises_what_it_raised(
     assert "quote the prompt" not in repr(call)
 
 
-async def test_a_vendor_that_never_answers_is_a_timeout(bridge: LLMBridge) -> None:
+async def test_a_provider_that_never_answers_is_a_timeout(bridge: LLMBridge) -> None:
     serve(bridge, None)
     with pytest.raises(ProviderTimeoutError, match=r"0\.05 s"):
         await bridge.chat(ask(timeout=0.05))
     assert (await only_call(bridge)).status == "timeout"
 
 
-async def test_a_cancelled_call_is_on_the_books(bridge: LLMBridge) -> None:
+async def test_a_cancelled_call_is_recorded(bridge: LLMBridge) -> None:
     vendor = serve(bridge, None)
     asking = asyncio.create_task(bridge.chat(ask(), id_at_origin="user-1"))
     await vendor.asked.wait()
@@ -179,7 +179,7 @@ async def test_unreported_usage_is_unknown_and_never_zero(bridge: LLMBridge) -> 
     assert (row.unpriced_calls, row.unmeasured_calls) == (1, 1)
 
 
-async def test_a_cost_that_the_vendor_reports_is_taken(bridge: LLMBridge) -> None:
+async def test_a_cost_that_the_provider_reports_is_taken(bridge: LLMBridge) -> None:
     serve(bridge, answer(cost=0.25))
     assert (await bridge.chat(ask())).cost == Decimal("0.25")
     assert (await only_call(bridge)).cost_source == "provider"
@@ -208,7 +208,7 @@ async def test_an_unknown_model_is_unpriced_and_says_so(bridge: LLMBridge) -> No
         (ask(temperature=float("nan")), None, RecordRejectedError),
     ],
 )
-async def test_what_cannot_be_recorded_or_routed_is_refused_before_the_vendor_is_asked(
+async def test_a_request_that_cannot_be_recorded_or_routed_is_refused_before_the_call(
     bridge: LLMBridge, request_: LLMRequest, user: str | None, error: type[Exception]
 ) -> None:
     vendor = serve(bridge, answer())
@@ -371,7 +371,7 @@ async def test_an_unreachable_store_does_not_stop_a_service_from_starting(caplog
 
 
 @pytest.mark.parametrize("error", [StorageUnavailableError("away"), StorageRefusedError("not ours")])
-async def test_a_service_that_insists_on_its_books_does_not_start_without_them(error: Exception) -> None:
+async def test_a_service_with_on_storage_error_raise_does_not_start_without_its_database(error: Exception) -> None:
     store = Faulty()
     store.on_connect = fail(error)
     bridge = bridge_over(store, on_storage_error="raise")
@@ -456,7 +456,7 @@ async def test_a_validator_that_breaks_loses_no_answer(bridge: LLMBridge) -> Non
     assert (response.content, response.parse_error) == ("{}", "a validator raised KeyError")
 
 
-async def test_a_model_without_a_schema_is_refused_before_the_vendor_is_asked(bridge: LLMBridge) -> None:
+async def test_a_model_without_a_schema_is_refused_before_the_provider_is_called(bridge: LLMBridge) -> None:
     class Strange(BaseModel):
         call: Callable[[], None]
 
@@ -552,7 +552,7 @@ async def test_a_provider_that_returns_something_else_is_an_invalid_response(bri
 
 
 @pytest.mark.parametrize("count", [-1, 2**70])
-async def test_figures_that_no_vendor_can_mean_count_as_not_reported(bridge: LLMBridge, count: int) -> None:
+async def test_impossible_token_counts_count_as_not_reported(bridge: LLMBridge, count: int) -> None:
     usage = TokenUsage(prompt_tokens=count, completion_tokens=1)
     serve(bridge, answer(usage=usage, cost=float("nan")))
     response = await bridge.chat(ask())
@@ -560,7 +560,7 @@ async def test_figures_that_no_vendor_can_mean_count_as_not_reported(bridge: LLM
     assert response.usage == {"prompt_tokens": None, "completion_tokens": 1, "total_tokens": None}
 
 
-async def test_an_exception_that_is_none_of_pythons_usual_ones_is_on_the_books(bridge: LLMBridge) -> None:
+async def test_a_call_that_ends_with_a_base_exception_is_recorded(bridge: LLMBridge) -> None:
     class PanicError(BaseException):
         pass
 
@@ -647,7 +647,7 @@ async def test_a_lost_call_is_priced_all_the_same() -> None:
     assert (response.record_status, response.cost) == ("lost", Decimal("0.00021"))
 
 
-async def test_what_a_provider_does_first_is_not_the_vendors_time(bridge: LLMBridge) -> None:
+async def test_preparing_a_provider_does_not_count_as_response_time(bridge: LLMBridge) -> None:
     vendor = serve(bridge, answer())
 
     async def prepare() -> None:
@@ -660,7 +660,7 @@ async def test_what_a_provider_does_first_is_not_the_vendors_time(bridge: LLMBri
     assert call.response_time_ms < 300
 
 
-def test_the_models_that_can_be_called_are_told_by_vendor() -> None:
+def test_the_models_that_can_be_called_are_listed_by_provider() -> None:
     bridge = LLMBridge()
     assert "gpt-4o-mini" in bridge.get_available_models()["openai"]
     info = bridge.get_model_info("gpt-4o-mini")
@@ -707,7 +707,7 @@ class Listing(Vendor):
         return self.listed
 
 
-async def test_a_vendor_is_asked_for_its_models_and_none_of_them_is_refused() -> None:
+async def test_a_provider_lists_its_models_and_none_of_them_is_refused() -> None:
     bridge = LLMBridge(timeout=0.1)
     bridge.register_provider("acme", Listing(["two", "one"]))
     bridge.register_provider("openai", Listing(None))
@@ -760,7 +760,7 @@ async def test_a_caller_who_leaves_before_the_store_is_open_takes_nothing_along(
         assert len(await again.list_recent_calls()) == 1
 
 
-async def test_a_call_that_is_left_while_the_books_close_is_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_whose_caller_is_cancelled_during_the_closing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     begun = asyncio.Event()
 
     class Slow(Vendor):

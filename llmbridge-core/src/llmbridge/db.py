@@ -345,7 +345,7 @@ class LLMDatabase:
         `model_name`, in filters and in `group_by`; `row.key` has the name that was given.
 
         :raises ValueError: an unknown field, zone or period, an invalid time, an empty range
-        :raises PurgedDetailError: the answer needs detail of purged days
+        :raises PurgedDetailError: the result needs detail of purged days
         """
         labelled = query.build(
             since,
@@ -592,7 +592,7 @@ class LLMDatabase:
 
     async def forget(self, id_at_origin: str, origin: str | None = None, *, dry_run: bool = False) -> list[Forgotten]:
         """Erase the name of a user from every call and total, of one origin or of all (None), and from the spooled
-        calls of this database. Their cost stays in the sums, as of no user. The answer has one entry per origin that
+        calls of this database. Their cost stays in the sums, as of no user. The result has one entry per origin that
         knew the name.
 
         Calls that are spooled elsewhere, on another machine or in another `spool_dir`, bring the name back when they

@@ -60,7 +60,7 @@ class LLMRequest(BaseModel):
     `model` is `provider:name`, or a bare name whose provider is known (`gpt-4o`). If it is a list, the next model is
     called when one fails. Fields that are None are not sent. `timeout` is in seconds, for one attempt, and replaces
     that of the bridge. `response_format` is a format as in OpenAI's API, or a pydantic model whose JSON schema the
-    answer must follow. `extra` is added to the body of the provider's request unchanged; it takes the parameters that
+    response must follow. `extra` is added to the body of the provider's request unchanged; it takes the parameters that
     are no field here. `metadata` is stored in the record of the call and never sent to the provider. So is
     `price_context`, the terms of the price that no response tells, such as `{"processing": "batch"}`; what a response
     tells has priority.
@@ -101,7 +101,7 @@ class LLMRequest(BaseModel):
 
     @property
     def wants_json(self) -> bool:
-        """Whether the answer must be JSON: as `response_format` says, or `json_response` if there is none."""
+        """Whether the response must be JSON: as `response_format` says, or `json_response` if there is none."""
         if self.response_format is None:
             return bool(self.json_response)
         if isinstance(self.response_format, dict):
@@ -145,13 +145,13 @@ class TokenUsage(BaseModel):
 
 
 class LLMResponse(BaseModel):
-    """Answer of a model, with its cost and the state of its record.
+    """Response of a model, with its cost and the state of its record.
 
     `usage` has `prompt_tokens`, `completion_tokens`, `total_tokens` (None: not measured), and `cost` only if the call
     was priced. `cost` is in dollars; if it is None, `cost_reason` says why. `call_id` is the id of the record and
-    `record_status` says where it is; both are None without a database. `parsed` is the answer as data if JSON was
-    requested: an instance of the model if `response_format` is a pydantic model. If the answer does not match, `parsed`
-    is None and `parse_error` says why; it names fields and contains no values.
+    `record_status` says where it is; both are None without a database. `parsed` is the response as data if JSON was
+    requested: an instance of the model if `response_format` is a pydantic model. If the response does not match,
+    `parsed` is None and `parse_error` says why; it names fields and contains no values.
     """
 
     content: str
@@ -169,7 +169,7 @@ class LLMResponse(BaseModel):
 
 
 class LLMChunk(BaseModel):
-    """Part of a streamed answer: the new text in `content`. The last chunk has no content, but the whole `response`
+    """Part of a streamed response: the new text in `content`. The last chunk has no content, but the whole `response`
     with usage and cost."""
 
     model_config = ConfigDict(frozen=True)

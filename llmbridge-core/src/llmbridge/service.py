@@ -180,7 +180,7 @@ class LLMBridge:
     def stream(
         self, request: LLMRequest, id_at_origin: str | None = None, *, user: str | None = None
     ) -> AsyncGenerator[LLMChunk, None]:
-        """Send one request to a model and yield the answer's text as it arrives; the last chunk has the response.
+        """Send one request to a model and yield the response's text as it arrives; the last chunk has the response.
 
         Nothing is sent before the first step. The call is recorded once. If the consumer stops early or is cancelled,
         it is recorded as cancelled, with the usage that the provider reported until then (`usage_source` is `partial`).
@@ -390,7 +390,7 @@ def _warn_once(text: str, category: type[Warning]) -> None:
 
 
 def _warn_of_cache() -> None:
-    _warn_once("LLMRequest.cache does nothing: llmbridge does not cache answers", UserWarning)
+    _warn_once("LLMRequest.cache does nothing: llmbridge does not cache responses", UserWarning)
 
 
 def _warn_of_foreign_distribution() -> None:

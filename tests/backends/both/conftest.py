@@ -1,4 +1,4 @@
-"""A new store of every backend that ships with llmbridge, and what another program does to it."""
+"""A new database of each bundled backend, and functions that change it as another program would."""
 
 from __future__ import annotations
 

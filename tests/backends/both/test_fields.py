@@ -1,4 +1,4 @@
-"""Both backends store every field of the table, in a column of a type that holds its kind."""
+"""Both backends store every field of the table of fields, in a column of a suitable type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening and closing of a backend: once for all callers, and never in the midst of work."""
+"""Opening and closing of a backend: once for all callers, and never during an operation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files for their owner alone, whose names reach the disk."""
+"""Files are accessible only for their owner, and their names are synced to the disk."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Purging, forgetting and folding in slices: others write in between, answers are exact after each, and what is
-interrupted goes on later."""
+"""Purging, erasing and folding in slices: others can write in between, results are exact after each slice, and an
+interrupted operation can be continued."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server with a pooler before it, and a new database for every test."""
+"""A PostgreSQL server behind a pooler, and a new database for every test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PostgreSQL keeps the storage contract behind a pooler in transaction mode, but for migrating."""
+"""PostgreSQL behind a pooler in transaction mode fulfils the storage contract, except for migrating."""
 
 from __future__ import annotations
 

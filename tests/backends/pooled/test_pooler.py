@@ -1,4 +1,4 @@
-"""A pooler in transaction mode: what `?pgbouncer=true` makes work, what stays refused, and how the flag is missed."""
+"""A pooler in transaction mode: what works with `?pgbouncer=true`, what is refused, and the errors without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server for the session, a new database for every test, and programs that use it."""
+"""A server for the test session, a new database for every test, and programs that use it."""
 
 from __future__ import annotations
 

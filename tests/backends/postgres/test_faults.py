@@ -1,4 +1,4 @@
-"""What goes wrong on the way to the server: one sentence each, which says what to do and shows no password."""
+"""Errors of the connection: each is one sentence that says what to do and shows no password."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A host application's pgdbm manager: used, shared, and left open."""
+"""The pgdbm manager of a host application is used, can be shared, and is left open."""
 
 from __future__ import annotations
 
@@ -198,14 +198,14 @@ async def test_a_pool_that_was_made_elsewhere_names_no_store(url: str) -> None:
         assert PostgreSQLBackend(db_manager=AsyncDatabaseManager(pool=pool)).target is None
 
 
-async def test_a_mixed_case_schema_of_the_manager_is_told_how_to_mend(url: str) -> None:
+async def test_the_error_for_a_mixed_case_schema_of_the_manager_says_what_to_do(url: str) -> None:
     manager = AsyncDatabaseManager(config(url, schema="MyHost"))
     with pytest.raises(InvalidStorageURLError, match="schema="):
         PostgreSQLBackend(db_manager=manager)
     PostgreSQLBackend(db_manager=manager, schema="books")
 
 
-async def test_the_books_over_a_manager(url: str) -> None:
+async def test_calls_are_recorded_over_a_manager(url: str) -> None:
     manager = AsyncDatabaseManager(config(url))
     db = LLMDatabase.from_manager(manager, schema="books")
     await db.initialize()

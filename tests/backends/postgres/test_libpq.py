@@ -1,4 +1,4 @@
-"""URLs as hosting services give them, and every keyword of libpq."""
+"""URLs of hosting services, and every keyword of libpq."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Migrations: many processes at once, slow ones, few rights, other releases, and what was there before."""
+"""Migrations: many processes at once, slow ones, few privileges, other releases, and existing tables."""
 
 from __future__ import annotations
 
@@ -349,7 +349,7 @@ async def test_what_was_dropped_is_told_at_the_start(
             await use
 
 
-async def test_a_schema_made_anew_is_used_by_those_who_knew_the_old_one(
+async def test_a_schema_that_was_created_again_is_used_by_backends_that_knew_the_old_one(
     backend: PostgreSQLBackend, url: str, shell: Shell
 ) -> None:
     await backend.record_calls([make_call(1)])

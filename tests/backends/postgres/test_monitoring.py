@@ -1,4 +1,4 @@
-"""What `enable_monitoring` tells, the way of the batches included."""
+"""`enable_monitoring` reports all statements, also those of batches."""
 
 from __future__ import annotations
 

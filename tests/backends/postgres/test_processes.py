@@ -1,4 +1,4 @@
-"""Several processes on one database, forks, and how a process ends."""
+"""Several processes on one database, forks, and the end of a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README of the backend says nothing that does not run."""
+"""The code in the README of the backend runs."""
 
 from __future__ import annotations
 

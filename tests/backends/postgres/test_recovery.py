@@ -1,4 +1,4 @@
-"""Killed connections, restarted servers, cancelled callers: nothing lost, nothing counted twice."""
+"""After killed connections, restarted servers and cancelled callers no call is lost or counted twice."""
 
 from __future__ import annotations
 
@@ -176,10 +176,10 @@ async def lone(own_server: OwnServer, request: pytest.FixtureRequest) -> AsyncIt
 async def test_a_server_that_hangs_is_given_up_when_time_is_over(
     own_server: OwnServer, lone: PostgreSQLBackend, use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with own_server.frozen(), monkeypatch.context() as patience:
-        patience.setattr(backend_module, "_READ_SECONDS", 0.1)
-        patience.setattr(backend_module, "_WRITE_SECONDS", 0.1)
-        patience.setattr(pool, "ACQUIRE_SECONDS", 1000)
+    with own_server.frozen(), monkeypatch.context() as shortened:
+        shortened.setattr(backend_module, "_READ_SECONDS", 0.1)
+        shortened.setattr(backend_module, "_WRITE_SECONDS", 0.1)
+        shortened.setattr(pool, "ACQUIRE_SECONDS", 1000)
         with pytest.raises(StorageUnavailableError, match="in time"):
             await asyncio.wait_for(use(lone), timeout=100)
     await use(lone)
@@ -193,9 +193,9 @@ async def test_nobody_waits_for_a_connection_for_ever(
     busy = asyncio.create_task(lone.execute("SELECT pg_sleep(1000)"))
     while not own_server.run(f"SELECT {sleeping}"):
         await asyncio.sleep(0.01)
-    with monkeypatch.context() as patience:
-        patience.setattr(pool, "ACQUIRE_SECONDS", 0.1)
-        patience.setattr(backend_module, "ACQUIRE_SECONDS", 0.1)
+    with monkeypatch.context() as shortened:
+        shortened.setattr(pool, "ACQUIRE_SECONDS", 0.1)
+        shortened.setattr(backend_module, "ACQUIRE_SECONDS", 0.1)
         with pytest.raises(StorageUnavailableError, match="in time"):
             await asyncio.wait_for(use(lone), timeout=100)
     own_server.run(f"SELECT pg_cancel_backend(pid) {sleeping}")
@@ -207,8 +207,8 @@ async def test_nobody_waits_for_a_connection_for_ever(
 async def test_pool_stats_of_a_server_that_hangs_are_given_up(
     own_server: OwnServer, lone: PostgreSQLBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with own_server.frozen(), monkeypatch.context() as patience:
-        patience.setattr(pool, "ACQUIRE_SECONDS", 0.1)
+    with own_server.frozen(), monkeypatch.context() as shortened:
+        shortened.setattr(pool, "ACQUIRE_SECONDS", 0.1)
         with pytest.raises(StorageUnavailableError, match="in time"):
             await asyncio.wait_for(lone.get_pool_stats(), timeout=100)
     assert (await lone.get_pool_stats())["status"] == "connected"

@@ -1,4 +1,4 @@
-"""Rollups as rows in PostgreSQL: what folds, questions and purges read, hold and wait for."""
+"""Rollups in PostgreSQL: which rows and locks folds, queries and purges need."""
 
 from __future__ import annotations
 

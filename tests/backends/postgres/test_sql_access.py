@@ -1,4 +1,4 @@
-"""Statements that people write, in what is PostgreSQL's own."""
+"""SQL of users, in PostgreSQL's own dialect."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_the_number_of_arguments_must_fit(backend: PostgreSQLBackend) -> N
         await backend.fetch_value("SELECT $1::int")
 
 
-async def test_settings_of_a_statement_do_not_reach_the_books(url: str) -> None:
+async def test_settings_of_a_statement_have_no_effect_on_later_ones(url: str) -> None:
     async with PostgreSQLBackend(url, max_connections=1) as backend:
         await backend.execute("SET search_path TO pg_catalog")
         assert await backend.fetch_value("SHOW search_path") != "pg_catalog"

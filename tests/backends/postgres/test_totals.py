@@ -1,4 +1,4 @@
-"""Totals in PostgreSQL: folded behind the writers, whoever they are, with no more rights than are needed."""
+"""Folding in PostgreSQL: in the background, for all writers, and with no more privileges than necessary."""
 
 from __future__ import annotations
 
@@ -242,9 +242,7 @@ async def test_only_purging_and_forgetting_need_the_right_to_delete(
         "DELETE FROM llmbridge.llmbridge_usage_by_user WHERE id_at_origin <> ''",
     ],
 )
-async def test_totals_that_are_wrong_are_found_and_mended(
-    backend: PostgreSQLBackend, shell: Shell, damage: str
-) -> None:
+async def test_wrong_totals_are_found_and_repaired(backend: PostgreSQLBackend, shell: Shell, damage: str) -> None:
     await backend.record_calls(make_calls(200, seed=66))
     await backend.fold_totals()
     shell(damage)

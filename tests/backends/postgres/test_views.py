@@ -1,4 +1,4 @@
-"""The two public views: SQLite's columns, exact dollars, days in UTC."""
+"""The two public views have the columns of SQLite's, exact dollars and days in UTC."""
 
 from __future__ import annotations
 

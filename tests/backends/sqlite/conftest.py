@@ -1,4 +1,4 @@
-"""A migrated store in a new file, and other programs that look at it."""
+"""A migrated database in a new file, and other programs that read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks, full and read-only disks, cancellation, loops, large sums: a backend under load and in trouble."""
+"""The backend under load and with errors: locks, full and read-only disks, cancellation, event loops, large sums."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_opening_a_locked_file_is_unavailable_and_can_be_tried_again(path,
         await backend.ping()
 
 
-async def test_whoever_closes_does_not_wait_for_a_lock(path, other, shell, monkeypatch):
+async def test_closing_does_not_wait_for_a_lock(path, other, shell, monkeypatch):
     monkeypatch.setattr(connection, "BUSY_SECONDS", 3600)
     monkeypatch.setattr(backend_module, "_CLOSE_SECONDS", 0.1)
     backend = SQLiteBackend(path)
@@ -85,7 +85,7 @@ async def test_whoever_closes_does_not_wait_for_a_lock(path, other, shell, monke
 
 
 @pytest.mark.parametrize("what", ["connect", "migrate", "record", "execute", "close"])
-def test_whoever_leaves_while_a_lock_is_waited_for_leaves_a_backend_that_opens_again(path, other, what, monkeypatch):
+def test_a_backend_opens_again_after_a_caller_was_cancelled_while_it_waited_for_a_lock(path, other, what, monkeypatch):
     monkeypatch.setattr(connection, "BUSY_SECONDS", 3600)
     monkeypatch.setattr(backend_module, "_CLOSE_SECONDS", 3600 if what == "close" else 0.1)
     backend, before = SQLiteBackend(path), threading.enumerate()

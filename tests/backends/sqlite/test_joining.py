@@ -1,4 +1,5 @@
-"""What a file may be: new, ours, another program's with other tables; all else is refused and stays as it was."""
+"""Which files can be opened: new ones, those of llmbridge, and those of other programs with other tables. Other files
+are refused and not changed."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ async def test_a_database_with_a_damaged_schema_is_refused(path, shell):
     await assert_refused(path, "damaged")
 
 
-async def test_books_with_a_damaged_table_are_refused(path, shell):
+async def test_a_file_with_a_damaged_table_is_refused(path, shell):
     async with SQLiteBackend(path) as backend:
         await backend.apply_migrations()
         await backend.record_calls([make_call(number) for number in range(100)])

@@ -1,4 +1,4 @@
-"""Migrations: applied once, remembered by name and checksum, all or nothing."""
+"""Migrations are applied once, stored by name and checksum, and applied completely or not at all."""
 
 from __future__ import annotations
 

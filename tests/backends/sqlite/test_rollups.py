@@ -1,5 +1,5 @@
-"""Rollups in a SQLite file: what folding, erasing and asking cost, in steps of SQLite's virtual machine, which take no
-clock."""
+"""Cost of folding, erasing and querying in a SQLite file, in steps of SQLite's virtual machine, which do not depend on
+time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQL of people: parameters, templates, one committed statement at a time."""
+"""SQL of users: parameters, templates, and one committed statement at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Totals in a SQLite file: folded behind the writer, exact at every moment, mended where something else wrote."""
+"""Folding in a SQLite file: in the background, exact at every commit, and repaired if another program changed rows."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_what_a_dead_process_left_is_folded_by_the_next_one(path, shell):
     assert waiting(shell) == 0
 
 
-async def test_a_number_that_is_given_anew_after_a_purge_is_counted(backend):
+async def test_a_call_with_the_number_of_a_purged_call_is_counted(backend):
     kept, old = make_call(0, called_at=EPOCH + timedelta(days=2)), make_call(1, called_at=EPOCH)
     await backend.record_calls([kept, old])
     await backend.purge_calls(EPOCH + timedelta(days=1))
@@ -127,7 +127,7 @@ async def test_backends_that_fold_at_the_same_time_count_every_call_once(path):
         "DELETE FROM llmbridge_calls WHERE number % 7 = 0",
     ],
 )
-async def test_totals_that_are_wrong_are_found_and_mended(backend, shell, damage):
+async def test_wrong_totals_are_found_and_repaired(backend, shell, damage):
     await backend.record_calls(make_calls(300, seed=55))
     await backend.fold_totals()
     sound = await backend.check_totals()

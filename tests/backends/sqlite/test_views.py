@@ -1,4 +1,4 @@
-"""The two public views, read as people read them: with sqlite3 and nothing else."""
+"""The two public views, read with the module sqlite3 alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server with TLS, its authority, and another authority that it does not know."""
+"""A server with TLS, its certificate authority, and another authority that it does not know."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS with a server that has it: who is trusted, who is let in, and one sentence for each who is not."""
+"""TLS: which servers and clients are trusted, and one sentence for each error."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def refusal(address: str) -> str:
 
 
 @pytest.mark.parametrize("mode", ["prefer", "require"])
-async def test_encrypted_whoever_the_server_may_be(server: OwnServer, mode: str) -> None:
+async def test_connections_are_encrypted_without_a_check_of_the_server(server: OwnServer, mode: str) -> None:
     assert await is_encrypted(url(server, sslmode=mode))
     assert await is_encrypted(url(server, host="127.0.0.1", sslmode=mode))
 
@@ -155,7 +155,7 @@ async def test_a_password_over_tls(server: OwnServer, authority: Authority) -> N
     assert "password is wrong" in await refusal(url(server, f"guarded:{PASSWORD}", **keywords))
 
 
-async def test_the_books_over_tls(server: OwnServer, authority: Authority) -> None:
+async def test_calls_are_recorded_over_tls(server: OwnServer, authority: Authority) -> None:
     async with LLMBridge(url(server, sslmode="verify-full", sslrootcert=authority.trust)) as bridge:
         response = await bridge.chat(LLMRequest(model="echo:parrot", messages=[Message(role="user", content="Hi")]))
     assert response.record_status == "committed"

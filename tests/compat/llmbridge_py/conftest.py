@@ -1,4 +1,4 @@
-"""A program's surroundings: a folder, a provider that answers, and a new interpreter."""
+"""The environment of a test program: a folder, a fake provider, and a new interpreter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Upstream's README runs as it is written, but for the lines that our document on moving lists."""
+"""The README of llmbridge-py runs, except for the lines that the page on moving lists."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_initialization_patterns(run: Run) -> None:
     assert run(pool + filled_in + "print(service.origin)\n", coroutine=True) == "myapp\n"
 
 
-def test_old_calls_are_put_on_the_books_once(run: Run, tmp_path: Path) -> None:
+def test_old_calls_are_imported_once(run: Run, tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "llmbridge.db")) as old:
         old.execute(
             "CREATE TABLE api_calls (id TEXT PRIMARY KEY, origin TEXT, id_at_origin TEXT, model_id INTEGER,"

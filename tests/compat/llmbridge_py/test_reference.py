@@ -1,5 +1,7 @@
-"""Every call of upstream's reference (docs/API.md of llmbridge-py 0.2.3) and of its examples, with the arguments that
-they are given there. The programs are ours: the repository with theirs is not what is distributed."""
+"""Every call in the reference of llmbridge-py 0.2.3 (docs/API.md) and in its examples works with the same arguments.
+
+The programs are written for these tests, because those of llmbridge-py are not part of its distribution.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that upstream's real distribution runs, in its own environment."""
+"""Programs that run the real distribution of llmbridge-py in an environment of its own."""
 
 from __future__ import annotations
 

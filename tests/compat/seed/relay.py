@@ -1,4 +1,4 @@
-"""A port on loopback behind which is a server that listens on a socket in a folder."""
+"""A port on the loopback interface that forwards to a server on a Unix socket."""
 
 from __future__ import annotations
 

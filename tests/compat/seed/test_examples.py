@@ -1,4 +1,4 @@
-"""The examples of the proposal that llmbridge grew from run as written."""
+"""The examples of the proposal that llmbridge is based on run as written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).parent / "examples"
 
 
 async def chat(service: LLMBridge) -> int | None:
-    """Call `service` once and return how many calls its books have then."""
+    """Call `service` once and return how many calls are recorded then."""
     response = await service.chat(LLMRequest(model="echo:demo", messages=[Message(role="user", content="Hello")]))
     assert response.content == "echo: Hello"
     calls = await service.list_recent_calls()
@@ -29,13 +29,13 @@ async def test_local_development_opens_nothing_and_ends_without_a_database() -> 
     assert await chat(service) == 0
 
 
-async def test_a_database_in_the_home_folder_keeps_the_books() -> None:
+async def test_a_database_in_the_home_folder_records_calls() -> None:
     assert await chat(LLMBridge(db_connection_string="~/llmbridge.db", enable_db_logging=True)) == 1
     assert await chat(LLMBridge(db_connection_string="~/llmbridge.db", enable_db_logging=True)) == 2
     assert (Path.home() / "llmbridge.db").is_file()
 
 
-async def test_a_database_in_memory_keeps_the_books() -> None:
+async def test_a_database_in_memory_records_calls() -> None:
     assert await chat(LLMBridge(db_connection_string=":memory:", enable_db_logging=True)) == 1
     assert list(Path.home().iterdir()) == []
 

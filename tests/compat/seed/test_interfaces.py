@@ -1,4 +1,4 @@
-"""The interfaces that the proposal names, with a SQLite file behind them."""
+"""The interfaces that the proposal names work with a SQLite file."""
 
 from __future__ import annotations
 

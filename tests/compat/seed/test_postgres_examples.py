@@ -43,13 +43,13 @@ def run(example: str, **names: Any) -> dict[str, Any]:
 
 
 async def chat(service: LLMBridge) -> int:
-    """Call `service` once and return how many calls its books have then."""
+    """Call `service` once and return how many calls are recorded then."""
     response = await service.chat(LLMRequest(model="echo:demo", messages=[Message(role="user", content="Hello")]))
     assert response.record_status == "committed"
     return len(await service.list_recent_calls())
 
 
-async def test_production_keeps_the_books() -> None:
+async def test_production_records_calls() -> None:
     for calls in (1, 2):
         service = LLMBridge(
             db_connection_string="postgresql://user:pass@localhost/myapp",

@@ -1,4 +1,4 @@
-"""Backends that stumble over loops, cancellations, migrations and outages."""
+"""Backends with defects in event loops, cancellation, migrations and outages."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class OutageAsRefusal(Fragile):
     "ids_that_are_tried_again_count_once",
 )
 class NeverRecovers(Fragile):
-    """What was lost once stays lost until it is connected anew."""
+    """After one outage, every operation fails until the backend is connected again."""
 
     _dead = False
 

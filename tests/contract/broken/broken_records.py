@@ -1,4 +1,4 @@
-"""Backends that keep other calls and models than they were given, or find others than they were asked for."""
+"""Backends that store other calls and models than they got, or return others than they should."""
 
 from __future__ import annotations
 
@@ -298,7 +298,7 @@ class LeakingCodec(MemoryBackend):
 
 @caught_by(CallContract, "a_batch_with_a_value_that_cannot_be_stored_is_stored_wholly_or_not_at_all")
 class HalfABatch(MemoryBackend):
-    """What comes before a bad record is stored."""
+    """The records before a rejected one are stored."""
 
     async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:
         for number, call in enumerate(calls):

@@ -1,4 +1,4 @@
-"""Backends that speak SQL with an accent."""
+"""Backends with defects in SQLAccess."""
 
 from __future__ import annotations
 

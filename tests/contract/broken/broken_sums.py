@@ -1,4 +1,4 @@
-"""Backends that answer wrongly how much was used."""
+"""Backends that return wrong usage."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The list of backends with one defect each, and how the kit is run on them.
+"""The list of backends with one defect each, and the way to run the kit on them.
 
-`test_kit_bites.py` runs the files beside this one; by themselves pytest does not collect them.
+`test_kit_bites.py` runs the other files of this folder; pytest does not collect them by itself.
 """
 
 from __future__ import annotations

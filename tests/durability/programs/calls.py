@@ -1,4 +1,4 @@
-"""The calls that are recorded under faults: each known by its number, so that what comes back can be compared."""
+"""The calls that are recorded under faults. Each has a number, so that the stored calls can be compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defects that the harness must find, each as small as it would be in a careless change."""
+"""Defects that the tests of this folder must find, each as small as a careless change."""
 
 from __future__ import annotations
 
@@ -246,14 +246,14 @@ def sent_again_under_another_id() -> None:
         write = self._write
         tried = False
 
-        async def write_anew(calls: Sequence[CallRecord]) -> RecordResult:
+        async def write_again(calls: Sequence[CallRecord]) -> RecordResult:
             nonlocal tried
             if tried:
                 calls = [call.model_copy(update={"id": uuid4()}) for call in calls]
             tried = True
             return await write(calls)
 
-        self._write = write_anew
+        self._write = write_again
         try:
             return await commit(self, part)
         finally:

@@ -1,4 +1,4 @@
-"""A process that records calls and ends, one way or another, without closing its books."""
+"""A program that records calls and ends in one of several ways without closing its database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that record calls, and note each in a file once it is acknowledged."""
+"""Programs that record calls, and write each acknowledged call into a file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(program: str, arguments: dict[str, Any]) -> int | None:
     return globals()[program](**arguments)
 
 
-def books(url: str, options: dict[str, Any]) -> LLMDatabase:
+def database(url: str, options: dict[str, Any]) -> LLMDatabase:
     return LLMDatabase(backend=backend(url), **options)
 
 
@@ -59,7 +59,7 @@ def record(
     hurried: bool = False,
     **options: Any,
 ) -> int:
-    """Open the books, record a few calls at once, close, and again, up to the last number or for so many `seconds`.
+    """Open a database, record a few calls at once and close it, repeatedly, up to the last number or for `seconds`.
     `each` is how many calls lie between an opening and the closing (None: all). With `crossing`, `up` or `down`, every
     other call is one that other processes record at the same time, in that order. The exit code is 1 where a call was
     not acknowledged, and with `calm` 3 where the store made any trouble: an outage, a batch tried again, or a call
@@ -85,7 +85,7 @@ def record(
     async def main() -> None:
         nonlocal troubles
         for some in _portions(chosen, each):
-            db = books(url, options)
+            db = database(url, options)
             await db.open()
             hurrying = asyncio.create_task(_hurry(db, options["record_timeout"])) if hurried else None
             if ready is not None:

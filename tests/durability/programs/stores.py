@@ -1,4 +1,4 @@
-"""The backends of the stores that faults are injected into."""
+"""The backends of the databases that faults are injected into."""
 
 from __future__ import annotations
 

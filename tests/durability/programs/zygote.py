@@ -1,8 +1,8 @@
-"""Starts programs in processes of their own, quickly: it has imported what they need, and forks.
+"""Starts programs in processes of their own, quickly: it has imported their modules, and forks.
 
-Each line of standard input is a JSON list: `["start", program, arguments]` answers the process's id and
-`["wait", id]` how it ended: its exit code, or the negative number of the signal. A program of `endings.py` ends as the
-interpreter does, others at once.
+Each line of standard input is a JSON list: `["start", program, arguments]` is answered with the id of the process, and
+`["wait", id]` with its exit code, or the negative number of the signal that ended it. A program of `endings.py` ends as
+the interpreter does, the others end at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What llmbridge-core does where nothing else of ours, and no provider's package, is installed."""
+"""llmbridge-core works if no other distribution of llmbridge and no package of a provider is installed."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def test_every_module_that_needs_no_provider_s_package_can_be_imported() -> None
     assert len(names) > 100
 
 
-async def test_echo_chats_without_books() -> None:
+async def test_echo_works_without_a_database() -> None:
     async with LLMBridge() as bridge:
         response = await bridge.chat(LLMRequest(model="echo:demo", messages=HELLO))
     assert response.content == "echo: Hello"
     assert response.record_status is None
 
 
-async def test_memory_keeps_the_books() -> None:
+async def test_memory_records_calls() -> None:
     async with LLMBridge("memory://", origin="alone") as bridge:
         response = await bridge.chat(LLMRequest(model="echo:demo", messages=HELLO), id_at_origin="user-1")
         [call] = await bridge.list_recent_calls("user-1")

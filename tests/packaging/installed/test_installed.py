@@ -1,4 +1,4 @@
-"""What a user gets who asks for both stores and nothing else. Nothing here reads the source tree."""
+"""Both storage distributions, installed as a user installs them. These tests do not read the source tree."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_wheel_has_its_data_and_nothing_foreign(name: str, wanted: set[str]) -
     assert {path.partition("/")[0] for path in own} == {package}
 
 
-def test_the_vendors_extras_are_forwarded() -> None:
+def test_the_extras_of_providers_are_forwarded() -> None:
     offered = {name: set(distribution(name).metadata.get_all("Provides-Extra") or []) for name in OURS}
     assert offered["llmbridge-core"] >= {"openai", "anthropic", "google", "ollama", "all"}
     assert all(extras == offered["llmbridge-core"] for extras in offered.values())
@@ -73,7 +73,7 @@ def test_the_schemes_are_announced() -> None:
     assert announced == {"memory", "postgres", "postgresql", "sqlite"}
 
 
-def test_a_call_is_on_the_books_of_the_next_process() -> None:
+def test_a_call_is_found_by_the_next_process() -> None:
     async def call() -> None:
         async with LLMBridge("sqlite:///calls.db", origin="shop") as bridge:
             request = LLMRequest(model="echo:demo", messages=[Message(role="user", content="Hello")])

@@ -1,4 +1,4 @@
-"""Closing waits for calls, and for the recording that their end starts."""
+"""Closing waits for running calls and for their recording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failures that pass are tried again, other models are asked, and every attempt is a row."""
+"""Transient errors are retried, fallback models are called, and every attempt is a row."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ async def test_a_request_s_own_timeout_is_not_cut_by_the_total() -> None:
     [partial(RateLimitError, "slow down"), partial(ProviderUnavailableError, "overloaded", status_code=529)],
     ids=["429", "529"],
 )
-async def test_the_vendor_s_wait_is_kept(
+async def test_the_provider_s_wait_is_kept(
     bridge: LLMBridge, monkeypatch: pytest.MonkeyPatch, error: Callable[..., Exception]
 ) -> None:
     pauses: list[float] = []

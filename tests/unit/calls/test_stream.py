@@ -1,4 +1,4 @@
-"""Answers that come in pieces: handed on at once, and on the books once, however they end."""
+"""Streams: chunks are passed on at once, and the call is recorded once, however the stream ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A browser that closes in the middle of an answer, behind FastAPI and over a real socket."""
+"""A browser that disconnects during a stream, behind FastAPI and over a real socket."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def the_call(bridge: LLMBridge) -> CallRecord:
 
 
 @pytest.mark.parametrize("floods", [False, True], ids=["while the vendor thinks", "while the text flows"])
-async def test_a_browser_that_closes_ends_the_call_and_leaves_it_on_the_books(floods: bool) -> None:
+async def test_a_browser_that_disconnects_ends_the_call_and_its_record_is_stored(floods: bool) -> None:
     app = FastAPI()
     vendor = Vendor(floods=floods)
     async with LLMBridge("memory://", origin="shop") as bridge:

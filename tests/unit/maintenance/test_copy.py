@@ -1,4 +1,4 @@
-"""Books carried from one store to another answer alike, however often the copy was cut off."""
+"""A copied database gives the same results as its source, however often the copy was interrupted."""
 
 from __future__ import annotations
 
@@ -327,6 +327,6 @@ async def test_a_store_without_totals_is_copied_and_copied_to(source: LLMDatabas
             await source.copy_to(plain)
 
 
-async def test_without_books_nothing_is_copied(source: LLMDatabase) -> None:
+async def test_without_a_database_nothing_is_copied(source: LLMDatabase) -> None:
     assert await source.copy_to(LLMDatabase()) == CopyReport()
     assert await LLMDatabase().copy_to(source) == CopyReport()

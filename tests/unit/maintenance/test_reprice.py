@@ -1,4 +1,4 @@
-"""Recorded calls get the cost that the prices of today say they had, and the sums follow to the last digit."""
+"""Recorded calls get the cost by the current prices, and sums change by the same amount, to the last digit."""
 
 from __future__ import annotations
 
@@ -263,6 +263,6 @@ async def test_a_cost_that_no_row_can_hold_is_refused_and_names_its_call(db: LLM
     assert (await db.reprice(None, dry_run=dry_run)).cost_after == 8_999_998
 
 
-async def test_without_books_there_is_nothing_to_reprice() -> None:
+async def test_without_a_database_there_is_nothing_to_reprice() -> None:
     report = await LLMDatabase().reprice(START)
     assert (report.examined, report.changed, report.models) == (0, 0, ())

@@ -1,4 +1,4 @@
-"""The bundled catalog says of each model what is known, since when, and from whom."""
+"""The bundled catalog says what is known of each model, since when, and from which source."""
 
 from __future__ import annotations
 

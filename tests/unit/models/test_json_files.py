@@ -1,4 +1,4 @@
-"""Models from files: all of a directory or nothing, and only the vendors in it are touched."""
+"""Models from files: all files of a folder or none are loaded, and only the providers in it are changed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ async def db() -> AsyncIterator[LLMDatabase]:
         yield opened
 
 
-async def test_a_directory_is_loaded_and_only_its_vendors_models_are_retired(db: LLMDatabase, tmp_path: Path) -> None:
+async def test_a_directory_is_loaded_and_only_models_of_its_providers_are_retired(
+    db: LLMDatabase, tmp_path: Path
+) -> None:
     for name in ("old", "small"):
         await db.upsert_model(LLMModel(provider="acme", model_name=name))
     write(tmp_path, "acme", ENTRY, {"model_id": "small"})
@@ -159,6 +161,6 @@ def test_a_directory_without_files_is_a_mistake(tmp_path: Path) -> None:
             json_files.read(folder)
 
 
-async def test_without_books_the_files_are_only_checked(tmp_path: Path) -> None:
+async def test_without_a_database_the_files_are_only_checked(tmp_path: Path) -> None:
     write(tmp_path, "acme", ENTRY)
     assert await LLMDatabase().load_models(tmp_path) == LoadReport((), 0, 0, 0)

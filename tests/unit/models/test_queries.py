@@ -1,4 +1,4 @@
-"""What people ask about models: which can do this, which fit, which are cheapest, what would it cost."""
+"""Queries over models: by features, by size, by price, and the cost of a call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 async def db(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LLMDatabase]:
-    """Four models of two vendors in otherwise empty books, one of them retired, one without a price, one free."""
+    """A database with four models of two providers: one is retired, one has no price, one is free."""
     monkeypatch.setattr(catalog, "models", list)
     async with LLMDatabase("memory://") as opened:
         described: list[dict[str, Any]] = [
@@ -170,7 +170,7 @@ async def test_a_conversation_is_estimated_by_its_text(db: LLMDatabase) -> None:
     assert (unknown.cost, unknown.reason) == (None, "unknown_model")
 
 
-async def test_statistics_are_exact_and_by_vendor(db: LLMDatabase) -> None:
+async def test_statistics_are_exact_and_by_provider(db: LLMDatabase) -> None:
     found = await db.models.statistics()
     assert (found.total, found.active, found.retired, found.priced) == (4, 3, 1, 2)
     assert (found.vision, found.function_calling, found.json_mode, found.parallel_tool_calls) == (1, 1, 1, 0)
@@ -187,7 +187,7 @@ async def test_nothing_is_known_of_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     assert (found.total, found.input_rates, found.providers) == (0, Span(), {})
 
 
-async def test_without_books_the_bundled_models_answer() -> None:
+async def test_without_a_database_the_bundled_models_are_returned() -> None:
     bridge = LLMBridge()
     assert "openai:gpt-4o-mini" in names(await bridge.models.find(provider="openai", vision=True))
     cheapest = await bridge.models.cheapest(1000, 100, provider="openai")
@@ -195,7 +195,7 @@ async def test_without_books_the_bundled_models_answer() -> None:
     assert all(isinstance(one.cost, Decimal) for one in cheapest)
 
 
-async def test_a_vendor_that_was_registered_is_priced_by_its_list() -> None:
+async def test_a_registered_provider_is_priced_by_its_list() -> None:
     async with LLMBridge("memory://") as bridge:
         bridge.register_provider("mine", kind="echo", priced_as="openai")
         assert (await bridge.models.cost("mine:gpt-4o-mini", 10**6, 0)).cost == Decimal("0.15")

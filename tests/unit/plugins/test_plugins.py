@@ -1,4 +1,4 @@
-"""Which plugin answers, that no other is touched, and what is said when none can."""
+"""Which plugin is used, that no other one is imported, and the errors if none can be used."""
 
 from __future__ import annotations
 
@@ -386,7 +386,7 @@ def test_metadata_that_cannot_be_read_is_left_out_with_a_warning(site: Site, cap
     assert "cannot be read" in caplog.text
 
 
-def test_a_plugin_mended_meanwhile_works_without_a_restart(site: Site) -> None:
+def test_a_plugin_that_was_repaired_works_without_a_restart(site: Site) -> None:
     site.install("alpha-store", {"alpha": "raise RuntimeError"}, {"shop": "alpha"})
     with pytest.raises(PluginLoadError):
         create_backend("shop://")
@@ -601,7 +601,7 @@ def test_a_provider_that_cannot_be_used_says_why(site: Site, source: str, error:
         create_provider("vendor")
 
 
-def test_one_module_may_be_a_store_and_a_vendor(site: Site) -> None:
+def test_one_module_may_provide_a_backend_and_a_provider(site: Site) -> None:
     site.install("both", {"both": store("shop") + vendor()}, {"shop": "both"}, prefixes={"vendor": "both"})
 
     assert create_backend("shop://") is not None

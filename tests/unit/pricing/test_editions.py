@@ -1,4 +1,4 @@
-"""Newer prices are fetched when asked for, and only then; every process of the machine takes them up."""
+"""Newer price data are fetched only on request, and all processes of the machine use them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prices that another process changed are taken up before the next call is priced, whatever the store does."""
+"""Prices that another process changed are read before the next call is priced, whatever the database does."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def backend(request: pytest.FixtureRequest) -> Watched:
 
 @pytest.fixture
 async def db(backend: Watched) -> AsyncIterator[LLMDatabase]:
-    """Books that have idled ever since they were opened."""
+    """A database that was not used since it was opened."""
     async with LLMDatabase(backend=backend) as opened:
         yield opened
 
 
 @pytest.fixture
 async def other(request: pytest.FixtureRequest) -> AsyncIterator[LLMDatabase]:
-    """The same books in another process."""
+    """The same database in another process."""
     async with LLMDatabase(f"memory://{request.node.name}") as opened:
         yield opened
 

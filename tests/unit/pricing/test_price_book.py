@@ -1,4 +1,4 @@
-"""A call costs what its rate card says, to the last digit, or nothing is claimed and the reason is given."""
+"""The cost of a call follows from its rate card, to the last digit; if it cannot, it is None with a reason."""
 
 from __future__ import annotations
 
@@ -430,7 +430,7 @@ def test_usage_that_measures_nothing_has_no_cost(usage: TokenUsage | None) -> No
 
 
 @pytest.mark.parametrize("source", ["provider", "partial", "estimated"])
-def test_counts_are_priced_whoever_counted(source: str) -> None:
+def test_counts_are_priced_whatever_their_usage_source(source: str) -> None:
     assert PriceBook().price("openai", "gpt-4o", tokens(4, 0, source=source), NOW).cost == Decimal("0.00001")
 
 
@@ -450,7 +450,7 @@ def test_counts_are_priced_whoever_counted(source: str) -> None:
         ("openai", ""),
     ],
 )
-def test_only_the_vendor_asked_is_searched(provider: str, model: str) -> None:
+def test_only_models_of_the_requested_provider_are_searched(provider: str, model: str) -> None:
     price = PriceBook().price(provider, model, tokens(1, 1), NOW)
     assert (price.cost, price.reason) == (None, "unknown_model")
 
@@ -467,18 +467,18 @@ def test_only_the_vendor_asked_is_searched(provider: str, model: str) -> None:
         ("groq", "groq", "llama-3.3-70b-versatile"),
     ],
 )
-def test_vendors_are_known_by_our_names_too(provider: str, listed_as: str, model: str) -> None:
+def test_providers_are_known_by_llmbridge_s_names_too(provider: str, listed_as: str, model: str) -> None:
     told = {"input_tokens": 1_000, "output_tokens": 1_000}
     assert PriceBook().price(provider, model, usage_of(told), NOW).cost == asked_of_genai(listed_as, model, told, NOW)
 
 
-def test_a_vendor_of_ones_own_is_priced_as_another() -> None:
+def test_a_registered_provider_is_priced_as_another() -> None:
     book = PriceBook()
     assert book.price("acme", "gpt-4o", tokens(4, 0), NOW).reason == "unknown_model"
     assert book.price("acme", "gpt-4o", tokens(4, 0), NOW, priced_as="openai").cost == Decimal("0.00001")
 
 
-def test_a_deal_of_ones_own_comes_before_the_vendor_priced_as() -> None:
+def test_an_own_price_takes_precedence_over_the_list_of_priced_as() -> None:
     book = PriceBook([ModelPrice("acme", "gpt-4o", datetime(2026, 1, 1, tzinfo=UTC), Decimal(1), Decimal(1))])
     assert book.price("acme", "gpt-4o", tokens(1_000_000, 0), NOW, priced_as="openai").cost == 1
 
@@ -586,7 +586,7 @@ def test_times_of_day_are_read_in_utc_whatever_their_offset() -> None:
         assert card.rates().input == model.get_prices(at).input_mtok, at
 
 
-def test_every_name_of_a_vendor_leads_to_one_that_genai_prices_has() -> None:
+def test_every_provider_has_a_list_of_genai_prices() -> None:
     assert set(PROVIDER_IDS.values()) <= {provider.id for provider in providers}
     assert not PROVIDER_IDS.keys() & {provider.id for provider in providers}
 

@@ -1,4 +1,4 @@
-"""Callers are released by the commit of their call, and share commits."""
+"""Callers are released when their call is committed, and share commits."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ async def test_a_call_before_the_watermark_fails_alone() -> None:
     assert results[1] == "committed"
 
 
-async def test_what_could_succeed_later_is_tried_again_with_the_same_ids() -> None:
+async def test_an_error_that_may_pass_is_retried_with_the_same_ids() -> None:
     store = Store(failures=2)
     recorder = BatchWriter(store.write, timeout=5)
     await recorder.record(call())
@@ -145,7 +145,7 @@ async def test_what_could_succeed_later_is_tried_again_with_the_same_ids() -> No
     assert store.batches[0] == store.batches[1] == store.batches[2]
 
 
-async def test_patience_ends() -> None:
+async def test_a_call_is_not_retried_after_its_timeout() -> None:
     store = Store(failures=10**6)
     recorder = BatchWriter(store.write, timeout=0.1)
     with pytest.raises(StorageUnavailableError):
@@ -173,7 +173,7 @@ async def test_callers_beyond_the_bound_wait_for_room(monkeypatch: pytest.Monkey
     assert max(map(len, store.batches)) <= 5
 
 
-async def test_a_caller_who_leaves_while_he_waits_for_room_leaves_his_call(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_cancelled_while_it_waits_for_room_leaves_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_queue, "MAX_PENDING", 1)
     store = Store()
     store.gate.clear()
@@ -188,7 +188,7 @@ async def test_a_caller_who_leaves_while_he_waits_for_room_leaves_his_call(monke
     assert store.stored == {c.id for c in calls}
 
 
-async def test_close_writes_what_waits_and_takes_no_more() -> None:
+async def test_close_writes_pending_calls_and_accepts_no_more() -> None:
     store = Store()
     store.gate.clear()
     recorder = BatchWriter(store.write, timeout=1)
@@ -202,7 +202,7 @@ async def test_close_writes_what_waits_and_takes_no_more() -> None:
     assert len(store.stored) == 10
 
 
-async def test_a_stopped_writer_tells_everyone_who_waits() -> None:
+async def test_a_stopped_writer_fails_all_waiting_callers() -> None:
     store = Store()
     store.gate.clear()
     recorder = BatchWriter(store.write, timeout=1)
@@ -222,7 +222,7 @@ async def test_closing_ends_the_retries() -> None:
         await waiting
 
 
-async def test_closing_takes_in_callers_that_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_accepts_callers_that_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_queue, "MAX_PENDING", 1)
     store = Store()
     store.gate.clear()
@@ -235,7 +235,7 @@ async def test_closing_takes_in_callers_that_wait_for_room(monkeypatch: pytest.M
     await closing
 
 
-async def test_closing_without_time_passes_on_callers_that_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_without_time_hands_over_callers_that_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_queue, "MAX_PENDING", 1)
     store, other = Store(), Store()
     store.gate.clear()
@@ -248,7 +248,7 @@ async def test_closing_without_time_passes_on_callers_that_wait_for_room(monkeyp
     assert len(other.stored) == 4
 
 
-async def test_closing_waits_for_a_caller_who_has_room_and_does_not_know_it_yet(
+async def test_closing_waits_for_a_caller_that_is_about_to_enqueue_its_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(bounded_queue, "MAX_PENDING", 1)
@@ -273,7 +273,7 @@ async def test_closing_a_slow_store_is_no_outage() -> None:
     assert log.told == []
 
 
-async def test_a_call_counts_as_its_caller_was_told() -> None:
+async def test_a_call_counts_by_the_outcome_that_its_caller_got() -> None:
     store, counters = Store(), Counters()
     store.gate.clear()
     recorder = BatchWriter(store.write, timeout=0.05, counters=counters)
@@ -285,7 +285,7 @@ async def test_a_call_counts_as_its_caller_was_told() -> None:
     assert (counters.calls_lost, counters.calls_committed) == (1, 0)
 
 
-async def test_a_call_left_by_its_caller_counts_once_however_long_it_takes(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_call_whose_caller_was_cancelled_counts_once(caplog: pytest.LogCaptureFixture) -> None:
     store, counters = Store(), Counters()
     store.gate.clear()
     recorder = BatchWriter(store.write, timeout=0.02, counters=counters)
@@ -301,7 +301,7 @@ async def test_a_call_left_by_its_caller_counts_once_however_long_it_takes(caplo
     assert (counters.calls_lost, counters.calls_committed) == (3, 1)
 
 
-def test_patience_is_that_of_the_event_loop_that_runs() -> None:
+def test_timeouts_count_by_the_clock_of_the_running_event_loop() -> None:
     hangs = False
 
     async def write(calls: Sequence[CallRecord]) -> RecordResult:
@@ -331,7 +331,7 @@ async def test_calls_that_a_store_names_are_not_searched_for() -> None:
     assert len(store.batches) == 2
 
 
-async def test_what_a_store_does_not_take_before_the_closing_is_given_up() -> None:
+async def test_calls_that_are_not_confirmed_before_the_closing_fail() -> None:
     store = Store()
     store.gate.clear()
     counters = Counters()
@@ -343,7 +343,7 @@ async def test_what_a_store_does_not_take_before_the_closing_is_given_up() -> No
     assert counters.calls_lost == 3
 
 
-async def test_a_store_that_hangs_gets_no_more_of_a_callers_time_than_his_patience() -> None:
+async def test_a_caller_waits_for_a_backend_that_hangs_no_longer_than_the_timeout() -> None:
     store = Store()
     store.gate.clear()
     recorder = BatchWriter(store.write, timeout=0.05)
@@ -355,7 +355,7 @@ async def test_a_store_that_hangs_gets_no_more_of_a_callers_time_than_his_patien
     assert late.id in store.stored
 
 
-async def test_the_time_that_somebody_holds_up_the_event_loop_is_not_the_stores() -> None:
+async def test_the_time_for_which_the_event_loop_is_blocked_does_not_count() -> None:
     store = Store()
 
     async def write(calls: Sequence[CallRecord]) -> RecordResult:
@@ -413,7 +413,7 @@ class Log(CircuitBreaker):
         return was_open
 
 
-async def test_calls_of_an_outage_go_elsewhere_at_once_until_it_is_over() -> None:
+async def test_calls_of_an_outage_go_to_the_fallback_at_once_until_it_is_over() -> None:
     store, shelf, log = Store(failures=10**6), Shelf(), Log()
     recorder = shelf.recorder(store, timeout=3600, breaker=log)
     store.error = StorageRefusedError("not mended by waiting")
@@ -429,7 +429,7 @@ async def test_calls_of_an_outage_go_elsewhere_at_once_until_it_is_over() -> Non
     await recorder.close()
 
 
-async def test_a_call_whose_fate_is_unknown_is_kept_elsewhere_too() -> None:
+async def test_a_call_whose_commit_is_not_confirmed_goes_to_the_fallback_too() -> None:
     store, shelf, log = Store(), Shelf(), Log()
     store.gate.clear()
     recorder = shelf.recorder(store, breaker=log)
@@ -442,7 +442,7 @@ async def test_a_call_whose_fate_is_unknown_is_kept_elsewhere_too() -> None:
     await recorder.close()
 
 
-async def test_a_call_waits_for_its_store_where_it_cannot_go_elsewhere() -> None:
+async def test_without_a_fallback_a_call_waits_for_its_destination() -> None:
     store, shelf = Store(failures=10**6), Shelf()
     shelf.error = StorageUnavailableError("the disk is full")
     recorder = shelf.recorder(store, timeout=0.5)
@@ -454,7 +454,7 @@ async def test_a_call_waits_for_its_store_where_it_cannot_go_elsewhere() -> None
     await recorder.close()
 
 
-async def test_closing_leaves_what_a_hanging_store_has_in_hand_elsewhere() -> None:
+async def test_closing_hands_the_batch_of_a_destination_that_hangs_to_the_fallback() -> None:
     store, shelf = Store(), Shelf()
     store.gate.clear()
     recorder = shelf.recorder(store, timeout=3600)
@@ -465,7 +465,7 @@ async def test_closing_leaves_what_a_hanging_store_has_in_hand_elsewhere() -> No
     assert shelf.kept == calls
 
 
-async def test_a_stopped_writer_keeps_what_it_has_in_hand() -> None:
+async def test_a_stopped_writer_rescues_its_batch() -> None:
     store, shelf = Store(), Shelf()
     store.gate.clear()
     recorder = shelf.recorder(store, timeout=3600)
@@ -479,7 +479,7 @@ async def test_a_stopped_writer_keeps_what_it_has_in_hand() -> None:
     assert await recorder.record(call()) == "committed"
 
 
-async def test_a_call_left_by_its_caller_is_told_of_if_it_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_loss_of_a_call_whose_caller_was_cancelled_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     store, counters = Store(failures=10**6), Counters()
     recorder = BatchWriter(store.write, timeout=60, counters=counters)
     (leaving,) = await in_hand(recorder, store, [call()])
@@ -500,7 +500,7 @@ async def test_callers_beyond_the_bound_of_bytes_wait_for_room(monkeypatch: pyte
     assert max(map(len, store.batches)) <= 3
 
 
-async def test_a_caller_does_not_wait_for_room_longer_than_his_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_does_not_wait_for_room_longer_than_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_queue, "MAX_PENDING", 1)
     store = Store()
     store.gate.clear()

@@ -1,4 +1,4 @@
-"""What waits is bounded by what it really takes of memory."""
+"""The queue is bounded by the memory that its calls really take."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def call(**changes: Any) -> CallRecord:
     return complete({**known, **tokens, "called_at": datetime.now(UTC), "temperature": 0.5, **changes}, PriceBook())
 
 
-#: What each call of a kind has besides, made anew for each, as callers do.
+#: Further fields of the calls of each kind, created for each call, as callers do.
 KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "plain": dict,
     "long names": lambda: {name: "".join([name, "x" * (255 - len(name))]) for name in TEXTS},

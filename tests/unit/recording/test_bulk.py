@@ -1,4 +1,4 @@
-"""Many calls are recorded in batches, at the speed of the database, and each call fails by itself."""
+"""Many calls are recorded in batches, at the speed of the database, and each call fails individually."""
 
 from __future__ import annotations
 

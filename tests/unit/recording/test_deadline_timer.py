@@ -1,4 +1,4 @@
-"""The timer fires at the earliest deadline, and tells when the event loop kept it from firing in time."""
+"""The timer fires at the earliest deadline, and reports whether the event loop delayed it."""
 
 from __future__ import annotations
 

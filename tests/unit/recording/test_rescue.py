@@ -1,4 +1,4 @@
-"""Calls of a batch writer that is stopped or forgotten are saved, once, by the process that accepted them."""
+"""Calls of a stopped or forgotten batch writer are saved once, by the process that accepted them."""
 
 from __future__ import annotations
 

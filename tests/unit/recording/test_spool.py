@@ -1,4 +1,4 @@
-"""Calls wait in a file of the user's own, survive exactly, and leave it in the order in which they came."""
+"""Spooled calls are stored in a private file, unchanged, and replayed in their order."""
 
 from __future__ import annotations
 

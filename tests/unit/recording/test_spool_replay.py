@@ -1,4 +1,4 @@
-"""Moving what waits begins when something comes, and ends when nothing is left or the books close."""
+"""The replay starts when a call is spooled, and ends when no calls are left or the database is closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store goes away and comes back: what callers are told, what waits in the spool, and what the log says."""
+"""Outages of the database: what callers get, which calls are spooled, and what is logged."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def spool(store: Store, tmp_path: Path) -> Spool:
     return Spool(store.target, tmp_path)
 
 
-def books(store: Store, folder: Path, **options: Any) -> LLMDatabase:
+def database(store: Store, folder: Path, **options: Any) -> LLMDatabase:
     return LLMDatabase(backend=store, **{"record_timeout": TIMEOUT, "spool_dir": folder, **options})
 
 
@@ -136,10 +136,10 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(record.levelname, record.message) for record in caplog.records if record.name.startswith("llmbridge")]
 
 
-async def test_calls_of_an_outage_wait_and_go_onto_the_books_when_it_is_over(
+async def test_calls_of_an_outage_are_spooled_and_replayed_when_it_is_over(
     store: Store, spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         before = await db.record_api_call(**FIELDS)
         store.fault = REFUSING
         during = [await db.record_api_call(**FIELDS) for _ in range(5)]
@@ -175,7 +175,7 @@ async def test_calls_of_an_outage_wait_and_go_onto_the_books_when_it_is_over(
 async def test_a_store_that_cannot_be_reached_is_tried_again_until_the_timeout_is_over(
     store: Store, spool: Spool, tmp_path: Path
 ) -> None:
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         store.fault = AWAY
         recording = asyncio.create_task(db.record_api_call(**FIELDS))
         while len(store.batches) < 3:
@@ -191,7 +191,7 @@ async def test_a_store_that_cannot_be_reached_is_tried_again_until_the_timeout_i
 
 
 async def test_only_the_first_callers_of_an_outage_wait_for_the_store(store: Store, tmp_path: Path) -> None:
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         store.answers.clear()
         recording = asyncio.create_task(db.record_api_call(**FIELDS))
         while not db.metrics()["outages"]:
@@ -210,7 +210,7 @@ async def test_a_store_that_is_away_does_not_stop_a_service_from_starting(
 ) -> None:
     store.fault = AWAY
     async with LLMBridge("memory://unused", spool_dir=tmp_path) as bridge:
-        bridge._database = books(store, tmp_path)
+        bridge._database = database(store, tmp_path)
         await bridge._ensure_db_initialized()
         assert (await bridge.chat(ASK)).record_status == "spooled"
         assert [level for level, _ in lines(caplog)] == ["WARNING"]
@@ -221,22 +221,22 @@ async def test_a_store_that_is_away_does_not_stop_a_service_from_starting(
     assert [level for level, _ in lines(caplog)] == ["WARNING", "WARNING"]
 
 
-async def test_what_one_start_left_the_next_one_records(store: Store, spool: Spool, tmp_path: Path) -> None:
+async def test_calls_that_one_run_spooled_are_recorded_by_the_next(store: Store, spool: Spool, tmp_path: Path) -> None:
     spool.put([make_call(number) for number in range(2500)])
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         await replayed(spool)
         assert len(store.ids) == 2500
         assert store.batches[0][0] == make_call(0)
         assert db.metrics()["calls_replayed"] == 2500
 
 
-async def test_what_the_store_refuses_is_set_aside_and_blocks_nobody(
+async def test_rejected_calls_are_set_aside_and_block_no_others(
     store: Store, spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = [make_call(number) for number in range(300)]
     spool.put(calls)
     store.poison = {calls[0].id, calls[77].id}
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         await replayed(spool)
         assert store.ids == {call.id for call in calls} - store.poison
         assert db.metrics()["calls_set_aside"] == 2
@@ -246,14 +246,14 @@ async def test_what_the_store_refuses_is_set_aside_and_blocks_nobody(
     assert b"12345678" not in spool.path.read_bytes()
 
 
-async def test_a_spool_that_cannot_be_changed_keeps_no_call_behind_from_its_way(
+async def test_a_spool_that_cannot_be_changed_does_not_block_later_calls(
     store: Store, spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = [make_call(number) for number in range(5)]
     spool.put(calls)
     store.poison = {calls[0].id, calls[2].id}
     change(spool, "CREATE TRIGGER full BEFORE UPDATE ON calls BEGIN SELECT RAISE(ABORT, 'the disk is full'); END")
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         await replayed(spool, left=2)
         assert store.ids == {call.id for call in calls} - store.poison
         while len(store.batches) < 20:  # they are tried again
@@ -269,12 +269,12 @@ async def test_a_spool_that_cannot_be_changed_keeps_no_call_behind_from_its_way(
         assert db.metrics()["calls_set_aside"] == 2
 
 
-async def test_calls_that_the_spool_does_not_give_away_go_onto_the_books_once(
+async def test_calls_that_cannot_be_removed_from_the_spool_are_recorded_once(
     store: Store, spool: Spool, tmp_path: Path
 ) -> None:
     spool.put([make_call(number) for number in range(1200)])
     change(spool, "CREATE TRIGGER full BEFORE DELETE ON calls BEGIN SELECT RAISE(ABORT, 'the disk is full'); END")
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         while len(store.batches) < 6:
             await asyncio.sleep(0.01)
         assert len(store.ids) == 1200
@@ -284,13 +284,13 @@ async def test_calls_that_the_spool_does_not_give_away_go_onto_the_books_once(
         assert db.metrics()["calls_replayed"] == 1200
 
 
-async def test_calls_of_a_newer_release_wait_for_it_and_keep_nobody_else(
+async def test_calls_of_a_newer_release_stay_in_the_spool_and_block_no_others(
     store: Store, spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = [make_call(number) for number in range(3)]
     spool.put(calls)
     change(spool, "UPDATE calls SET record = json_set(record, '$.flavour', 1) WHERE position = 1")
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         await replayed(spool, left=1)
         assert store.ids == {call.id for call in calls[1:]}
         while any(task.get_name() == "llmbridge-replay" for task in asyncio.all_tasks()):
@@ -304,16 +304,16 @@ async def test_calls_of_a_newer_release_wait_for_it_and_keep_nobody_else(
     (told,) = (message for _, message in lines(caplog) if "cannot read" in message)
     assert "flavour" in told
     change(spool, "UPDATE calls SET record = json_remove(record, '$.flavour')")
-    async with books(store, tmp_path):
+    async with database(store, tmp_path):
         await replayed(spool)
         assert calls[0].id in store.ids
 
 
-async def test_what_reaches_the_spool_while_the_store_is_well_is_moved(
+async def test_a_call_that_is_spooled_while_the_database_works_is_replayed(
     store: Store, spool: Spool, tmp_path: Path
 ) -> None:
     """As does what was on its way there when the outage ended."""
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         await db.record_api_call(**FIELDS)
         assert isinstance(db._writer, CallWriter)
         await db._writer._put([make_call()])
@@ -324,7 +324,7 @@ async def test_what_reaches_the_spool_while_the_store_is_well_is_moved(
 async def test_an_outage_may_end_before_the_spool_has_its_first_call(
     store: Store, spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         await db.record_api_call(**FIELDS)
         with slow_spool():
             store.fault = StorageRefusedError("no rights for a moment")
@@ -343,7 +343,7 @@ async def test_an_outage_may_end_before_the_spool_has_its_first_call(
 async def test_calls_saved_from_a_writer_that_was_stopped_are_moved_while_the_loop_goes_on(
     store: Store, spool: Spool, tmp_path: Path
 ) -> None:
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         store.answers.clear()
         recording = [asyncio.create_task(db.record_api_call(make_call(number))) for number in range(5)]
         while not store.batches or db.metrics()["calls_waiting"] < 5:
@@ -366,7 +366,7 @@ async def test_calls_of_days_that_were_purged_meanwhile_are_set_aside(
     async with store:
         await store.apply_migrations()
         await store.purge_calls(make_call(0).called_at.replace(year=2027, month=1, day=1))
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         await replayed(spool)
         assert store.ids == {new.id}
         assert (db.metrics()["calls_set_aside"], db.metrics()["calls_replayed"]) == (1, 1)
@@ -383,10 +383,10 @@ async def test_calls_of_days_that_were_purged_meanwhile_are_set_aside(
         ZeroDivisionError("a bug"),
     ],
 )
-async def test_calls_of_a_running_service_wait_whatever_the_store_says(
+async def test_a_running_service_spools_its_calls_even_if_the_database_refuses_them(
     fault: Exception, store: Store, spool: Spool, tmp_path: Path
 ) -> None:
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         store.fault = fault
         call = await db.record_api_call(**FIELDS)
         assert spool.counts().waiting == 1
@@ -395,17 +395,17 @@ async def test_calls_of_a_running_service_wait_whatever_the_store_says(
         assert store.ids == {call}
 
 
-async def test_a_store_that_will_not_mend_stops_a_service_from_starting(store: Store, tmp_path: Path) -> None:
+async def test_a_refused_database_stops_a_service_from_starting(store: Store, tmp_path: Path) -> None:
     store.fault = StorageRefusedError("not ours")
     with pytest.raises(StorageRefusedError):
-        await books(store, tmp_path).open()
+        await database(store, tmp_path).open()
 
 
 @pytest.mark.parametrize("setting", ["log", "raise"])
-async def test_without_a_spool_calls_are_lost_and_said_to_be(
+async def test_without_a_spool_calls_are_lost_and_reported_as_lost(
     setting: Any, store: Store, spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    db = books(store, tmp_path, on_storage_error=setting)
+    db = database(store, tmp_path, on_storage_error=setting)
     await db.initialize()
     store.fault = REFUSING
     record, status = await db.keep(FIELDS)
@@ -421,12 +421,12 @@ async def test_without_a_spool_calls_are_lost_and_said_to_be(
 
 
 @pytest.mark.parametrize("setting", ["log", "raise"])
-async def test_what_an_earlier_run_spooled_is_moved_also_where_nothing_is_spooled_any_more(
+async def test_calls_of_an_earlier_run_are_replayed_even_if_new_ones_are_not_spooled(
     setting: Any, store: Store, spool: Spool, tmp_path: Path
 ) -> None:
     spool.put([make_call(0), make_call(1)])
     store.poison = {make_call(1).id}
-    async with books(store, tmp_path, on_storage_error=setting) as db:
+    async with database(store, tmp_path, on_storage_error=setting) as db:
         await replayed(spool)
         assert store.ids == {make_call(0).id}
         report = await db.health_check()
@@ -437,17 +437,17 @@ async def test_what_an_earlier_run_spooled_is_moved_also_where_nothing_is_spoole
         assert spool.counts() == SpoolCounts(set_aside=1)
 
 
-async def test_a_service_may_insist_on_its_store(store: Store, tmp_path: Path) -> None:
+async def test_on_storage_error_raise_raises_at_the_start(store: Store, tmp_path: Path) -> None:
     store.fault = AWAY
     with pytest.raises(StorageUnavailableError):
-        await books(store, tmp_path, on_storage_error="raise").open()
+        await database(store, tmp_path, on_storage_error="raise").open()
 
 
-async def test_a_spool_that_cannot_be_written_is_told_at_the_start_and_calls_may_be_lost(
+async def test_a_spool_that_cannot_be_written_is_logged_at_the_start_and_calls_can_be_lost(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
-    async with books(store, tmp_path / "file" / "spool") as db:
+    async with database(store, tmp_path / "file" / "spool") as db:
         assert [level for level, _ in lines(caplog)] == ["WARNING"]
         report = await db.health_check()
         assert report["status"] == "healthy"
@@ -469,7 +469,7 @@ async def test_the_warning_that_calls_cannot_be_spooled_is_logged_once_each_time
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture, first_use: str
 ) -> None:
     (tmp_path / "file").write_text("")
-    db = books(store, tmp_path / "file" / "spool")
+    db = database(store, tmp_path / "file" / "spool")
     uses = {
         "initialize": db.initialize,
         "record_api_call": lambda: db.record_api_call(**FIELDS),
@@ -491,7 +491,7 @@ async def test_the_warning_that_calls_cannot_be_spooled_is_logged_once_each_time
 async def test_a_spool_with_an_impossible_name_fails_no_start(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with books(store, tmp_path / ("x" * 300)) as db:
+    async with database(store, tmp_path / ("x" * 300)) as db:
         await db.record_api_call(**FIELDS)
         assert [level for level, _ in lines(caplog)] == ["WARNING"]
         report = await db.health_check()
@@ -539,7 +539,7 @@ async def test_a_spool_that_does_not_answer_holds_up_neither_calls_nor_the_start
     store: Store, spool: Spool, tmp_path: Path
 ) -> None:
     spool.put([make_call()])
-    recording, starting = books(store, tmp_path), books(store, tmp_path, record_timeout=0.3)
+    recording, starting = database(store, tmp_path), database(store, tmp_path, record_timeout=0.3)
     with slow_spool():
         async with asyncio.timeout(20):
             call = await recording.record_api_call(**FIELDS)
@@ -561,9 +561,9 @@ async def late_health(db: LLMDatabase) -> dict[str, Any]:
     return await checking
 
 
-async def test_health_asks_store_and_spool_apart(store: Store, spool: Spool, tmp_path: Path) -> None:
+async def test_health_checks_the_database_and_the_spool_separately(store: Store, spool: Spool, tmp_path: Path) -> None:
     spool.put([make_call()])
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         await replayed(spool)
         with slow_spool():
             report = await late_health(db)
@@ -577,10 +577,10 @@ async def test_health_asks_store_and_spool_apart(store: Store, spool: Spool, tmp
         store.answers.set()
 
 
-async def test_health_tells_of_the_queue_the_spool_and_the_last_error(
+async def test_health_reports_the_queue_the_spool_and_the_last_error(
     store: Store, spool: Spool, tmp_path: Path
 ) -> None:
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         assert await db.health_check() == {
             "status": "healthy",
             "target": store.target,
@@ -595,8 +595,8 @@ async def test_health_tells_of_the_queue_the_spool_and_the_last_error(
         assert report["last_error"] == "StorageRefusedError: postgresql://user:***@db/shop refuses everybody"
 
 
-async def test_closing_reports_what_became_of_what_waited(store: Store, spool: Spool, tmp_path: Path) -> None:
-    db = books(store, tmp_path)
+async def test_closing_reports_the_outcome_of_pending_calls(store: Store, spool: Spool, tmp_path: Path) -> None:
+    db = database(store, tmp_path)
     await db.initialize()
     store.answers.clear()
     recording = [asyncio.create_task(db.record_api_call(**FIELDS)) for _ in range(7)]
@@ -610,8 +610,8 @@ async def test_closing_reports_what_became_of_what_waited(store: Store, spool: S
         await db.record_api_call(**FIELDS)
 
 
-async def test_closing_writes_what_the_store_takes_in_time(store: Store, tmp_path: Path) -> None:
-    db = books(store, tmp_path)
+async def test_closing_writes_the_calls_that_the_database_takes_in_time(store: Store, tmp_path: Path) -> None:
+    db = database(store, tmp_path)
     await db.initialize()
     store.answers.clear()
     recording = [asyncio.create_task(db.record_api_call(**FIELDS)) for _ in range(7)]
@@ -624,13 +624,13 @@ async def test_closing_writes_what_the_store_takes_in_time(store: Store, tmp_pat
     assert None not in await asyncio.gather(*recording)
 
 
-async def test_a_start_that_ends_after_the_closing_began_begins_nothing(
+async def test_a_start_that_ends_after_the_closing_began_starts_no_replay(
     store: Store, spool: Spool, tmp_path: Path
 ) -> None:
     spool.put([make_call()])
     store.answers.clear()
     threads = set(threading.enumerate())
-    db = books(store, tmp_path)
+    db = database(store, tmp_path)
     db.start_soon()
     closing = asyncio.create_task(db.close(timeout=60))
     await asyncio.sleep(0.05)
@@ -641,9 +641,9 @@ async def test_a_start_that_ends_after_the_closing_began_begins_nothing(
     assert spool.counts().waiting == 1
 
 
-async def test_a_caller_who_leaves_before_the_store_is_open_leaves_his_call(store: Store, tmp_path: Path) -> None:
+async def test_a_caller_cancelled_before_the_database_is_open_leaves_its_call(store: Store, tmp_path: Path) -> None:
     store.answers.clear()
-    db = books(store, tmp_path)
+    db = database(store, tmp_path)
     call = make_call()
     leaving = asyncio.create_task(db.record_api_call(call))
     while not db.metrics()["calls_waiting"]:
@@ -655,11 +655,11 @@ async def test_a_caller_who_leaves_before_the_store_is_open_leaves_his_call(stor
     await db.close()
 
 
-async def test_a_store_that_answers_and_takes_no_calls_is_not_healthy(store: Store, tmp_path: Path) -> None:
+async def test_a_database_that_responds_but_takes_no_calls_is_not_healthy(store: Store, tmp_path: Path) -> None:
     async def refuse(calls: Sequence[CallRecord]) -> RecordResult:
         raise StorageRefusedError("the user lacks a right")
 
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         assert (await db.health_check())["status"] == "healthy"
         taking = store.record_calls
         store.record_calls = refuse  # type: ignore[method-assign]
@@ -683,7 +683,7 @@ async def test_closing_twice_is_closing_once(
         await disconnect()
 
     monkeypatch.setattr(store, "disconnect", close_once)
-    db = books(store, tmp_path)
+    db = database(store, tmp_path)
     recording = await hanging(db, store)
     report = CloseReport(committed=0, spooled=10, lost=0)
     assert await asyncio.gather(db.close(timeout=0.1), db.close(timeout=0.1)) == [report, report]
@@ -693,8 +693,8 @@ async def test_closing_twice_is_closing_once(
     store.answers.set()
 
 
-async def test_a_closing_that_is_cut_off_goes_on(store: Store, spool: Spool, tmp_path: Path) -> None:
-    db = books(store, tmp_path)
+async def test_a_cancelled_closing_continues(store: Store, spool: Spool, tmp_path: Path) -> None:
+    db = database(store, tmp_path)
     recording = await hanging(db, store)
     closing = asyncio.create_task(db.close(timeout=1))
     await asyncio.sleep(0)
@@ -707,8 +707,8 @@ async def test_a_closing_that_is_cut_off_goes_on(store: Store, spool: Spool, tmp
     store.answers.set()
 
 
-async def test_books_that_are_opened_while_they_close_are_open_afterwards(store: Store, tmp_path: Path) -> None:
-    db = books(store, tmp_path)
+async def test_a_database_that_is_opened_while_it_closes_is_open_afterwards(store: Store, tmp_path: Path) -> None:
+    db = database(store, tmp_path)
     await hanging(db, store)
     closing = asyncio.create_task(db.close(timeout=0.05))
     await asyncio.sleep(0)
@@ -728,7 +728,7 @@ async def test_closing_counts_callers_for_whom_the_store_is_still_opening(
     on_storage_error: str, report: CloseReport, store: Store, spool: Spool, tmp_path: Path
 ) -> None:
     store.answers.clear()
-    db = books(store, tmp_path, on_storage_error=on_storage_error)
+    db = database(store, tmp_path, on_storage_error=on_storage_error)
     recording = [asyncio.create_task(db.record_api_call(**FIELDS)) for _ in range(5)]
     await asyncio.sleep(0.1)
     assert await db.close(timeout=0.1) == report
@@ -740,7 +740,7 @@ async def test_closing_counts_callers_for_whom_the_store_is_still_opening(
 
 async def test_closing_waits_for_callers_for_whom_the_store_opens_in_time(store: Store, tmp_path: Path) -> None:
     store.answers.clear()
-    db = books(store, tmp_path)
+    db = database(store, tmp_path)
     recording = [asyncio.create_task(db.record_api_call(**FIELDS)) for _ in range(5)]
     await asyncio.sleep(0.1)
     closing = asyncio.create_task(db.close(timeout=60))
@@ -753,10 +753,8 @@ async def test_closing_waits_for_callers_for_whom_the_store_opens_in_time(store:
     assert None not in await asyncio.gather(*recording)
 
 
-async def test_an_answer_that_comes_after_the_closing_waits_for_the_next_start(
-    store: Store, spool: Spool, tmp_path: Path
-) -> None:
-    db = books(store, tmp_path)
+async def test_a_call_that_ends_after_the_closing_is_spooled(store: Store, spool: Spool, tmp_path: Path) -> None:
+    db = database(store, tmp_path)
     await db.initialize()
     await db.close()
     record, status = await db.keep(FIELDS)
@@ -766,10 +764,10 @@ async def test_an_answer_that_comes_after_the_closing_waits_for_the_next_start(
     assert spool.counts().waiting == 1
 
 
-async def test_an_answer_after_the_closing_is_lost_where_there_is_no_spool(
+async def test_a_call_that_ends_after_the_closing_is_lost_without_a_spool(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    db = books(store, tmp_path, on_storage_error="log")
+    db = database(store, tmp_path, on_storage_error="log")
     await db.initialize()
     await db.close()
     assert (await db.keep(FIELDS))[1] == "lost"
@@ -777,20 +775,20 @@ async def test_an_answer_after_the_closing_is_lost_where_there_is_no_spool(
     assert [level for level, _ in lines(caplog)] == ["ERROR"]
 
 
-async def test_a_call_whose_store_was_closed_by_another_is_lost_once(store: Store, tmp_path: Path) -> None:
-    async with books(store, tmp_path, on_storage_error="log") as db:
+async def test_a_call_whose_backend_was_closed_elsewhere_is_lost_once(store: Store, tmp_path: Path) -> None:
+    async with database(store, tmp_path, on_storage_error="log") as db:
         await store.disconnect()
         assert (await db.keep(FIELDS))[1] == "lost"
         assert db.metrics()["calls_lost"] == 1
 
 
-async def test_a_store_that_fails_to_close_takes_no_report_along(
+async def test_closing_reports_even_if_the_backend_fails_to_disconnect(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail() -> None:
         raise ZeroDivisionError
 
-    db = books(store, tmp_path)
+    db = database(store, tmp_path)
     await db.record_api_call(**FIELDS)
     monkeypatch.setattr(store, "disconnect", fail)
     assert await db.close() == CloseReport()
@@ -804,7 +802,7 @@ async def test_a_store_that_fails_to_close_takes_no_report_along(
 async def test_no_log_line_and_no_error_shows_a_password(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with books(store, tmp_path, on_storage_error="log") as db:
+    async with database(store, tmp_path, on_storage_error="log") as db:
         store.fault = StorageRefusedError(str(AWAY))
         with pytest.raises(StorageRefusedError) as failed:
             await db.record_api_call(**FIELDS)
@@ -818,7 +816,7 @@ async def test_no_log_line_and_no_error_shows_a_password(
 
 
 async def test_a_call_that_core_refuses_is_counted(store: Store, tmp_path: Path) -> None:
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         with pytest.raises(RecordRejectedError):
             await db.record_api_call(**FIELDS, completion_tokens=-1)
         assert await db.keep({**FIELDS, "completion_tokens": -1}) == (None, "lost")
@@ -833,17 +831,17 @@ def test_a_store_in_memory_has_no_spool(tmp_path: Path) -> None:
     assert asyncio.run(main()) is None
 
 
-async def test_the_log_is_silent_while_all_is_well(
+async def test_nothing_is_logged_without_an_error(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="llmbridge"):
-        async with books(store, tmp_path) as db:
+        async with database(store, tmp_path) as db:
             await db.record_api_call(**FIELDS)
     assert lines(caplog) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_calls_wait_in_the_spool_whichever_event_loop_found_the_store_away(tmp_path: Path) -> None:
+def test_calls_are_spooled_in_every_event_loop_during_an_outage(tmp_path: Path) -> None:
     bridge = LLMBridge(backend=Store("loops", StorageUnavailableError("away")), spool_dir=tmp_path)
     assert [asyncio.run(bridge.chat(ASK)).record_status for _ in range(3)] == ["spooled"] * 3
 
@@ -959,7 +957,7 @@ async def test_a_bug_at_the_opening_of_the_database_loses_no_call(store: Store, 
     async def fail(_: StorageBackend) -> None:
         raise ZeroDivisionError
 
-    db = books(store, tmp_path)
+    db = database(store, tmp_path)
     remove = db._session.on_start(fail)
     with pytest.raises(ZeroDivisionError):
         await db.initialize()
@@ -974,7 +972,7 @@ async def test_a_call_that_the_spool_does_not_confirm_before_the_closing_says_so
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "_SPOOL_TIMEOUT", 0.1)
-    db = books(store, tmp_path)
+    db = database(store, tmp_path)
     recording = await hanging(db, store)
     with slow_spool():
         await db.close(timeout=0)
@@ -984,7 +982,7 @@ async def test_a_call_that_the_spool_does_not_confirm_before_the_closing_says_so
 
 
 def test_closing_again_in_another_event_loop_closes_nothing(store: Store, tmp_path: Path) -> None:
-    db = books(store, tmp_path)
+    db = database(store, tmp_path)
 
     async def use() -> None:
         async with db:
@@ -995,7 +993,7 @@ def test_closing_again_in_another_event_loop_closes_nothing(store: Store, tmp_pa
 
 
 async def test_health_of_a_closed_database_says_that_it_is_closed(store: Store, tmp_path: Path) -> None:
-    db = books(store, tmp_path)
+    db = database(store, tmp_path)
     async with db:
         pass
     report = await db.health_check()
@@ -1012,7 +1010,7 @@ async def test_a_spool_that_works_again_begins_no_replay_while_the_database_is_a
     def replays() -> list[str]:
         return [task.get_name() for task in asyncio.all_tasks() if task.get_name() == "llmbridge-replay"]
 
-    async with books(store, tmp_path) as db:
+    async with database(store, tmp_path) as db:
         while replays():  # that of the start
             await asyncio.sleep(0)
         store.fault = REFUSING

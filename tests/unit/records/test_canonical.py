@@ -1,4 +1,4 @@
-"""Every record that reaches a store is in canonical form, or is refused."""
+"""Every record that reaches a backend is in canonical form; other values are rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The short way to a record leads where the long one does."""
+"""The fast path makes the same records as the full conversion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Buckets of times are within 1.1 % of every time in them, on every machine."""
+"""Every time in a bucket is within 1.1 % of the bucket's value, on every machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reference implementation of usage sums, on calls that can be summed by hand."""
+"""The reference implementation of usage sums, on calls that can be summed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user may write for a store, and what the plugin gets of it."""
+"""Storage URLs: what a user may write, and what the plugin gets."""
 
 from __future__ import annotations
 

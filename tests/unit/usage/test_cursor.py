@@ -1,4 +1,4 @@
-"""The text of a cursor gives the cursor back, and nothing else is one."""
+"""A cursor can be converted to text and back, and any other text is an error."""
 
 from __future__ import annotations
 

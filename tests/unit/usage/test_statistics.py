@@ -1,4 +1,4 @@
-"""What is made of sums: rates, means, percentiles, and the analytics of days."""
+"""Statistics of sums: rates, means, percentiles, and daily analytics."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_any_mapping_will_do_for_a_histogram() -> None:
     assert (row.response_time_ms(50), row.first_token_ms(100), row.first_token_mean_ms) == (7, 9, 8)
 
 
-async def test_daily_analytics_are_per_day_origin_user_vendor_and_model() -> None:
+async def test_daily_analytics_are_per_day_origin_user_provider_and_model() -> None:
     now = datetime.now(UTC)
     known: dict[str, Any] = {"provider": "p", "model_name": "m", "prompt_tokens": 10, "completion_tokens": 5}
     async with LLMBridge("memory://", origin="shop") as bridge:
@@ -88,5 +88,5 @@ async def test_days_of_analytics_are_those_of_the_zone() -> None:
     assert entry.date == (datetime.now(UTC) + timedelta(hours=14)).date()
 
 
-async def test_without_books_there_are_no_analytics() -> None:
+async def test_without_a_database_there_are_no_analytics() -> None:
     assert await LLMBridge().get_daily_analytics() == []

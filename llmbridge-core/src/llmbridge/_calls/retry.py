@@ -31,7 +31,7 @@ _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 8.0
 
 #: Errors after which the next model is called. InvalidRequestError is not one of them: it says that the request is
-#: wrong, which the answer of another model would hide.
+#: wrong, which the response of another model would hide.
 _FALLBACK_ERRORS = (
     AuthenticationError,
     ContentFilterError,
@@ -65,7 +65,7 @@ class RetryPolicy:
 
         After a transient error the same target is tried again; then the next one, if the error may not occur there.
 
-        :param attempt: gets the target and the seconds that it may take: `timeout`, or what is left of the total
+        :param attempt: gets the target and the seconds that it may take: `timeout`, or the rest of the total
         """
         deadline = time.monotonic() + max(self._total_timeout, timeout)
 

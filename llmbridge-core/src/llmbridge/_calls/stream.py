@@ -1,4 +1,4 @@
-"""Streaming: passes on the chunks of an answer as they arrive, and records the attempt once at its end."""
+"""Streaming: passes on the chunks of a response as they arrive, and records the attempt once at its end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("llmbridge.calls")
 async def chunks(
     call: Call, retries: RetryPolicy, in_flight: Callable[[], AbstractContextManager[None]]
 ) -> AsyncGenerator[LLMChunk, None]:
-    """Yield the answer's text as it arrives, then a last chunk with the whole response.
+    """Yield the response's text as it arrives, then a last chunk with the whole response.
 
     Retries and fallbacks happen only before the first text.
     """

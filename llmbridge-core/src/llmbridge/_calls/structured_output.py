@@ -1,4 +1,4 @@
-"""Structured output: JSON schema of a response format, and parsing of the answer."""
+"""Structured output: JSON schema of a response format, and parsing of the response."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sendable(request: LLMRequest) -> LLMRequest:
 
 
 def parse(request: LLMRequest, content: str) -> tuple[Any, str | None]:
-    """Return the answer as data, or None and the reason. Both are None if no JSON was requested."""
+    """Return the response as data, or None and the reason. Both are None if no JSON was requested."""
     if not request.wants_json:
         return None, None
     model = request.response_format
@@ -39,7 +39,9 @@ def parse(request: LLMRequest, content: str) -> tuple[Any, str | None]:
         return None, f"the answer is not a valid {error.title}: {_describe(error)}"
     except (ValueError, RecursionError):
         return None, "the answer is not valid JSON"
-    except Exception as error:  # raised by the caller's validator; the answer must not be lost, because it is paid for
+    except (
+        Exception
+    ) as error:  # raised by the caller's validator; the response must not be lost, because it is paid for
         return None, f"a validator raised {type(error).__name__}"
 
 
@@ -68,5 +70,5 @@ def _is_strict(schema: Any) -> bool:
 
 
 def _describe(error: ValidationError) -> str:
-    """Return the invalid fields and the kinds of their errors. The messages are omitted: they may quote the answer."""
+    """Return the invalid fields and the kinds of their errors. The messages are omitted: they may contain values."""
     return ", ".join(f"{'.'.join(map(str, found['loc'])) or 'all'} ({found['type']})" for found in error.errors())

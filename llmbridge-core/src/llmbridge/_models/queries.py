@@ -18,7 +18,7 @@ from .catalog import Origin
 #: Characters per token, for estimates: a rule of thumb for English text.
 CHARACTERS_PER_TOKEN = 4
 
-#: Most tokens of an estimated answer.
+#: Most tokens of an estimated response.
 MAX_ESTIMATED_TOKENS = 1000
 
 _FEATURES = ("vision", "function_calling", "json_mode", "parallel_tool_calls")
@@ -231,7 +231,7 @@ class Models:
     ) -> CostEstimate:
         """Return a rough estimate of the cost of a conversation.
 
-        Four characters of text count as one token, and images are not counted. Without `completion_tokens` the answer
+        Four characters of text count as one token, and images are not counted. Without `completion_tokens` the response
         is assumed to be half as long as the messages, at most 1,000 tokens.
 
         :raises ModelNotFoundError, ProviderNotFoundError: the model is unknown, and so is its provider

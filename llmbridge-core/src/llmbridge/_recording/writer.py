@@ -10,10 +10,10 @@ ended, and no call can arrive at a stage that has ended:
 1. The session accepts no more calls (`StoreSession.begin_closing`). Other uses of the database continue.
 2. The arrivals end: callers that still wait for prices or for the opening of the database enqueue their calls. After
    the timeout they wait no longer, and their calls are spooled.
-3. The batch writer of the database commits its calls for what is left of the timeout, then hands the others over to the
+3. The batch writer of the database commits its calls for the rest of the timeout, then hands the others over to the
    batch writer of the spool.
 4. The batch writer of the spool writes its calls to the disk. It gets `_SPOOL_TIMEOUT` seconds at least.
-5. The replay moves spooled calls for what is left of the timeout, unless the database is away.
+5. The replay moves spooled calls for the rest of the timeout, unless the database is away.
 6. The thread of the spool ends. A call that comes later (`keep`) is spooled on another thread.
 7. `LLMDatabase.close` ends the reading of own prices, and the session disconnects.
 """
@@ -189,7 +189,7 @@ class CallWriter:
             return await self.record(given, priced_as, also_closed=True)
         except StorageError as error:
             failure: Exception = error
-        except Exception as error:  # whatever it is, the caller has paid for the answer and gets it
+        except Exception as error:  # whatever it is, the caller has paid for the response and gets it
             self._counters.calls_lost += 1
             failure = error
         record = None

@@ -135,7 +135,7 @@ def _was_not_sent(error: Exception) -> bool:
 
 
 def _discard_stdout() -> None:
-    """Discard what is left in the buffer: nobody reads it any more."""
+    """Discard the rest of the buffer: nobody reads it any more."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

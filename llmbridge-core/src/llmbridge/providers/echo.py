@@ -16,7 +16,7 @@ class EchoProvider(BaseLLMProvider):
     request asks for JSON.
 
     It accepts any model name. Usage is synthetic: a token is a word between white space, so `prompt_tokens` are the
-    words of all messages and `completion_tokens` those of the answer.
+    words of all messages and `completion_tokens` those of the response.
     """
 
     name = "echo"

@@ -1,4 +1,4 @@
-"""Rollups: histograms that merge, sums of cells that are the law's answers, and rows of purged days."""
+"""Rollups: histograms that merge, sums of cells that equal the reference, and rows of purged days."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQL that people write, as far as every dialect agrees."""
+"""Templates in SQL of users, in every dialect."""
 
 from __future__ import annotations
 

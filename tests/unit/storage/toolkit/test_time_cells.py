@@ -1,9 +1,8 @@
-"""Covering any question by cells: every instant once, with few cells."""
+"""Cells cover the range of any query: every instant once, with few cells."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from llmbridge._usage.periods import split, zone
 from llmbridge.storage import EARLIEST, LATEST
-from llmbridge.storage.toolkit.time_cells import GRAINS, USER_GRAINS, Coverage, Uses, cover, micros
+from llmbridge.storage.toolkit.time_cells import GRAINS, USER_GRAINS, Coverage, cover, micros
 
 START = datetime(2024, 3, 25, tzinfo=UTC)
 SECOND = 1_000_000
@@ -75,21 +74,6 @@ def test_gaps_rise_and_do_not_touch_and_cells_are_aligned(edges, grains):
         assert part.grain in grains
         assert part.start < part.end
         assert part.start % part.grain == part.end % part.grain == 0
-
-
-@settings(max_examples=200, deadline=None)
-@given(edges=_edges, grains=_grains)
-def test_uses_name_the_parts_of_each_cell(edges, grains):
-    parts = cover(edges, grains).parts
-    for grain in grains:
-        of_grain = [part for part in parts if part.grain == grain]
-        uses = Uses(of_grain)
-        ranges = uses.ranges()
-        assert all(end < start for (_, end), (start, _) in pairwise(ranges))
-        for at in {bound + step for part in of_grain for bound in (part.start, part.end) for step in (-grain, 0)}:
-            expected = sorted((part.period, part.sign) for part in of_grain if part.start <= at < part.end)
-            assert sorted(uses.of(at)) == expected
-            assert bool(expected) == any(start <= at < end for start, end in ranges)
 
 
 def days(tz: str, n: int = 90) -> Coverage:

@@ -62,7 +62,7 @@ def calls(
     """
     zone = filters.zone(tz)
     now = datetime.now(UTC)
-    question = {
+    arguments = {
         "since": filters.instant("--since", since, zone, now),
         "until": filters.instant("--until", until, zone, now),
         "origin": filters.accepted(origin),
@@ -76,7 +76,7 @@ def calls(
         "cursor": cursor,
     }
     asked = settings(context, db, json, plugin)
-    page = asyncio.run(_find(asked, question))
+    page = asyncio.run(_find(asked, arguments))
     if asked.json:
         output.json({"calls": [call.model_dump() for call in page.calls], "next": page.next})
         return
@@ -94,14 +94,14 @@ def calls(
         output.note(f"there are more: add --cursor {page.next}")
 
 
-async def _find(asked: Settings, question: dict[str, Any]) -> CallList:
+async def _find(asked: Settings, arguments: dict[str, Any]) -> CallList:
     from ...db import LLMDatabase
 
     with filters.invalid_arguments():
         # Without a database: a wrong query is refused before anything is opened.
-        await LLMDatabase().find_calls(**question)
+        await LLMDatabase().find_calls(**arguments)
     async with database.opened(asked) as db:
-        return await db.find_calls(**{**question, **await filters.split_models(db, question)})
+        return await db.find_calls(**{**arguments, **await filters.split_models(db, arguments)})
 
 
 def _cells(call: CallRecord, zone: ZoneInfo) -> list[str]:

@@ -92,8 +92,8 @@ def usage(
         "tags": filters.tags(tag),
     }
     asked = settings(context, db, json, plugin)
-    question = {"since": start, "until": end, "group_by": groups, "tz": tz, **chosen}
-    start, rows = asyncio.run(_ask(asked, question, start if is_before_now(since) else None))
+    arguments = {"since": start, "until": end, "group_by": groups, "tz": tz, **chosen}
+    start, rows = asyncio.run(_ask(asked, arguments, start if is_before_now(since) else None))
     if asked.json:
         output.json(
             {
@@ -117,23 +117,23 @@ def usage(
 
 
 async def _ask(
-    asked: Settings, question: dict[str, Any], movable: datetime | None
+    asked: Settings, arguments: dict[str, Any], movable: datetime | None
 ) -> tuple[datetime | None, UsageResults]:
     """Return the start and the rows. A `movable` start inside a purged day moves back to its midnight."""
     from ...db import LLMDatabase
 
     with filters.invalid_arguments():
         # Without a database: a wrong query is refused before anything is opened.
-        await LLMDatabase().usage(**question)
+        await LLMDatabase().usage(**arguments)
     async with database.opened(asked) as db:
-        question = {**question, **await filters.split_models(db, question)}
+        arguments = {**arguments, **await filters.split_models(db, arguments)}
         try:
-            return question["since"], await db.usage(**question)
+            return arguments["since"], await db.usage(**arguments)
         except PurgedDetailError:
             if movable is None:
                 raise
         moved = movable.replace(hour=0, minute=0, second=0, microsecond=0)
-        rows = await db.usage(**{**question, "since": moved})
+        rows = await db.usage(**{**arguments, "since": moved})
     output.note(f"since {moved:%Y-%m-%d %H:%M} UTC: --since is inside a purged day, of which only totals are left")
     return moved, rows
 

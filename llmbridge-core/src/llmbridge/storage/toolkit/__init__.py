@@ -1,7 +1,7 @@
 """Optional parts for SQL backends. They may change in minor releases.
 
 time_cells: time cells of rollups, and which cells cover a query.
-rollups: the columns of rollups, which rows answer a query, and the answer from their sums.
+rollups: the columns of rollups, which rows a query reads, and the result from their sums.
 lifecycle: connect and disconnect of a backend, once for all callers.
 maintenance: long work as many short transactions.
 sql_templates: SQL with placeholders for the names of tables.

@@ -1,15 +1,15 @@
-"""Rollups of calls for SQL backends: their columns, how a question uses them, and how their sums become an answer.
+"""Rollups of calls for SQL backends: their columns, which of them a query reads, and the result from their sums.
 
-A backend keeps two tables with one row for each cell, provider, model and status: by user and UTC day (`USER_KEY`), and
-by stretch of time (`TIME_KEY`, the grains of `time_cells`). Each row has the sums of its calls (`NUMBERS`) and two
-histograms of their times. Calls are folded into the rows some time after they were recorded; calls that are not folded
-yet, the tail, are summed for each question in the same snapshot.
+A backend has two tables with one row for each cell, provider, model and status: by user and UTC day (`USER_KEY`), and
+by period of time (`TIME_KEY`, the grains of `time_cells`). Each row has the sums of its calls (`NUMBERS`) and two
+histograms of their times. Calls are folded into the rows some time after they were recorded. Calls that are not folded
+yet, the tail, are summed for each query in the same snapshot.
 
-A histogram is a text of entries with commas between, each `BUCKET` (one call) or `BUCKET:CALLS`. It is the sum of its
-entries: a bucket may stand in several, and CALLS may be negative. So two histograms are merged by writing one behind
-the other, and one is taken from another by writing its negative behind it. Only when the text grows past another
-`HISTOGRAM_STEP` characters it is written anew with one entry for each bucket. Most rows have few calls, so this is much
-cheaper than to keep every text sorted; and no text is longer than its shortest form and one step.
+A histogram is a text of entries separated by commas, each `BUCKET` (one call) or `BUCKET:CALLS`. It is the sum of its
+entries: a bucket may occur in several, and CALLS may be negative. So two histograms are merged by joining their texts,
+and one is subtracted from another by appending its negative. The text is shortened to one entry for each bucket only
+when it has grown by another `HISTOGRAM_STEP` characters. Most rows have few calls, so this is much cheaper than keeping
+every text sorted, and no text is longer than its shortest form and one step.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ NUMBERS = (
     "reasoning_tokens",
     "response_time_ms_sum",
 )
-#: Those that change with the cost of a call.
+#: The sums that change with the cost of a call.
 PRICED = ("unmeasured_calls", "unpriced_calls", "cost")
 HISTOGRAMS = ("response_time_histogram", "first_token_histogram")
-#: Characters by which a histogram grows until it is written anew.
+#: Number of characters by which a histogram grows before it is shortened.
 HISTOGRAM_STEP = 1_500
 
 _COST = NUMBERS.index("cost")
-#: Fields of a question that are columns of both tables.
+#: Fields of a query that are columns of both tables.
 _COLUMNS = ("origin", "provider", "model_name", "status")
 
 
@@ -73,7 +73,7 @@ def write_histogram(counts: Mapping[int, int]) -> str | None:
 
 
 def subtract(counts: Mapping[Any, int], taken: Mapping[Any, int]) -> dict[Any, int]:
-    """Return counts without those that are taken away, in the same order and without zeros."""
+    """Return `counts` minus `taken`, in the same order and without zeros."""
     if not taken:
         return dict(counts)
     left = {key: counts.get(key, 0) - taken.get(key, 0) for key in {**counts, **taken}}
@@ -81,10 +81,10 @@ def subtract(counts: Mapping[Any, int], taken: Mapping[Any, int]) -> dict[Any, i
 
 
 class RollupPlan:
-    """What a question reads: cells of one of the tables, and calls where no cell serves.
+    """Plan of a query: the cells of one of the tables that it reads, and the calls where no cell fits.
 
-    `by_user` tells the table. `coverage.parts` are the cells; those with sign -1 are taken away. `coverage.gaps` are
-    the stretches of time that are summed from the calls themselves, as the tail is.
+    `by_user` selects the table. `coverage.parts` are the cells; those with sign -1 are subtracted. `coverage.gaps` are
+    the ranges of time that are summed from the calls themselves, as the tail is.
     """
 
     def __init__(self, query: UsageQuery) -> None:
@@ -100,12 +100,12 @@ class RollupPlan:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The cells that are read."""
+        """The cells that the query reads."""
         return self.coverage.parts
 
     @property
     def filters(self) -> dict[str, list[str]]:
-        """Return the values that the question accepts, by column of the table."""
+        """Return the values that the query accepts, by column of the table."""
         given = self.query.filters
         accepted = {name: [value for value in given[name] if value] for name in _COLUMNS if name in given}
         if "id_at_origin" in given:
@@ -114,15 +114,15 @@ class RollupPlan:
         return accepted
 
     def purged(self, watermark: datetime) -> list[tuple[int, int]]:
-        """Return ranges [first, last) of starts, in seconds, of purged cells of the finest grain that the question
-        would cut."""
+        """Return ranges [first, last) of starts, in seconds, of purged cells of the finest grain that the query would
+        cut."""
         grain, end = self.grains[-1], micros(watermark) // SECOND
         found = [(lo // SECOND // grain * grain, min(-(-hi // SECOND), end)) for lo, hi in self.coverage.gaps]
         return [(lo, hi) for lo, hi in found if lo < hi]
 
     def refuse_if_cut(self, last: int | None, watermark: datetime) -> None:
-        """Refuse a question that cuts purged cells; `last` is the greatest start of a row that passes the filters in
-        the ranges of `purged` (None: there is none).
+        """Refuse a query that cuts purged cells. `last` is the greatest start of a row that passes the filters in the
+        ranges of `purged` (None: there is none).
 
         :raises PurgedDetailError: there is such a row
         """
@@ -132,7 +132,7 @@ class RollupPlan:
 
 
 class Histogram(Mapping[int, int]):
-    """bucket -> calls, equal to a dict. It is counted when it is first read, which most callers never do."""
+    """Mapping bucket -> calls, equal to a dict. It is parsed when it is first read, which most callers never do."""
 
     __slots__ = ("_added", "_counted", "_taken")
 
@@ -163,8 +163,8 @@ class Histogram(Mapping[int, int]):
         return dict, (self._counts(),)
 
 
-#: Sums of one group: numbers, and the texts of statuses, response times and first tokens, first those that were added,
-#: then those that were taken away. A plain tuple, since answers have thousands.
+#: Sums of one group: numbers, and the texts of statuses, response times and first tokens, first the added ones, then
+#: the subtracted ones. A plain tuple, because a result may have thousands.
 _Sums = tuple[Any, ...]
 
 
@@ -178,7 +178,7 @@ def _joined(text: str | None, more: str | None) -> str | None:
 
 
 class UsageRows:
-    """The answer to a question, put together from sums that a backend has read."""
+    """The rows of a result, computed from sums that a backend has read."""
 
     def __init__(self, query: UsageQuery) -> None:
         self._fields = query.group_by
@@ -194,10 +194,10 @@ class UsageRows:
         first_token: str | None,
         sign: int = 1,
     ) -> None:
-        """Add sums (`sign` -1: take them away) to the group that has `key` in the fields of `group_by`.
+        """Add sums (`sign` -1: subtract them) to the group that has `key` in the fields of `group_by`.
 
-        `statuses` is `STATUS:CALLS,…`, in which a status may stand more than once; `numbers` are those of NUMBERS; no
-        user is '' or None. The histograms are texts, None for none.
+        `statuses` is `STATUS:CALLS,…`, in which a status may occur more than once; `numbers` are those of NUMBERS. No
+        user is '' or None. The histograms are texts; None: there is none.
         """
         if self._user is not None and not key[self._user]:
             key = (*key[: self._user], None, *key[self._user + 1 :])
@@ -267,7 +267,8 @@ class Rollup(NamedTuple):
 
 
 def to_totals_row(grain: Grain, rollup: Rollup) -> TotalsRow:
-    """Return a row of purged days as the contract has it: `day` of the table by user, `quarter` of that by time."""
+    """Return a row of purged days in the form of the contract: `day` from the table by user, `quarter` from the other
+    one."""
     names = USER_KEY if grain == "day" else TIME_KEY
     key = dict(zip(names, rollup.key, strict=True))
     start = key.pop("day") if grain == "day" else key.pop("start")
@@ -303,7 +304,7 @@ def from_totals_row(row: TotalsRow) -> Rollup:
 def differing(
     kept: Mapping[tuple[Any, ...], Rollup], counted: Mapping[tuple[Any, ...], Rollup]
 ) -> list[tuple[Any, ...]]:
-    """Return the keys whose rows do not have the same sums in both."""
+    """Return the keys whose rows differ."""
     return [key for key in {**kept, **counted} if not _are_equal(kept.get(key), counted.get(key))]
 
 

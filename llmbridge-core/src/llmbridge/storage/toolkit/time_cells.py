@@ -10,7 +10,6 @@ Times are whole seconds since 1970 in UTC for cells, whole microseconds for scan
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -116,33 +115,3 @@ def _cells(start: int, end: int, grains: Sequence[int], period: int, sign: int =
         yield from _cells(outer, end, finer, period, sign)
     if inner < outer:
         yield Part(grain, inner, outer, period, sign)
-
-
-class Uses:
-    """Lookup of the intervals that use the cells of one grain."""
-
-    def __init__(self, parts: Sequence[Part]) -> None:
-        bounds = sorted({bound for part in parts for bound in (part.start, part.end)})
-        self._bounds = bounds
-        self._uses: list[list[tuple[int, int]]] = [[] for _ in range(len(bounds) + 1)]
-        positions = {bound: position for position, bound in enumerate(bounds, start=1)}
-        for part in parts:
-            for position in range(positions[part.start], positions[part.end]):
-                self._uses[position].append((part.period, part.sign))
-
-    def ranges(self) -> list[tuple[int, int]]:
-        """Return the ranges [from, to) of starts of the cells that are used, ascending and not adjacent."""
-        found: list[tuple[int, int]] = []
-        for position, uses in enumerate(self._uses):
-            if not uses:
-                continue
-            start, end = self._bounds[position - 1], self._bounds[position]
-            if found and found[-1][1] == start:
-                found[-1] = found[-1][0], end
-            else:
-                found.append((start, end))
-        return found
-
-    def of(self, start: int) -> list[tuple[int, int]]:
-        """Return the periods and signs of the cell that starts at `start`."""
-        return self._uses[bisect_right(self._bounds, start)]

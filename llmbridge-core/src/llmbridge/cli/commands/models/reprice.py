@@ -60,7 +60,7 @@ def reprice(
     if start is None:
         raise UserError("--from is missing: write --from 2026-01-31, or --from all")
     now, utc = datetime.now(UTC), ZoneInfo("UTC")
-    question = {
+    arguments = {
         "since": filters.instant("--from", start, utc, now),
         "until": filters.instant("--to", end, utc, now),
         "id_at_origin": filters.accepted(user),
@@ -70,7 +70,7 @@ def reprice(
     }
     lists = dict(_pair(text) for text in priced_as or ())
     asked = settings(context, db, json, plugin)
-    report = asyncio.run(_reprice(asked, question, priced_as=lists, dry_run=dry_run))
+    report = asyncio.run(_reprice(asked, arguments, priced_as=lists, dry_run=dry_run))
     if asked.json:
         output.json(report.model_dump())
         return
@@ -92,7 +92,7 @@ def reprice(
         output.note("dry run: nothing was changed")
 
 
-async def _reprice(asked: Settings, question: dict[str, Any], **options: Any) -> RepriceReport:
+async def _reprice(asked: Settings, arguments: dict[str, Any], **options: Any) -> RepriceReport:
     def report_progress(report: RepriceReport) -> None:
         if report.examined and not report.examined % _REPORT_EVERY:
             output.note(f"{output.calls(report.examined)} examined, {report.changed:,} changed")
@@ -100,7 +100,7 @@ async def _reprice(asked: Settings, question: dict[str, Any], **options: Any) ->
     async with database.opened(asked) as db:
         with filters.invalid_arguments():
             return await db.reprice(
-                **{**question, **await filters.split_models(db, question)}, **options, on_page=report_progress
+                **{**arguments, **await filters.split_models(db, arguments)}, **options, on_page=report_progress
             )
 
 

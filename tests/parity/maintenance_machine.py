@@ -1,4 +1,4 @@
-"""What becomes of recorded calls, driven: repriced, erased, purged and folded the same by every backend."""
+"""State machine that reprices, erases, purges and folds calls: every backend must give the same results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from . import values
 from .calls_machine import WHICH, CallsParity
 
 
-class UpkeepParity(CallsParity):
+class MaintenanceParity(CallsParity):
     @precondition(lambda self: self.recorded)
     @rule(
         whose=st.lists(st.tuples(WHICH, values.or_none(values.money)), max_size=5),

@@ -1,4 +1,4 @@
-"""The books over PostgreSQL, as applications use them."""
+"""LLMDatabase on PostgreSQL, as applications use it."""
 
 from __future__ import annotations
 

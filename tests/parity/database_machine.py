@@ -1,4 +1,4 @@
-"""The books, driven: whatever callers give and ask, right or wrong, the store behind makes no difference."""
+"""State machine that uses LLMDatabase, with valid and invalid arguments: every backend must give the same results."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def ranges(draw: st.DrawFn) -> tuple[Any, Any]:
     return draw(st.sampled_from(((None, None), (since, None), (None, since), (since.replace(tzinfo=None), None))))
 
 
-class BooksParity(Contest):
+class DatabaseParity(Contest):
     def __init__(self, arena: Arena) -> None:
         super().__init__(arena)
         self.parties = {name: LLMDatabase(backend=backend) for name, backend in arena.empty().items()}
@@ -245,7 +245,7 @@ class BooksParity(Contest):
 
 
 def _without_times(models: list[LLMModel]) -> list[Any]:
-    """What the clock has not touched: each store's books were asked at a moment of their own."""
+    """Return the fields that do not depend on the clock: each database was queried at another time."""
     return [
         (model.is_active, model.model_copy(update=dict.fromkeys(("inactive_from", "created_at", "updated_at"))))
         for model in models

@@ -1,4 +1,4 @@
-"""The stores that faults are injected into, and what must be true of them after every one."""
+"""The databases that faults are injected into, and the checks after each fault."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from ..support.postgres_server import Server
 from .programs.calls import number_of, numbered
 from .programs.stores import backend
 
-#: Questions whose answers come from every kept total and from the calls themselves.
-QUESTIONS = (
+#: Queries that read every rollup and the calls themselves.
+QUERIES = (
     UsageQuery(),
     UsageQuery(group_by=("origin", "id_at_origin", "provider", "model_name", "status")),
     UsageQuery(filters={"id_at_origin": ("user-1",)}, group_by=("model_name",)),
@@ -38,7 +38,7 @@ QUESTIONS = (
 LONG = 200
 
 
-class Books:
+class DatabaseUnderTest:
     """One store and the spool beside it."""
 
     def __init__(self, url: str, home: Path) -> None:
@@ -55,21 +55,21 @@ class Books:
         return backend(self.url)
 
     def open(self, **options: Any) -> LLMDatabase:
-        """The books as an application opens them."""
+        """Return the database as an application opens it."""
         return LLMDatabase(backend=self.backend(), **{"spool_dir": self.spool_dir, "record_timeout": LONG, **options})
 
     def check_integrity(self) -> None:
-        """What the store's own tools say."""
+        """Check the database with its own tools."""
 
     def still_open(self) -> list[str]:
-        """What this process has open of the store."""
+        """Return what this process has open of the database."""
         return []
 
     async def settle(self) -> None:
-        """Wait until the store has ended what it does for processes that are gone."""
+        """Wait until the database has ended the statements of processes that have ended."""
 
 
-class SQLiteBooks(Books):
+class SQLiteUnderTest(DatabaseUnderTest):
     def __init__(self, home: Path) -> None:
         self.path = home / "calls.db"
         super().__init__(f"sqlite:///{self.path}", home)
@@ -88,8 +88,8 @@ class SQLiteBooks(Books):
         return [file for file in opened if file.startswith(str(self.home))]
 
 
-class PostgreSQLBooks(Books):
-    """The books in a new database of a server, reached at another `port` where something stands before it."""
+class PostgreSQLUnderTest(DatabaseUnderTest):
+    """A new database of a server, which a proxy at another `port` may stand in front of."""
 
     def __init__(self, server: Server, database: str, home: Path, *, port: int | None = None) -> None:
         self._server = server
@@ -98,7 +98,7 @@ class PostgreSQLBooks(Books):
         super().__init__(server.database_url(database) if port is None else before, home)
 
     def check_integrity(self) -> None:
-        """The index of the ids and the table tell the same."""
+        """Check that the table and the index of the ids agree."""
         (row,) = self._server.run(
             "SELECT count(*) AS calls, count(DISTINCT id) AS ids FROM llmbridge.llmbridge_calls",
             database=self._database,
@@ -109,49 +109,48 @@ class PostgreSQLBooks(Books):
         return [f"connection {pid}" for pid in self._server.backends(self._database)]
 
     async def settle(self) -> None:
-        """The server ends a statement that it was sent, and may commit it, before it finds out that nobody waits."""
+        """Wait for the server: it ends a statement, and may commit it, before it notices that the client has gone."""
         async with asyncio.timeout(LONG):
             while await asyncio.to_thread(self.still_open):
                 await asyncio.sleep(0.01)
 
 
 async def check(
-    books: Books,
+    tested: DatabaseUnderTest,
     acknowledged: Iterable[int],
     attempted: Iterable[int] | None = None,
     *,
     set_aside: int = 0,
     timeout: float = LONG,
 ) -> set[int]:
-    """What must be true after any fault. The numbers of the calls on the books, once the spool is empty.
+    """Check what must be true after any fault. Return the numbers of the stored calls, once the spool is empty.
 
-    Every call that was acknowledged is in the store or waits in the spool, as it was recorded and once; nothing else
-    is there than what was `attempted` (None: anything may be); as many were `set_aside` as could not be stored; the
-    sums equal a scan; the store is sound; what waited gets onto the books at the next start, within `timeout` seconds;
-    and nothing stays open.
+    Every acknowledged call is in the database or in the spool, unchanged and once. No other calls are stored than those
+    `attempted` (None: any calls may be). As many are `set_aside` as could not be stored. The sums equal a scan, and the
+    database is not damaged. Spooled calls are recorded at the next start, within `timeout` seconds. Nothing stays open.
     """
     acknowledged = set(acknowledged)
-    await books.settle()
-    stored = await _stored(books, attempted)
-    spooled = {number_of(found.record.id) for found in books.spool.oldest(10**6) if found.record is not None}
-    assert books.spool.counts().set_aside == set_aside
+    await tested.settle()
+    stored = await _stored(tested, attempted)
+    spooled = {number_of(found.record.id) for found in tested.spool.oldest(10**6) if found.record is not None}
+    assert tested.spool.counts().set_aside == set_aside
     missing = acknowledged - stored - spooled
     assert not missing, f"{len(missing)} of {len(acknowledged)} acknowledged calls are gone: {sorted(missing)[:10]}"
     if spooled:
-        async with books.open():
+        async with tested.open():
             async with asyncio.timeout(timeout):
-                while books.spool.counts().waiting:
+                while tested.spool.counts().waiting:
                     await asyncio.sleep(0.01)
-        stored = await _stored(books, attempted)
+        stored = await _stored(tested, attempted)
         assert spooled <= stored, f"{len(spooled - stored)} calls were lost on their way from the spool"
-    await _check_nothing_leaks(books)
+    await _check_nothing_leaks(tested)
     return stored
 
 
-async def _stored(books: Books, attempted: Iterable[int] | None) -> set[int]:
+async def _stored(tested: DatabaseUnderTest, attempted: Iterable[int] | None) -> set[int]:
     """The numbers of the calls in the store, which are as they were recorded, and whose sums equal a scan, before and
     after those that wait are folded."""
-    backend = books.backend()
+    backend = tested.backend()
     async with backend:
         await backend.apply_migrations()
         calls = await _every_call(backend)
@@ -159,7 +158,7 @@ async def _stored(books: Books, attempted: Iterable[int] | None) -> set[int]:
         await _check_sums(backend, calls)
         await backend.fold_totals()
         await _check_sums(backend, calls)
-    await asyncio.to_thread(books.check_integrity)
+    await asyncio.to_thread(tested.check_integrity)
     numbers = [number_of(call.id) for call in calls]
     assert len(numbers) == len(set(numbers)), "a call is there twice"
     if attempted is not None:
@@ -168,7 +167,7 @@ async def _stored(books: Books, attempted: Iterable[int] | None) -> set[int]:
 
 
 async def _check_sums(backend: SQLiteBackend | PostgreSQLBackend, calls: list[CallRecord]) -> None:
-    for question in QUESTIONS:
+    for question in QUERIES:
         assert_same(await backend.summarize_usage(question), summarize(calls, question))
     totals = await backend.check_totals()
     assert not totals.wrong, totals
@@ -185,13 +184,13 @@ async def _every_call(backend: StorageBackend) -> list[CallRecord]:
             return calls
 
 
-async def _check_nothing_leaks(books: Books) -> None:
-    """No file, connection or thread of the books is left; some end a moment after what used them."""
+async def _check_nothing_leaks(tested: DatabaseUnderTest) -> None:
+    """Check that no file, connection or thread is left open. Some end a moment after their user."""
     gc.collect()
     for _ in range(6000):
-        threads = [thread.name for thread in set(threading.enumerate()) - books.threads]
+        threads = [thread.name for thread in set(threading.enumerate()) - tested.threads]
         left = [
-            *await asyncio.to_thread(books.still_open),
+            *await asyncio.to_thread(tested.still_open),
             *(name for name in threads if not name.startswith("asyncio_")),  # of the event loop's own
         ]
         if not left:

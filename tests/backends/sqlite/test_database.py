@@ -1,4 +1,4 @@
-"""The books in a SQLite file: callers share transactions, processes share the file, nothing is lost."""
+"""LLMDatabase on a SQLite file: callers share transactions, processes share the file, and no call is lost."""
 
 from __future__ import annotations
 
