@@ -38,6 +38,12 @@ QUESTIONS = (
 LONG = 200
 
 
+def spooled(spool: Spool) -> set[int]:
+    """The numbers of the calls that wait in the folder of a spool."""
+    files = [spool.find(file.name) for file in spool.files()]
+    return {number_of(found.record.id) for file in files for found in file.oldest(10**6) if found.record is not None}
+
+
 class Books:
     """One store and the spool beside it."""
 
@@ -50,6 +56,10 @@ class Books:
         target = self.backend().target
         assert target is not None
         self.spool = Spool(target, self.spool_dir)
+
+    def spooled(self) -> set[int]:
+        """The numbers of the calls that wait on this machine, in whichever file."""
+        return spooled(self.spool)
 
     def backend(self) -> SQLiteBackend | PostgreSQLBackend:
         return backend(self.url)
@@ -127,18 +137,21 @@ async def check(
 
     Every call that was acknowledged is in the store or waits in the spool, as it was recorded and once; nothing else
     is there than what was `attempted` (None: anything may be); as many were `set_aside` as could not be stored; the
-    sums equal a scan; the store is sound; what waited gets onto the books at the next start, within `timeout` seconds;
-    and nothing stays open.
+    sums equal a scan; the store is sound; what waited gets onto the books at the next start, within `timeout` seconds,
+    once it is adopted if it waited for a store that was not made yet; and nothing stays open.
     """
     acknowledged = set(acknowledged)
     await books.settle()
     stored = await _stored(books, attempted)
-    spooled = {number_of(found.record.id) for found in books.spool.oldest(10**6) if found.record is not None}
+    spooled = books.spooled()
     assert books.spool.counts().set_aside == set_aside
     missing = acknowledged - stored - spooled
     assert not missing, f"{len(missing)} of {len(acknowledged)} acknowledged calls are gone: {sorted(missing)[:10]}"
     if spooled:
-        async with books.open():
+        async with books.open() as db:
+            status = await db.spool_status()
+            if status is not None and status.to_adopt:  # they waited before there was a store
+                await db.adopt_spool(books.spool.path.name)
             async with asyncio.timeout(timeout):
                 while books.spool.counts().waiting:
                     await asyncio.sleep(0.01)

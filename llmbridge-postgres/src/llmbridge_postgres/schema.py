@@ -4,8 +4,8 @@ The table is our own, not the `schema_migrations` that a host application or llm
 A migration ends with a row in `llmbridge_schema`, which names the oldest release that may still write: the number of
 the last migration that this release ships. The greatest number counts, and every transaction that writes reads it
 anew. So a migration that raises it must lock what it protects from writers (`LOCK TABLE … IN SHARE ROW EXCLUSIVE
-MODE`): then older releases either have written before it or stop with `SchemaTooNewError`. These two tables are what
-releases promise each other; every other table is free to change.
+MODE`): then older releases either have written before it or stop with `SchemaTooNewError`. These two tables and
+`llmbridge_state.identity` are what releases promise each other; everything else is free to change.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ HEAD_NUMBER = int(MIGRATIONS[-1][:3])
 MIGRATION_SECONDS = 3600.0
 
 WRITABLE_FROM = "SELECT max(writable_from) FROM {{tables.llmbridge_schema}}"
+_IDENTITY = "SELECT identity::text FROM {{tables.llmbridge_state}}"
 
 _FOLDER = Path(__file__).parent / "migrations"
 _MODULE = "llmbridge_postgres"
@@ -68,6 +69,7 @@ async def status(session: Session, name: str, where: str) -> SchemaStatus:
         head=MIGRATIONS[-1],
         pending=[migration for migration in MIGRATIONS if migration not in history],
         writable=not history or await _writable_from(session) <= HEAD_NUMBER,
+        identity=await _identity(session) if history else None,
     )
 
 
@@ -148,6 +150,14 @@ async def _history(session: Session, name: str, where: str) -> dict[str, str]:
                 "llmbridge made; restore them from a backup, or begin new books in another schema with schema="
             )
     return history
+
+
+async def _identity(session: Session) -> str | None:
+    try:
+        identity: str | None = await session.fetch_value(_IDENTITY)
+    except asyncpg.UndefinedTableError:
+        return None  # the table is lost, which the first use tells
+    return identity
 
 
 async def _writable_from(session: Session) -> int:

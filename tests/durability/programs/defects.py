@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
-from llmbridge._recording import batch_writer, spool
+from llmbridge._recording import batch_writer, spool_file
 from llmbridge._recording.batch_writer import BatchWriter
 from llmbridge._recording.bounded_queue import PendingCall
 from llmbridge._recording.rescue import Rescue
+from llmbridge._recording.spool_file import SpoolFile
 from llmbridge._recording.spool_replay import SpoolReplay
 from llmbridge._shared import files
 from llmbridge.errors import RecordRejectedError, StorageUnavailableError
@@ -38,7 +39,7 @@ def apply(name: str | None) -> None:
 @contextmanager
 def applied(name: str) -> Iterator[None]:
     """Give this process a defect for a while."""
-    places: list[Any] = [BatchWriter, SpoolReplay, batch_writer, spool, sqlite_connection.Session, postgres_calls]
+    places: list[Any] = [BatchWriter, SpoolReplay, batch_writer, spool_file, sqlite_connection.Session, postgres_calls]
     before = [dict(vars(place)) for place in places]
     apply(name)
     try:
@@ -153,13 +154,13 @@ def synchronous_off_called_full() -> None:
 
 @patch
 def spool_not_synced() -> None:
-    prepare = spool._prepare
+    prepare = spool_file._prepare
 
     def careless(file: sqlite3.Connection) -> None:
         prepare(file)
         file.execute("PRAGMA synchronous = OFF")
 
-    spool._prepare = careless
+    spool_file._prepare = careless
 
 
 @patch
@@ -223,9 +224,9 @@ def spool_not_replayed() -> None:
 def removed_before_the_commit() -> None:
     move = SpoolReplay._move
 
-    async def hastily(self: SpoolReplay, found: Sequence[Any]) -> None:
-        await self._on_thread(self._spool.remove, [one.position for one in found])
-        await move(self, found)
+    async def hastily(self: SpoolReplay, file: SpoolFile, found: Sequence[Any]) -> None:
+        await self._on_thread(file.remove, [one.position for one in found])
+        await move(self, file, found)
 
     SpoolReplay._move = hastily  # type: ignore[method-assign]
 

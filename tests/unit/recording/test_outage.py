@@ -19,7 +19,7 @@ from uuid import UUID
 import pytest
 
 from llmbridge import LLMBridge, LLMDatabase, LLMRequest, Message
-from llmbridge._recording import spool as spool_module
+from llmbridge._recording import spool_file
 from llmbridge._recording.metrics import CloseReport
 from llmbridge._recording.spool import Spool, SpoolCounts
 from llmbridge._recording.writer import CallWriter
@@ -32,7 +32,7 @@ from llmbridge.errors import (
     StorageUnavailableError,
 )
 from llmbridge.schemas import CallRecord
-from llmbridge.storage import RecordResult
+from llmbridge.storage import RecordResult, memory, new_identity
 from llmbridge.storage.memory import MemoryBackend
 from llmbridge.testing import make_call
 
@@ -45,10 +45,13 @@ ASK = LLMRequest(model="echo:x", messages=[Message(role="user", content="Hi")])
 
 
 class Store(MemoryBackend):
-    """A store with a name, which is away while `fault` is an error, and hangs while `open` is not set."""
+    """A store with a name, made before the test, which is away while `fault` is an error, and hangs while `open` is not
+    set."""
 
     def __init__(self, name: str, fault: Exception | None = None) -> None:
         super().__init__(name)
+        content = memory._named.setdefault(name, memory.Store())
+        self.identity = content.identity = content.identity or new_identity()
         self.target = f"memory:{name}"
         self.fault = fault
         self.answers = asyncio.Event()
@@ -94,7 +97,9 @@ def store(request: pytest.FixtureRequest) -> Store:
 @pytest.fixture
 def spool(store: Store, tmp_path: Path) -> Spool:
     assert store.target is not None
-    return Spool(store.target, tmp_path)
+    spool = Spool(store.target, tmp_path)
+    spool.recognize(store.identity)
+    return spool
 
 
 def books(store: Store, folder: Path, **options: Any) -> LLMDatabase:
@@ -120,7 +125,7 @@ async def replayed(spool: Spool, left: int = 0) -> None:
 @contextmanager
 def slow_spool() -> Iterator[None]:
     """Whatever another thread does with a spool does not end meanwhile."""
-    with spool_module._one_at_a_time:
+    with spool_file._one_at_a_time:
         yield
 
 
@@ -182,7 +187,7 @@ async def test_a_store_that_cannot_be_reached_is_tried_again_until_the_timeout_i
         assert db.metrics()["outages"] == 0
         pass_time(TIMEOUT)
         call = await recording
-        assert [found.record.id for found in spool.oldest(10) if found.record] == [call]
+        assert [found.record.id for found in spool.file.oldest(10) if found.record] == [call]
         assert db.metrics()["outages"] == 1
         store.fault = None
         await replayed(spool)
@@ -240,7 +245,7 @@ async def test_what_the_store_refuses_is_set_aside_and_blocks_nobody(
         assert store.ids == {call.id for call in calls} - store.poison
         assert db.metrics()["calls_set_aside"] == 2
         report = await db.health_check()
-    assert report["spool"] == {"path": str(spool.path), "waiting": 0, "set_aside": 2, "error": None}
+    assert report["spool"] == {"path": str(spool.path), "waiting": 0, "set_aside": 2, "to_adopt": 0, "error": None}
     assert [level for level, _ in lines(caplog)] == ["ERROR"]
     assert b"12345678" not in spool.path.read_bytes()
 
@@ -429,7 +434,7 @@ async def test_what_an_earlier_run_spooled_is_moved_also_where_nothing_is_spoole
         await replayed(spool)
         assert store.ids == {make_call(0).id}
         report = await db.health_check()
-        assert report["spool"] == {"path": str(spool.path), "waiting": 0, "set_aside": 1, "error": None}
+        assert report["spool"] == {"path": str(spool.path), "waiting": 0, "set_aside": 1, "to_adopt": 0, "error": None}
         store.fault = REFUSING
         with pytest.raises(StorageRefusedError):
             await db.record_api_call(**FIELDS)
@@ -452,7 +457,7 @@ async def test_a_spool_that_cannot_be_written_is_told_at_the_start_and_calls_may
         assert report["status"] == "healthy"
         assert "cannot be spooled" in report["spool"].pop("error")
         (path,) = (tmp_path / "file" / "spool" / name for name in [Path(report["spool"]["path"]).name])
-        assert report["spool"] == {"path": str(path), "waiting": None, "set_aside": None}
+        assert report["spool"] == {"path": str(path), "waiting": None, "set_aside": None, "to_adopt": None}
         store.fault = REFUSING
         _, status = await db.keep(FIELDS)
         assert status == "lost"
@@ -544,11 +549,12 @@ async def test_health_asks_store_and_spool_apart(store: Store, spool: Spool, tmp
             report = await late_health(db)
         assert report["status"] == "healthy"
         late = "no answer within 60 s"
-        assert report["spool"] == {"path": str(spool.path), "waiting": None, "set_aside": None, "error": late}
+        unknown = dict.fromkeys(("waiting", "set_aside", "to_adopt"))
+        assert report["spool"] == {"path": str(spool.path), **unknown, "error": late}
         store.answers.clear()
         report = await late_health(db)
         assert (report["status"], report["error"]) == ("unhealthy", late)
-        assert report["spool"] == {"path": str(spool.path), "waiting": 0, "set_aside": 0, "error": None}
+        assert report["spool"] == {"path": str(spool.path), "waiting": 0, "set_aside": 0, "to_adopt": 0, "error": None}
         store.answers.set()
 
 
@@ -560,7 +566,7 @@ async def test_health_tells_of_the_queue_the_spool_and_the_last_error(
             "status": "healthy",
             "target": store.target,
             "queue": 0,
-            "spool": {"path": str(spool.path), "waiting": 0, "set_aside": 0, "error": None},
+            "spool": {"path": str(spool.path), "waiting": 0, "set_aside": 0, "to_adopt": 0, "error": None},
             "last_error": None,
         }
         store.fault = REFUSING
@@ -579,7 +585,7 @@ async def test_closing_reports_what_became_of_what_waited(store: Store, spool: S
         await asyncio.sleep(0)
     assert await db.close(timeout=0.05) == CloseReport(spooled=7)
     ids = set(await asyncio.gather(*recording))
-    assert {found.record.id for found in spool.oldest(10) if found.record} == ids
+    assert {found.record.id for found in spool.file.oldest(10) if found.record} == ids
     assert await db.close() == CloseReport()
     with pytest.raises(StorageClosedError):
         await db.record_api_call(**FIELDS)

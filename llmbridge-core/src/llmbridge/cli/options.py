@@ -26,6 +26,7 @@ Plugin = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", metavar=" ", help="Change nothing; show what would be done.", show_default=False)
 ]
+Yes = Annotated[bool, typer.Option("--yes", metavar=" ", help="Do not ask before it is done.", show_default=False)]
 Zone = Annotated[str, typer.Option("--tz", metavar="ZONE", help="IANA time zone, such as Europe/Madrid.")]
 Since = Annotated[
     str | None,

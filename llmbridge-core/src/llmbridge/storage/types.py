@@ -65,13 +65,16 @@ class SchemaStatus:
     """State of a store's migrations.
 
     `current` is the newest applied migration (None: the store is empty), `head` the newest one that this release knows.
-    `writable` is False if the store was migrated by a newer release that this one may not write to.
+    `writable` is False if the store was migrated by a newer release that this one may not write to. `identity` is the
+    text that no other store has (`new_identity`), made by the first migration and kept with the data, so that a store
+    that was moved or restored from a backup has the same one. None: the store is empty, or its backend keeps none.
     """
 
     current: str | None
     head: str
     pending: list[str]
     writable: bool
+    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,7 @@ async def _ask(
         # Without a database: a wrong query is refused before anything is opened.
         await LLMDatabase().usage(**question)
     async with database.opened(asked) as db:
+        await database.tell_of_spool(db)
         question = {**question, **await filters.split_models(db, question)}
         try:
             return question["since"], await db.usage(**question)
