@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from llmbridge import LLMDatabase
 from llmbridge._recording.spool import Spool, SpoolCounts
 from llmbridge.plugins import create_backend, storage_plugins
+from llmbridge.storage import new_identity
 from llmbridge.testing import make_call
 
 Command = Callable[..., Any]
@@ -188,27 +191,146 @@ def test_a_copy_from_nowhere_or_to_itself_is_a_mistake(cli: Command, db_url: str
     assert not Path("copy.db").exists()
 
 
+def spool_of(url: str) -> Spool:
+    """The spool of a database, as another program sees it that has not reached it yet."""
+    backend = create_backend(url)
+    assert backend is not None
+    return Spool(backend.target or "")
+
+
+def shown(result: Any) -> list[list[str]]:
+    return [line.split() for line in result.out.splitlines()]
+
+
 def test_what_waits_is_shown_and_tried_again(cli: Command, db_url: str) -> None:
     nothing = cli("storage", "spool", "--json").document
-    assert (nothing["waiting"], nothing["set_aside"], nothing["reasons"]) == (0, 0, {})
-    backend = create_backend(db_url)
-    assert backend is not None
-    spool = Spool(backend.target or "")
+    assert (nothing["waiting"], nothing["set_aside"], nothing["reasons"], nothing["files"]) == (0, 0, {}, [])
+    spool = spool_of(db_url)
     spool.put([make_call(number) for number in range(1200)])
-    spool.set_aside({1: "too large\x1b[2J", 2: "of no provider", 3: "of no provider"})
-    shown = cli("storage", "spool")
-    assert [line.split() for line in shown.out.splitlines()] == [
+    spool.file.set_aside({1: "too large\x1b[2J", 2: "of no provider", 3: "of no provider"})
+    assert shown(cli("storage", "spool")) == [
         ["path:", str(spool.path)],
         ["waiting:", "1,197"],
         ["set", "aside:", "3"],
+        ["to", "adopt:", "0"],
         ["calls", "set", "aside", "because"],
         ["2", "of", "no", "provider"],
         ["1", "too", "large\N{REPLACEMENT CHARACTER}[2J"],
+        ["file", "database", "identity", "waiting", "set", "aside"],
+        [spool.path.name, spool.target, "unknown", "1,197", "3"],
     ]
     assert spool.counts() == SpoolCounts(waiting=1197, set_aside=3)
     moved = cli("storage", "spool", "--retry", "--json").document
-    assert moved == {"path": str(spool.path), "waiting": 0, "set_aside": 0, "reasons": {}, "retried": 3}
+    counts = {name: moved[name] for name in ("waiting", "set_aside", "to_adopt", "reasons", "retried")}
+    assert counts == {"waiting": 0, "set_aside": 0, "to_adopt": 0, "reasons": {}, "retried": 3}
+    identity = cli("storage", "status", "--json").document["identity"]
+    assert {file["identity"] for file in moved["files"]} == {None, identity}
     assert sum(row["calls"] for row in cli("usage", "--since", "all", "--json").document["rows"]) == 1206
+
+
+def of_another_database(url: str, calls: int = 3) -> Spool:
+    """Calls that were spooled at the address of a database, for the one that was there before."""
+    spool = spool_of(url)
+    spool.recognize(new_identity())
+    spool.put([make_call(number) for number in range(calls)])
+    return spool
+
+
+def test_usage_and_doctor_tell_of_calls_that_wait_at_the_address(cli: Command, db_url: str) -> None:
+    assert "spool:" not in cli("usage").err
+    of_another_database(db_url)
+    told = cli("usage", "--json")
+    assert "spool: 3 calls wait on this machine and may be missing here: llmbridge storage spool" in told.err
+    assert told.document
+    examined = cli("doctor")
+    assert examined.code == 1
+    assert "0 calls waiting, 3 to adopt or discard (llmbridge storage spool), in " in examined.out
+    assert cli("doctor", "--json").document["problems"] == ["spool"]
+
+
+def test_calls_of_another_database_are_adopted_when_asked_to(cli: Command, db_url: str) -> None:
+    spool = of_another_database(db_url)
+    name = spool.path.name
+    (listed,) = cli("storage", "spool", "--json").document["files"]
+    assert listed == {
+        "name": name,
+        "target": spool.target,
+        "identity": spool.identity,
+        "waiting": 3,
+        "set_aside": 0,
+        "problem": None,
+    }
+    refused = cli("storage", "spool", "--adopt", name)
+    assert refused.code == 2
+    assert f"3 calls of {spool.target} in {name} will be recorded in {db_url}" in refused.err
+    assert "add --yes" in refused.err
+    assert spool.file.counts() == (3, 0)
+    adopted = cli("storage", "spool", "--adopt", name, "--yes", "--json").document
+    assert (adopted["adopted"], adopted["waiting"], adopted["to_adopt"]) == (3, 0, 0)
+    assert cli("usage", "--since", "all", "--by", "none", "--json").document["total"]["calls"] == 9
+    again = cli("storage", "spool", "--adopt", adopted_file(adopted, db_url, cli), "--yes")
+    assert (again.code, "belong to this database already" in again.err) == (2, True)
+
+
+def adopted_file(document: Any, url: str, cli: Command) -> str:
+    identity = cli("storage", "status", "--json", "--db", url).document["identity"]
+    return next(str(file["name"]) for file in document["files"] if file["identity"] == identity)
+
+
+def test_calls_of_a_database_that_is_gone_are_discarded_when_asked_to(cli: Command, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/gone.db"
+    spool = of_another_database(url)
+    name = spool.path.name
+    assert cli("storage", "spool", "--discard", name, "--db", url).code == 2
+    assert spool.file.counts() == (3, 0)
+    done = cli("storage", "spool", "--discard", name, "--yes", "--json", "--db", url).document
+    assert (done["discarded"], done["waiting"], done["files"]) == (3, 0, [])
+    assert spool.file.counts() == (0, 0)
+    assert not (tmp_path / "gone.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--adopt", "x"], "the spool has no file 'x'"),
+        (["--discard", "../calls.db"], "the spool has no file '../calls.db'"),
+        (["--adopt", "x", "--discard", "x"], "not both"),
+        (["--retry", "--db", "nowhere.db"], "there is no database at"),
+    ],
+)
+def test_files_that_cannot_be_adopted_or_discarded_are_a_mistake(
+    cli: Command, db_url: str, options: list[str], said: str
+) -> None:
+    result = cli("storage", "spool", "--yes", *options)
+    assert result.code == 2
+    assert said in result.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+@pytest.mark.parametrize(("answer", "left"), [("y", (0, 0)), ("n", (3, 0)), ("", (3, 0))])
+def test_a_person_at_a_terminal_is_asked(
+    cli: Command, db_url: str, answer: str, left: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pty
+
+    spool = of_another_database(db_url)
+    ours, theirs = pty.openpty()
+    os.write(ours, f"{answer}\n".encode())
+    with open(theirs) as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        result = cli("storage", "spool", "--discard", spool.path.name)
+    os.close(ours)
+    assert "will be deleted for good. Go on? [y/N]" in result.err
+    assert spool.file.counts() == left
+
+
+def test_a_file_that_is_no_spool_is_listed_with_what_is_wrong(cli: Command, db_url: str) -> None:
+    spool = of_another_database(db_url)
+    spool.path.write_bytes(b"no spool" * 1000)
+    (listed,) = cli("storage", "spool", "--json").document["files"]
+    assert "file is not a database" in listed["problem"]
+    assert cli("storage", "spool").code == 0
+    assert "not a database" in cli("storage", "spool", "--discard", spool.path.name, "--yes").err
 
 
 def test_calls_of_a_store_in_memory_wait_nowhere(cli: Command) -> None:

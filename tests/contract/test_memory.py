@@ -13,6 +13,10 @@ class TestMemoryStorage(StorageContract):
     def storage_url(self) -> str:
         return "memory://"
 
+    @pytest.fixture
+    def other_storage_url(self) -> str:
+        return "memory://"
+
 
 class TestNamedMemoryStorage(StorageContract):
     """`memory://NAME` outlives its connections and is shared by all backends of the process."""
@@ -21,6 +25,10 @@ class TestNamedMemoryStorage(StorageContract):
     def storage_url(self, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setattr(memory, "_named", {})
         return "memory://contract"
+
+    @pytest.fixture
+    def other_storage_url(self) -> str:
+        return "memory://other"
 
     def capabilities(self, url: str) -> frozenset[str]:
         return super().capabilities(url) | {"persistent"}

@@ -22,6 +22,10 @@ class TestPostgreSQL(StorageContract):
         return server.database_url(library, schema=f"contract_{next(_numbers)}")
 
     @pytest.fixture
+    def other_storage_url(self, server: Server, library: str) -> str:
+        return server.database_url(library, schema=f"contract_{next(_numbers)}")
+
+    @pytest.fixture
     def storage_outage(self, server: Server, library: str) -> AbstractContextManager[None]:
         return server.without(library)
 

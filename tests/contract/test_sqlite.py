@@ -17,6 +17,10 @@ class TestFile(StorageContract):
     def storage_url(self, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/calls.db"
 
+    @pytest.fixture
+    def other_storage_url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path}/other.db"
+
 
 class TestFoldedAtOnce(TestFile):
     """Totals are folded after every batch, beside what the test goes on to do."""
@@ -28,6 +32,10 @@ class TestFoldedAtOnce(TestFile):
 class TestMemory(StorageContract):
     @pytest.fixture
     def storage_url(self) -> str:
+        return "sqlite:///:memory:"
+
+    @pytest.fixture
+    def other_storage_url(self) -> str:
         return "sqlite:///:memory:"
 
     def capabilities(self, url: str) -> frozenset[str]:

@@ -56,8 +56,9 @@ def snippet(part: str) -> str:
 
 
 def shape(line: str) -> list[str]:
-    """The words of a line, without times, paths and widths."""
-    return re.sub(r"\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d)?|sqlite:\S+|\b[\d,]+(?=\s*$|\s+success$)", "*", line).split()
+    """The words of a line, without ids, times, paths and widths."""
+    ids, times = r"[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}", r"\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d)?"
+    return re.sub(rf"{ids}|{times}|sqlite:\S+|\b[\d,]+(?=\s*$|\s+success$)", "*", line).split()
 
 
 async def run(text: str) -> dict[str, Any]:

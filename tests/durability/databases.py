@@ -38,6 +38,12 @@ QUERIES = (
 LONG = 200
 
 
+def spooled(spool: Spool) -> set[int]:
+    """The numbers of the calls that wait in the folder of a spool."""
+    files = [spool.find(file.name) for file in spool.files()]
+    return {number_of(found.record.id) for file in files for found in file.oldest(10**6) if found.record is not None}
+
+
 class DatabaseUnderTest:
     """One store and the spool beside it."""
 
@@ -50,6 +56,10 @@ class DatabaseUnderTest:
         target = self.backend().target
         assert target is not None
         self.spool = Spool(target, self.spool_dir)
+
+    def spooled(self) -> set[int]:
+        """The numbers of the calls that wait on this machine, in whichever file."""
+        return spooled(self.spool)
 
     def backend(self) -> SQLiteBackend | PostgreSQLBackend:
         return backend(self.url)
@@ -127,17 +137,21 @@ async def check(
 
     Every acknowledged call is in the database or in the spool, unchanged and once. No other calls are stored than those
     `attempted` (None: any calls may be). As many are `set_aside` as could not be stored. The sums equal a scan, and the
-    database is not damaged. Spooled calls are recorded at the next start, within `timeout` seconds. Nothing stays open.
+    database is not damaged. Spooled calls are recorded at the next start, within
+    `timeout` seconds, once they are adopted if they waited for a database that was not made yet. Nothing stays open.
     """
     acknowledged = set(acknowledged)
     await tested.settle()
     stored = await _stored(tested, attempted)
-    spooled = {number_of(found.record.id) for found in tested.spool.oldest(10**6) if found.record is not None}
+    spooled = tested.spooled()
     assert tested.spool.counts().set_aside == set_aside
     missing = acknowledged - stored - spooled
     assert not missing, f"{len(missing)} of {len(acknowledged)} acknowledged calls are gone: {sorted(missing)[:10]}"
     if spooled:
-        async with tested.open():
+        async with tested.open() as db:
+            status = await db.spool_status()
+            if status is not None and status.to_adopt:  # they waited before there was a database
+                await db.adopt_spool(tested.spool.path.name)
             async with asyncio.timeout(timeout):
                 while tested.spool.counts().waiting:
                     await asyncio.sleep(0.01)

@@ -138,6 +138,8 @@ async def test_calls_that_no_store_holds_are_set_aside_and_do_not_keep_the_other
     for dice in rounds(2, 250):
         calls, poison = with_poison(dice)
         tested = new_database()
+        async with tested.open():
+            pass
         tested.spool.put(calls)
         async with tested.open() as db:
             async with asyncio.timeout(LONG):

@@ -17,10 +17,9 @@ from llmbridge._recording.spool import Spool
 from llmbridge.storage.url import parse, target
 
 from .conftest import MakeDatabase
-from .databases import LONG, DatabaseUnderTest, check
+from .databases import LONG, DatabaseUnderTest, check, spooled
 from .disk import built, lose_power
 from .processes import Zygote, acknowledged, until, zygote
-from .programs.calls import number_of
 from .rounds import CHAOS, FULL, SEED, rounds
 
 
@@ -162,6 +161,5 @@ async def lose_power_while_spooling(programs: Zygote, folder: Path, dice: random
     assert await asyncio.to_thread(process.wait) == -9
     lose_power(log, dice)
     spool = Spool(target(parse(away)[0]) or "", spool_dir)
-    left = {number_of(found.record.id) for found in spool.oldest(100_000) if found.record is not None}
-    missing = acknowledged(notes) - left
+    missing = acknowledged(notes) - spooled(spool)
     assert not missing, f"{len(missing)} acknowledged calls are gone"

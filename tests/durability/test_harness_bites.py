@@ -154,6 +154,8 @@ async def test_poison_that_takes_its_batch_along(new_sqlite: MakeDatabase) -> No
 
 async def test_a_spool_that_is_not_replayed(new_sqlite: MakeDatabase) -> None:
     tested = new_sqlite()
+    async with tested.open():
+        pass
     tested.spool.put([numbered(number) for number in range(10)])
     with defects.applied("spool_not_replayed"), pytest.raises(TimeoutError):
         await check(tested, range(10), range(10), timeout=1)

@@ -80,11 +80,11 @@ async def test_the_spool_shows_what_waits_and_what_was_set_aside(tmp_path: Path)
     assert db.backend.target is not None
     spool = Spool(db.backend.target, tmp_path / "spool")
     spool.put([make_call(number) for number in range(3)])
-    spool.set_aside({1: "too large", 2: "too large"})
+    spool.file.set_aside({1: "too large", 2: "too large"})
     status = await db.spool_status()
-    assert status == reports.SpoolStatus(str(spool.path), 1, 2, {"too large": 2})
+    assert status == reports.SpoolStatus(str(spool.path), 1, 2, 0, {"too large": 2})
     assert await db.retry_spool() == 2
-    assert (await db.spool_status()) == reports.SpoolStatus(str(spool.path), 3, 0, {})
+    assert (await db.spool_status()) == reports.SpoolStatus(str(spool.path), 3, 0, 0, {})
 
 
 @pytest.mark.parametrize("url", [None, "memory://"])

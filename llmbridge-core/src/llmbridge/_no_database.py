@@ -182,6 +182,9 @@ class NoWriter:
     async def check_spool(self) -> None:
         """Do nothing."""
 
+    def begin_replay(self) -> None:
+        """Do nothing."""
+
     def give_up(self, error: StorageError) -> None:
         """Do nothing."""
 

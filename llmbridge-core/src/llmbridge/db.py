@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ._maintenance.reprice import RepriceReport
     from ._models.queries import Models
     from ._recording.bulk import RecordReport
-    from ._recording.spool import SpoolStatus
+    from ._recording.spool import Spool, SpoolFileStatus, SpoolStatus
 
 OnStorageError = Literal["spool", "log", "raise"]
 
@@ -596,7 +596,7 @@ class LLMDatabase:
         knew the name.
 
         Calls that are spooled elsewhere, on another machine or in another `spool_dir`, bring the name back when they
-        are replayed.
+        are replayed, and so do calls that wait until they are adopted (`spool_status`).
 
         :param dry_run: only count the calls
         :raises StorageUnavailableError: spooled calls cannot be changed now
@@ -650,6 +650,36 @@ class LLMDatabase:
         """
         return 0 if self._spool is None else await asyncio.to_thread(self._spool.retry)
 
+    async def spool_files(self) -> list[SpoolFileStatus]:
+        """Return the files of spooled calls in the folder of the spool, those of other databases too. Empty if there is
+        no spool."""
+        return [] if self._spool is None else await asyncio.to_thread(self._spool.files)
+
+    async def adopt_spool(self, name: str) -> int:
+        """Give the calls in a file of the spool to this database, which was not known to be theirs, and return how many
+        there were. They are recorded in the background, or when the database is opened the next time.
+
+        :param name: as `spool_files` names the file
+        :raises ValueError: there is no such file, its calls belong to this database already, or there is no spool
+        :raises StorageError: the database cannot be opened, or the file cannot be changed now
+        """
+        from ._maintenance import spooled
+
+        adopted = await spooled.adopt(self._session, self._spool_or_raise(), name)
+        self._writer.begin_replay()
+        return adopted
+
+    async def discard_spool(self, name: str) -> int:
+        """Delete the calls in a file of the spool, of whatever database, and return how many there were. They are lost.
+
+        :param name: as `spool_files` names the file
+        :raises ValueError: there is no such file, or there is no spool
+        :raises StorageUnavailableError: the file cannot be changed now
+        """
+        from ._maintenance import spooled
+
+        return await spooled.discard(self._spool_or_raise(), name)
+
     # The database itself
 
     async def apply_migrations(self) -> MigrationReport:
@@ -658,16 +688,21 @@ class LLMDatabase:
 
     async def schema_status(self) -> SchemaStatus | None:
         """Return the state of the schema; the database is opened for this but not migrated. None: there is none."""
-        return await self._session.schema_status() if self.enabled else None
+        if not self.enabled:
+            return None
+        status = await self._session.schema_status()
+        if self._spool is not None and status.current is not None:
+            self._spool.recognize(status.identity)
+        return status
 
     async def health_check(self, timeout: float = 2.0) -> dict[str, Any]:
         """Return whether the database answers within `timeout` seconds and takes calls. Never raises.
 
         `status` is healthy, unhealthy (with `error`) or disabled; `target` is the database, without secrets; `queue` is
         the number of calls that wait for a commit; `spool` has the `path` (None: there is no place for it), how many
-        calls are `waiting` and `set_aside` in it (None: that is not known), and the `error` that keeps calls from
-        waiting there (None: there is none), or is None if there is no spool; `last_error` is the database's last
-        failure (None: never).
+        calls are `waiting`, `set_aside` and `to_adopt` (None: that is not known; see `SpoolStatus`), and the `error`
+        that keeps calls from waiting there (None: there is none), or is None if there is no spool; `last_error` is the
+        database's last failure (None: never).
         """
         return await self._writer.health(timeout)
 
@@ -691,6 +726,11 @@ class LLMDatabase:
     async def get_query_metrics(self) -> dict[str, Any] | None:
         """Return counts and times of statements. Needs `monitoring`."""
         return cast("dict[str, Any] | None", await self._monitor("get_query_metrics"))
+
+    def _spool_or_raise(self) -> Spool:
+        if self._spool is None:
+            raise ValueError("a database in memory, or without a target, has no spool")
+        return self._spool
 
     async def _monitor(self, name: str, *args: Any) -> Any:
         if not hasattr(self.backend, name):

@@ -13,7 +13,7 @@ from ._pricing.price_book import Price, PriceBook
 from ._pricing.rate_cards import RateCard, Rates
 from ._recording.bulk import RecordReport, Rejection
 from ._recording.metrics import CloseReport, Counters
-from ._recording.spool import SpoolStatus
+from ._recording.spool import SpoolFileStatus, SpoolStatus
 from ._records.validation import check_rate
 from ._shared.money import text as money_text
 from ._shared.spelling import hint as spelling_hint
@@ -61,6 +61,7 @@ __all__ = [
     "Rejection",
     "RepriceReport",
     "SchemaStatus",
+    "SpoolFileStatus",
     "SpoolStatus",
     "TotalsReport",
     "UsageResult",

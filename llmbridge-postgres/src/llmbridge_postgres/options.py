@@ -83,7 +83,7 @@ def target_of(config: DatabaseConfig | None, schema: str) -> str | None:
         port=given.get("port", address.port),
         database=given.get("dbname", address.database),
     )
-    return target(joined, None if schema == SCHEMA else schema)
+    return target(joined, {} if schema == SCHEMA else {"schema": schema})
 
 
 def check_schema(name: str) -> str:

@@ -5,7 +5,8 @@ schema. A migration ends with a row in `llmbridge_schema`, which says which rele
 write if its last migration has at least the number `writable_from`. The greatest number of all rows counts, and every
 transaction that writes reads it. So a migration that raises the number must lock the tables that older releases write
 (`LOCK TABLE … IN SHARE ROW EXCLUSIVE MODE`): then an older release has either committed before the migration or gets
-`SchemaTooNewError`. Only these two tables keep their form in all releases; every other table may change.
+`SchemaTooNewError`. Only these two tables and
+`llmbridge_state.identity` keep their form in all releases; all else may change.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ HEAD_NUMBER = int(MIGRATIONS[-1][:3])
 MIGRATION_SECONDS = 3600.0
 
 WRITABLE_FROM = "SELECT max(writable_from) FROM {{tables.llmbridge_schema}}"
+_IDENTITY = "SELECT identity::text FROM {{tables.llmbridge_state}}"
 
 _FOLDER = Path(__file__).parent / "migrations"
 _MODULE = "llmbridge_postgres"
@@ -75,6 +77,7 @@ async def status(connection: Connection, name: str, where: str) -> SchemaStatus:
         pending=[migration for migration in MIGRATIONS if migration not in history],
         writable=not history or await _writable_from(connection) <= HEAD_NUMBER,
         read_only=bool(history and await connection.fetch_value(_IS_READ_ONLY)),
+        identity=await _identity(connection) if history else None,
     )
 
 
@@ -163,6 +166,14 @@ async def _history(connection: Connection, name: str, where: str) -> dict[str, s
                 "them from a backup, or start in another schema with schema="
             )
     return history
+
+
+async def _identity(connection: Connection) -> str | None:
+    try:
+        identity: str | None = await connection.fetch_value(_IDENTITY)
+    except asyncpg.UndefinedTableError:
+        return None  # the table is lost, which the first use reports
+    return identity
 
 
 async def _writable_from(connection: Connection) -> int:

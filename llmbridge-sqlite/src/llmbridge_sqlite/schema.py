@@ -4,8 +4,8 @@ A migration is identified by its name (`001_baseline`) and the SHA-256 of its te
 may still write after it was applied: `-- writable-from: 1` means that a release may write if its last migration has at
 least the number 1. The number is stored in `migration_history.writable_from`; the greatest number of all rows counts,
 and every transaction that writes reads it. So if a newer release migrates a database in use, an older one either
-continues to write correctly or gets `SchemaTooNewError`. Only this table and this column keep their form in all
-releases; every other table may change.
+continues to write correctly or gets `SchemaTooNewError`. Only this table, this column and
+`llmbridge_state.identity` keep their form in all releases; all else may change.
 """
 
 from __future__ import annotations
@@ -19,8 +19,16 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import cast
 
-from llmbridge.storage import MigrationError, MigrationReport, SchemaOutdatedError, SchemaStatus, SchemaTooNewError
+from llmbridge.storage import (
+    MigrationError,
+    MigrationReport,
+    SchemaOutdatedError,
+    SchemaStatus,
+    SchemaTooNewError,
+    new_identity,
+)
 
 from .errors import primary_code
 from .preflight import inspect
@@ -40,6 +48,7 @@ CREATE TABLE migration_history (
 _READ_HISTORY = "SELECT name, checksum, writable_from FROM migration_history ORDER BY name"
 _WRITE_HISTORY = "INSERT INTO migration_history (name, checksum, writable_from, applied_at) VALUES (?, ?, ?, ?)"
 _WRITABLE_FROM = "SELECT MAX(writable_from) FROM migration_history"
+_IDENTITY = "SELECT (SELECT identity FROM llmbridge_state)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +131,7 @@ def status(connection: sqlite3.Connection, migrations: Sequence[Migration], wher
         head=migrations[-1].name,
         pending=[migration.name for migration in migrations if migration.name not in known],
         writable=_is_writable(history, migrations),
+        identity=_identity(connection) if history else None,
     )
 
 
@@ -130,6 +140,7 @@ def apply(connection: sqlite3.Connection, migrations: Sequence[Migration], where
 
     Each transaction reads the history again under its lock, because another process may have migrated in between.
     """
+    connection.create_function("llmbridge_new_identity", 0, new_identity)
     done = []
     while _next(_history(connection, where), migrations, where):
         connection.execute("BEGIN IMMEDIATE")
@@ -164,6 +175,16 @@ def _history(connection: sqlite3.Connection, where: str) -> list[Applied]:
     if not inspect(connection, where).migrated:
         return []
     return [Applied(*row) for row in connection.execute(_READ_HISTORY)]
+
+
+def _identity(connection: sqlite3.Connection) -> str | None:
+    try:
+        (identity,) = connection.execute(_IDENTITY).fetchone()
+    except sqlite3.OperationalError as error:
+        if primary_code(error) != sqlite3.SQLITE_ERROR:
+            raise
+        return None  # the table is lost, which the first use tells
+    return cast("str | None", identity)
 
 
 def _is_writable(history: Sequence[Applied], migrations: Sequence[Migration]) -> bool:

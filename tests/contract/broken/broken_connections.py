@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from defects import SECRET_URL, caught_by, contracts, sound
 
 from llmbridge.schemas import CallRecord, LLMModel
-from llmbridge.storage import MigrationReport, RecordResult, StorageUnavailableError, UsageQuery, UsageRow
+from llmbridge.storage import (
+    MigrationReport,
+    RecordResult,
+    SchemaStatus,
+    StorageUnavailableError,
+    UsageQuery,
+    UsageRow,
+    new_identity,
+)
 from llmbridge.storage.memory import MemoryBackend, Store
 from llmbridge.testing.concurrency import ConcurrencyContract
 from llmbridge.testing.lifecycle import LifecycleContract
@@ -84,8 +93,39 @@ class MigratesAnew(MemoryBackend):
     """Every migration reports that it did the work."""
 
     async def apply_migrations(self) -> MigrationReport:
-        self._open.migrated = False
-        return await super().apply_migrations()
+        store = self._open
+        identity, store.identity = store.identity, None
+        report = await super().apply_migrations()
+        store.identity = identity or store.identity
+        return report
+
+
+@caught_by(LifecycleContract, "the_first_migration_makes_the_identity_and_nothing_changes_it")
+class NewIdentityAtEachMigration(MemoryBackend):
+    """Every migration makes the store another one."""
+
+    async def apply_migrations(self) -> MigrationReport:
+        report = await super().apply_migrations()
+        self._open.identity = new_identity()
+        return report
+
+
+@caught_by(LifecycleContract, "another_store_has_another_identity")
+class OneIdentityForAll(MemoryBackend):
+    """The identity is a constant of the backend."""
+
+    async def apply_migrations(self) -> MigrationReport:
+        report = await super().apply_migrations()
+        self._open.identity = "mystore"
+        return report
+
+
+@sound
+class WithoutIdentity(MemoryBackend):
+    """It keeps none, which is allowed."""
+
+    async def schema_status(self) -> SchemaStatus:
+        return replace(await super().schema_status(), identity=None)
 
 
 @caught_by(LifecycleContract, "its_texts_and_logs_show_no_password")

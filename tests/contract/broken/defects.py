@@ -55,6 +55,10 @@ def _contract(backend: Any, part: Any) -> type[Harness]:
         def storage_url(self) -> str:
             return SECRET_URL
 
+        @pytest.fixture
+        def other_storage_url(self) -> str:
+            return SECRET_URL
+
         def make_backend(self, url: str) -> StorageBackend:
             return backend()
 

@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
-from llmbridge._recording import batch_writer, spool
+from llmbridge._recording import batch_writer, spool_file
 from llmbridge._recording.batch_writer import BatchWriter
 from llmbridge._recording.bounded_queue import PendingCall
 from llmbridge._recording.rescue import Rescue
 from llmbridge._recording.settlement import Settlement
+from llmbridge._recording.spool_file import SpoolFile
 from llmbridge._recording.spool_replay import SpoolReplay
 from llmbridge._shared import files
 from llmbridge.errors import StorageUnavailableError
@@ -44,7 +45,7 @@ def applied(name: str) -> Iterator[None]:
         SpoolReplay,
         Settlement,
         batch_writer,
-        spool,
+        spool_file,
         sqlite_connection.Connection,
         postgres_calls,
     ]
@@ -162,13 +163,13 @@ def synchronous_off_called_full() -> None:
 
 @patch
 def spool_not_synced() -> None:
-    prepare = spool._prepare
+    prepare = spool_file._prepare
 
     def careless(file: sqlite3.Connection) -> None:
         prepare(file)
         file.execute("PRAGMA synchronous = OFF")
 
-    spool._prepare = careless
+    spool_file._prepare = careless
 
 
 @patch
@@ -231,9 +232,9 @@ def spool_not_replayed() -> None:
 def removed_before_the_commit() -> None:
     move = SpoolReplay._move
 
-    async def hastily(self: SpoolReplay, found: Sequence[Any]) -> None:
-        await self._on_thread(self._spool.remove, [one.position for one in found])
-        await move(self, found)
+    async def hastily(self: SpoolReplay, file: SpoolFile, found: Sequence[Any]) -> None:
+        await self._on_thread(file.remove, [one.position for one in found])
+        await move(self, file, found)
 
     SpoolReplay._move = hastily  # type: ignore[method-assign]
 

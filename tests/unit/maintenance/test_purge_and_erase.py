@@ -180,10 +180,11 @@ async def test_a_name_goes_from_calls_that_wait_in_the_spool_too(tmp_path: Path)
         while any(task.get_name() == "llmbridge-replay" for task in asyncio.all_tasks()):
             await asyncio.sleep(0.01)  # it would retry the call that is set aside below
         known = {"origin": "shop", "called_at": TODAY}
+        spool.recognize((await backend.schema_status()).identity)
         spool.put([make_call(number, id_at_origin="ann", **known) for number in range(3)])
         spool.put([make_call(3, id_at_origin="ann", **{**known, "origin": "elsewhere"})])
         spool.put([make_call(4, id_at_origin="bob", **known)])
-        spool.set_aside({1: "refused"})
+        spool.file.set_aside({1: "refused"})
         assert await db.forget("ann", dry_run=True) == [Forgotten("elsewhere", 1, 0), Forgotten("shop", 4, 0)]
         assert await db.forget("ann", "shop") == [Forgotten("shop", 4, 4)]
         assert await db.forget("ann") == [Forgotten("elsewhere", 1, 1)]
@@ -207,14 +208,16 @@ async def test_a_name_stays_in_the_spool_of_a_database_that_cannot_be_opened(tmp
     await db.close()
     with pytest.raises(StorageClosedError):
         await db.forget("ann")
-    assert spool.calls_of("ann") == {"app": 1}
+    assert spool.file.calls_of("ann") == {"app": 1}
 
 
 async def test_calls_on_their_way_from_the_spool_arrive_before_a_name_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Spool("memory:way", tmp_path).put([make_call(id_at_origin="ann")])
     backend = Slow("way")
+    async with MemoryBackend("way") as store:
+        await store.apply_migrations()
+    Spool("memory:way", tmp_path).put([make_call(id_at_origin="ann")])
     async with LLMDatabase(backend=backend, spool_dir=tmp_path) as db:
         await backend.asked.wait()
         monkeypatch.setattr(erase, "REPLAY_TIMEOUT", 0.0)

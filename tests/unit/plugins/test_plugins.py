@@ -270,6 +270,25 @@ def test_one_module_under_two_schemes_is_registered_and_asked_once(site: Site) -
     assert sys.modules["alpha"].described == 1
 
 
+def test_options_that_tell_stores_apart_are_part_of_the_target(site: Site) -> None:
+    changes = "options={'prefix': str, 'token': str, 'db': int}, identity=('prefix', 'db')"
+    site.install("alpha-store", {"alpha": store("shop", changes=changes)}, {"shop": "alpha"})
+
+    backends = [
+        create_backend("shop://host/db?token=secret"),
+        create_backend("shop://host/db?prefix=A%26B&token=secret"),
+        create_backend("shop://host/db", prefix="A&B", db=3),
+        create_backend("shop://host/db?db=3&prefix=A%26B"),
+    ]
+
+    assert [backend and backend.target for backend in backends] == [
+        "shop://host/db",
+        "shop://host/db?prefix=A%26B",
+        "shop://host/db?prefix=A%26B&db=3",
+        "shop://host/db?prefix=A%26B&db=3",
+    ]
+
+
 def test_no_plugin_answers_for_another(site: Site) -> None:
     pushing = store("shop", "pushing").replace("@hookimpl", "@hookimpl(tryfirst=True)")
     site.install("alpha-store", {"alpha": pushing}, {"shop": "alpha"})
@@ -331,6 +350,7 @@ BROKEN = [
     ),
     (store("shop", changes="capabilities=['sql']"), InvalidPluginError, ["capabilities must be a frozenset"]),
     (store("shop", changes="options={'a': 'int'}"), InvalidPluginError, ["options must map names to types"]),
+    (store("shop", changes="identity=('prefix',)"), InvalidPluginError, ["identity must be a tuple of names of its"]),
     (store("shop", changes="create=None"), InvalidPluginError, ["create must be a function"]),
     (store("shop", changes="create=lambda url, options: 5"), InvalidPluginError, ["int, not a StorageBackend"]),
 ]

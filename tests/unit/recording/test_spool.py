@@ -1,419 +1,198 @@
-"""Spooled calls are stored in a private file, unchanged, and replayed in their order."""
+"""Calls wait for the database that they were recorded for, and for no other one at its address."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import stat
-import subprocess
-import sys
-from collections.abc import Sequence
+import time
 from contextlib import closing
-from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
 
-from llmbridge._recording import spool as spool_module
-from llmbridge._recording.spool import Spool, SpoolCounts
-from llmbridge.errors import RecordRejectedError, StorageUnavailableError
+from llmbridge._recording.spool import Spool, SpoolCounts, SpoolFileStatus
+from llmbridge._recording.spool_file import SpoolFile
+from llmbridge._shared.ids import made_at
+from llmbridge.errors import StorageUnavailableError
 from llmbridge.schemas import CallRecord
+from llmbridge.storage import new_identity
 from llmbridge.testing import make_call
-from llmbridge.testing.comparison import assert_same
 
-TARGET = "postgresql://db.example/shop?schema=llmbridge"
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(TARGET, tmp_path / "state" / "spool")
+HERE, THERE = "sqlite:////data/calls.db", "sqlite:////srv/calls.db"
+OLD, OTHER = new_identity(), new_identity()
 
 
-def calls_of(spool: Spool) -> list[CallRecord | None]:
-    return [found.record for found in spool.oldest(1000)]
+def later() -> str:
+    """The identity of a database that is made now, after everything that was done before."""
+    made, now = new_identity(), time.time_ns() // 1_000_000
+    while UUID(made).int >> 80 <= now:
+        made = new_identity()
+    return made
 
 
-def full_call() -> CallRecord:
-    """A call with every field set, to the last digit."""
-    return CallRecord(
-        id=UUID("0190a5a4-7b3c-7def-8123-456789abcdef"),
-        origin="äpp \N{GRINNING FACE}",
-        id_at_origin="user-1",
-        provider="openai",
-        model_name="gpt-4o-mini",
-        requested_model="openai:gpt-4o-mini",
-        response_model="gpt-4o-mini-2024-07-18",
-        prompt_tokens=2**63 - 1,
-        completion_tokens=0,
-        total_tokens=12,
-        cache_read_tokens=3,
-        cache_write_tokens=4,
-        cache_write_1h_tokens=1,
-        reasoning_tokens=5,
-        usage_details={"input_audio_tokens": 2**63 - 1, "ü": 0},
-        usage_source="partial",
-        estimated_cost=Decimal("8999999.123456789012"),
-        cost_source="own_prices",
-        cost_reason="missing_rate",
-        dollars_per_million_tokens_input_used=Decimal("0.000000000001"),
-        dollars_per_million_tokens_output_used=Decimal("-0"),
-        price_context={"service_tier": "Priority", "ü": ""},
-        price_version="v\n1",
-        price_factor=Decimal("0.780000000001"),
-        previous_cost=Decimal("1E-12"),
-        previous_cost_reason="unknown_model",
-        repriced_at=datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC),
-        response_time_ms=7,
-        time_to_first_token_ms=8,
-        stream=True,
-        finish_reason="stop",
-        response_id="r",
-        attempt=3,
-        group_id=UUID(int=1),
-        temperature=0.1 + 0.2,
-        max_tokens=-1,
-        tools_used=["a", ""],
-        system_prompt_hash="f" * 64,
-        status="rate_limited",
-        error_type="RateLimitError",
-        error_message='"quoted"\t\\',
-        metadata={"n": [1, 1.0, 1e-300, True, None, {"deep": "ü"}], "large": 2**63 - 1},
-        called_at=datetime(1, 1, 1, 0, 0, 0, 1, tzinfo=UTC),
-    )
+def reached(target: str, folder: Path, identity: str | None) -> Spool:
+    """The spool of a process whose database has answered."""
+    spool = Spool(target, folder)
+    spool.recognize(identity)
+    while spool.bind(2):
+        pass
+    return spool
 
 
-def test_a_call_survives_to_the_last_digit(spool: Spool) -> None:
-    call = full_call()
-    assert set(CallRecord.model_fields) == call.model_fields_set
-    spool.put([call, make_call()])
-    assert_same(calls_of(spool), [call, make_call()])
-    (back, _) = calls_of(spool)
-    assert back is not None
-    assert str(back.estimated_cost) == str(call.estimated_cost)
-    assert repr(back.metadata) == repr(call.metadata)
-    assert back.called_at.tzinfo is UTC
+def waiting(spool: Spool) -> list[CallRecord | None]:
+    """The calls that the database gets."""
+    return [found.record for found in spool.file.oldest(1000)]
 
 
-def test_calls_leave_in_the_order_in_which_they_came(spool: Spool) -> None:
-    late_first = [make_call(number) for number in (5, 3, 9)]
-    spool.put(late_first[:2])
-    spool.put(late_first[2:])
-    found = spool.oldest(2)
-    assert [one.record for one in found] == late_first[:2]
-    assert [one.record for one in spool.oldest(2, after=found[-1].position)] == late_first[2:]
-    spool.remove([one.position for one in found])
-    assert calls_of(spool) == late_first[2:]
+def test_an_identity_tells_when_it_was_made() -> None:
+    before = time.time() - 0.001
+    at = made_at(new_identity())
+    assert at is not None
+    assert before <= at.timestamp() <= time.time()
+    for unknown in ("mine", "", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "ffffffff-ffff-7fff-8fff-ffffffffffff"):
+        assert made_at(unknown) is None
 
 
-def test_of_one_id_the_first_stays(spool: Spool) -> None:
-    spool.put([make_call(), make_call(origin="second")])
-    spool.put([make_call(origin="third")])
-    assert calls_of(spool) == [make_call()]
+def test_calls_wait_in_a_file_of_the_database_that_answered(tmp_path: Path) -> None:
+    unknown, here = Spool(HERE, tmp_path), reached(HERE, tmp_path, OLD)
+    assert unknown.path != here.path
+    here.put([make_call(0)])
+    assert not unknown.file.is_there()
+    assert waiting(here) == [make_call(0)]
+    assert here.files() == [SpoolFileStatus(here.path.name, HERE, OLD, waiting=1)]
 
 
-def test_what_was_set_aside_is_kept_and_no_longer_offered(spool: Spool) -> None:
-    spool.put([make_call(0), make_call(1)])
-    spool.set_aside({spool.oldest(1)[0].position: "refused"})
-    assert calls_of(spool) == [make_call(1)]
-    assert spool.counts() == SpoolCounts(waiting=1, set_aside=1)
+def test_a_database_that_was_moved_gets_its_calls(tmp_path: Path) -> None:
+    reached(HERE, tmp_path, OLD).put([make_call()])
+    moved = reached(THERE, tmp_path, OLD)
+    assert waiting(moved) == [make_call()]
+    moved.put([make_call(1)])
+    assert moved.files() == [SpoolFileStatus(moved.path.name, THERE, OLD, waiting=2)]
 
 
-def test_every_store_has_a_file_of_its_own(tmp_path: Path) -> None:
-    one, same, other = (Spool(target, tmp_path) for target in (TARGET, TARGET, "sqlite:////srv/calls.db"))
-    one.put([make_call()])
-    assert calls_of(same) == [make_call()]
-    assert calls_of(other) == []
-    assert "example" not in one.path.name
+@pytest.mark.parametrize("is_new", [False, True])
+def test_another_database_at_the_address_gets_no_call(is_new: bool, tmp_path: Path) -> None:
+    reached(HERE, tmp_path, OLD).put([make_call()])
+    other = reached(HERE, tmp_path, later() if is_new else OTHER)
+    assert waiting(other) == []
+    assert other.counts() == SpoolCounts(to_adopt=1)
+    assert Spool(HERE, tmp_path).counts() == SpoolCounts(waiting=1)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
-def test_files_and_folders_are_for_their_owner_alone(spool: Spool, tmp_path: Path) -> None:
-    before = os.umask(0)
-    try:
-        spool.put([make_call()])
-        with spool.turn():
-            pass
-    finally:
-        os.umask(before)
-    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "state").rglob("*")}
-    assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
-    assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
+def test_calls_of_before_the_first_answer_are_bound_to_an_older_database(tmp_path: Path) -> None:
+    Spool(HERE, tmp_path).put([make_call(number) for number in range(5)])
+    unbound = Spool(HERE, tmp_path)
+    unbound.file.set_aside({2: "too large"})
+    assert unbound.counts() == SpoolCounts(waiting=4, set_aside=1)
+    database = Spool(HERE, tmp_path)
+    database.recognize(OLD)
+    assert database.counts() == SpoolCounts(waiting=4, set_aside=1)
+    assert [database.bind(2) for _ in range(4)] == [2, 2, 1, 0]
+    assert database.counts() == SpoolCounts(waiting=4, set_aside=1)
+    assert waiting(database) == [make_call(number) for number in (0, 2, 3, 4)]
+    assert unbound.file.counts() == (0, 0)
 
 
-def test_every_commit_is_on_the_disk(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[Any, ...]] = []
-    prepare = spool_module._prepare
+def test_calls_of_before_the_first_answer_wait_if_the_database_was_made_later(tmp_path: Path) -> None:
+    unbound = Spool(HERE, tmp_path)
+    unbound.put([make_call()])
+    made_later = reached(HERE, tmp_path, later())
+    unbound.put([make_call(1)])  # the first call counts
+    assert waiting(made_later) == []
+    assert made_later.counts() == SpoolCounts(to_adopt=2)
 
-    def look(file: sqlite3.Connection) -> None:
-        prepare(file)
-        seen.append(
-            (file.execute("PRAGMA synchronous").fetchone()[0], file.execute("PRAGMA journal_mode").fetchone()[0])
-        )
 
-    monkeypatch.setattr(spool_module, "_prepare", look)
+def test_calls_of_before_the_first_answer_wait_if_another_database_was_at_the_address(tmp_path: Path) -> None:
+    reached(HERE, tmp_path, OTHER).put([make_call(0)])
+    Spool(HERE, tmp_path).put([make_call(1)])
+    assert reached(HERE, tmp_path, OLD).counts() == SpoolCounts(to_adopt=2)
+    assert reached(HERE, tmp_path, OTHER).counts() == SpoolCounts(waiting=2)
+
+
+def test_a_database_elsewhere_keeps_no_call_from_being_bound(tmp_path: Path) -> None:
+    reached(THERE, tmp_path, OTHER).put([make_call(0)])
+    Spool(HERE, tmp_path).put([make_call(1)])
+    assert waiting(reached(HERE, tmp_path, OLD)) == [make_call(1)]
+
+
+def test_calls_wait_if_the_identity_does_not_tell_its_age(tmp_path: Path) -> None:
+    Spool(HERE, tmp_path).put([make_call()])
+    assert reached(HERE, tmp_path, "a text of the plugin").counts() == SpoolCounts(to_adopt=1)
+
+
+def test_calls_wait_while_a_file_cannot_be_read_that_may_tell_of_another_database(tmp_path: Path) -> None:
+    other = reached(HERE, tmp_path, OTHER)
+    other.put([make_call(0)])
+    other.path.write_bytes(b"no spool" * 1000)
+    Spool(HERE, tmp_path).put([make_call(1)])
+    database = reached(HERE, tmp_path, OLD)
+    assert database.counts() == SpoolCounts(to_adopt=1)
+    other.path.unlink()
+    assert waiting(reached(HERE, tmp_path, OLD)) == [make_call(1)]
+
+
+def test_a_database_without_an_identity_gets_the_calls_of_its_address(tmp_path: Path) -> None:
+    Spool(HERE, tmp_path).put([make_call(0)])
+    database = reached(HERE, tmp_path, None)
+    database.put([make_call(1)])
+    assert waiting(database) == [make_call(0), make_call(1)]
+    assert database.counts() == SpoolCounts(waiting=2)
+    assert waiting(reached(THERE, tmp_path, None)) == []
+
+
+def test_adopted_calls_are_in_one_file_at_any_time(tmp_path: Path) -> None:
+    source, database = reached(HERE, tmp_path, OTHER), reached(HERE, tmp_path, OLD)
+    source.put([make_call(number) for number in range(5)])
+    database.put([make_call(3)])
+    found = database.find(source.path.name)
+    seen = []
+    while found.move(database.file, 2):
+        seen.append((source.file.counts()[0], database.file.counts()[0]))
+    assert seen == [(3, 3), (1, 4), (0, 5)]
+    assert {call.id for call in waiting(database) if call} == {make_call(number).id for number in range(5)}
+
+
+def test_a_move_that_fails_leaves_every_call_where_it_was(tmp_path: Path) -> None:
+    source, database = reached(HERE, tmp_path, OTHER), reached(HERE, tmp_path, OLD)
+    source.put([make_call(number) for number in range(5)])
+    with closing(sqlite3.connect(source.path, isolation_level=None)) as file:
+        file.execute("CREATE TRIGGER full BEFORE DELETE ON calls BEGIN SELECT RAISE(ABORT, 'the disk is full'); END")
+    with pytest.raises(StorageUnavailableError, match="the disk is full"):
+        source.file.move(database.file, 3)
+    assert (source.file.counts(), database.file.counts()) == ((5, 0), (0, 0))
+
+
+def test_a_file_whose_calls_were_discarded_tells_of_no_database(tmp_path: Path) -> None:
+    other = reached(HERE, tmp_path, OTHER)
+    other.put([make_call(0)])
+    Spool(HERE, tmp_path).put([make_call(1)])
+    assert [other.file.discard(10) for _ in range(2)] == [1, 0]
+    assert [file.name for file in other.files()] == [Spool(HERE, tmp_path).path.name]
+    assert waiting(reached(HERE, tmp_path, OLD)) == [make_call(1)]
+
+
+def test_files_of_others_in_the_folder_are_none_of_the_spool(tmp_path: Path) -> None:
+    spool = reached(HERE, tmp_path, OLD)
     spool.put([make_call()])
-    assert seen == [(2, "truncate")]
+    (tmp_path / "calls.db").write_bytes(b"a database of somebody")
+    assert [file.name for file in spool.files()] == [spool.path.name]
+    with pytest.raises(ValueError, match=r"there is no file 'calls\.db'"):
+        spool.find("calls.db")
 
 
-def fill(spool: Spool) -> int:
-    """Put calls until there is no room for one more; how many there are."""
-    for number in range(10_000):
-        try:
-            spool.put([make_call(number)])
-        except StorageUnavailableError:
-            return number
-    pytest.fail("there is no bound")
-
-
-def test_the_file_is_bounded_and_gives_back_its_space(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool_module, "MAX_BYTES", 200_000)
-    stored = fill(spool)
-    assert 0 < stored < 1000
-    with pytest.raises(StorageUnavailableError, match="full"):
-        spool.put([make_call(stored)])
-    assert spool.counts().waiting == stored
-    assert spool.path.stat().st_size <= 200_000
-    spool.remove([found.position for found in spool.oldest(1000)])
-    assert spool.path.stat().st_size < 50_000
-    spool.put([make_call()])
-
-
-def test_calls_in_a_full_file_can_be_set_aside_all_the_same(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool_module, "MAX_BYTES", 200_000)
-    stored = fill(spool)
-    spool.set_aside({found.position: "x" * 500 for found in spool.oldest(1000)})
-    assert spool.counts() == SpoolCounts(set_aside=stored)
-    with pytest.raises(StorageUnavailableError, match="full"):
-        spool.put([make_call(number) for number in range(1000, 2000)])
-
-
-def test_what_was_set_aside_waits_again_when_it_is_to_be_tried_again(spool: Spool) -> None:
-    assert (spool.retry(), spool.refusals(10)) == (0, {})
-    spool.put([make_call(number) for number in range(4)])
-    spool.set_aside({1: "too large", 3: "of no vendor", 4: "too large"})
-    assert spool.refusals(10) == {"too large": 2, "of no vendor": 1}
-    assert spool.refusals(1) == {"too large": 2}
-    assert spool.retry() == 3
-    assert calls_of(spool) == [make_call(number) for number in range(4)]
-    assert spool.refusals(10) == {}
-
-
-def test_a_user_is_forgotten_in_every_call_and_nothing_else_is_changed(spool: Spool) -> None:
-    assert spool.calls_of("user-1") == {}
-    spool.forget("user-1")
-    assert not spool.is_there()
-    elsewhere, aside = make_call(1, origin="back", id_at_origin="user-1"), make_call(2, id_at_origin="user-1")
-    others = [make_call(3, id_at_origin="user-2"), make_call(4, id_at_origin=None)]
-    spool.put([full_call(), elsewhere, aside, *others, make_call(5)])
-    spool.set_aside({3: "refused"})
-    with closing(sqlite3.connect(spool.path, isolation_level=None)) as file:
-        file.execute("UPDATE calls SET record = 'nonsense' WHERE position = 6")
-    assert spool.calls_of("user-1", "back") == {"back": 1}
-    spool.forget("user-1", "back")
-    assert spool.calls_of("user-1") == {aside.origin: 1, full_call().origin: 1}
-    spool.forget("user-1")
-    assert spool.calls_of("user-1") == {}
-    spool.retry()
-    nameless = [call.model_copy(update={"id_at_origin": None}) for call in (full_call(), elsewhere, aside)]
-    assert_same(calls_of(spool)[:-1], [*nameless, *others])
-    (back, *_) = calls_of(spool)
-    assert back is not None
-    assert str(back.estimated_cost) == str(full_call().estimated_cost)
-    assert repr(back.metadata) == repr(full_call().metadata)
-
-
-def test_it_is_one_process_s_turn_at_a_time_and_dies_with_it(spool: Spool) -> None:
-    program = (
-        "import sys; from llmbridge._recording.spool import Spool; turn = Spool(sys.argv[1], sys.argv[2]).turn(); "
-        "print(turn.__enter__(), flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", program, TARGET, str(spool.path.parent)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "True\n"
-        with spool.turn() as mine:
-            assert not mine
-        process.kill()
-    with spool.turn() as mine, spool.turn() as again:
-        assert (mine, again) == (True, False)
-
-
-def test_calls_that_this_release_cannot_read_say_why(spool: Spool) -> None:
-    spool.put([make_call(0), make_call(1)])
-    with closing(sqlite3.connect(spool.path, isolation_level=None)) as file:
-        file.execute("UPDATE calls SET record = json_set(record, '$.flavour', 1) WHERE position = 1")
-        file.execute("UPDATE calls SET record = 'nonsense' WHERE position = 2")
-    newer, broken = spool.oldest(10)
-    assert (newer.record, broken.record) == (None, None)
-    assert "flavour" in (newer.problem or "")
-    assert broken.problem == "JSONDecodeError"
-
-
-def test_a_file_of_a_newer_release_is_left_alone(spool: Spool) -> None:
-    spool.put([make_call()])
-    with closing(sqlite3.connect(spool.path, isolation_level=None)) as file:
-        file.execute("PRAGMA user_version = 99")
-    with pytest.raises(StorageUnavailableError, match="newer release"):
-        spool.put([make_call(1)])
-    with pytest.raises(StorageUnavailableError, match="newer release"):
-        spool.oldest(10)
-
-
-def test_a_place_where_calls_cannot_wait_is_told_and_nothing_is_made(spool: Spool, tmp_path: Path) -> None:
-    spool.check()
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "state").write_text("in the way")
-    with pytest.raises(StorageUnavailableError, match="not a directory"):
-        spool.check()
-    with pytest.raises(StorageUnavailableError, match="cannot be spooled"):
-        spool.put([make_call()])
-    assert spool.counts() == SpoolCounts()
-    assert spool.oldest(1) == []
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has other names")
-@pytest.mark.parametrize(("name", "told"), [("x" * 300, "name too long"), ("x\0y", "null (byte|character)")])
-def test_a_name_that_no_folder_can_have_is_told(name: str, told: str, tmp_path: Path) -> None:
-    spool = Spool(TARGET, tmp_path / name)
-    assert not spool.is_there()
-    assert spool.counts() == SpoolCounts()
-    assert spool.oldest(1) == []
-    for use in (spool.check, lambda: spool.put([make_call()]), lambda: spool.turn().__enter__()):
-        with pytest.raises(StorageUnavailableError, match=rf"cannot be spooled in .*{told}"):
-            use()
-
-
-def test_a_file_that_is_no_spool_is_told_and_what_to_do_with_it(spool: Spool) -> None:
-    spool.path.parent.mkdir(parents=True)
-    spool.path.write_bytes(b"not a database" * 100)
-    with pytest.raises(StorageUnavailableError, match="not a database; the file is damaged: move it away"):
-        spool.check()
-    spool.path.rename(spool.path.with_suffix(".damaged"))
-    spool.put([make_call()])
-    assert spool.counts().waiting == 1
-
-
-def test_a_damaged_file_beside_the_calls_is_not_taken_for_theirs(spool: Spool) -> None:
-    spool.put([make_call()])
-    spool.path.with_suffix(".turn").write_bytes(b"not a database" * 100)
-    with pytest.raises(StorageUnavailableError, match=r"\.turn: file is not a database; the file is damaged"):
-        spool.turn().__enter__()
-
-
-FOLDERS: Sequence[tuple[dict[str, str], str | None, str]] = [
-    ({"LLMBRIDGE_SPOOL_DIR": "/of/the/environment"}, "/given", "/given"),
-    ({"LLMBRIDGE_SPOOL_DIR": "/of/the/environment"}, None, "/of/the/environment"),
-    ({"XDG_STATE_HOME": "/state"}, None, "/state/llmbridge/spool"),
-    ({"XDG_STATE_HOME": "relative"}, None, "/people/someone/.local/state/llmbridge/spool"),
-    ({}, None, "/people/someone/.local/state/llmbridge/spool"),
-    ({}, "~/mine", "/people/someone/mine"),
-]
-
-
-@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="other systems have other folders")
-@pytest.mark.parametrize(("environment", "given", "expected"), FOLDERS)
-def test_the_folder_is_the_one_given_else_the_environment_s_else_the_user_s(
-    environment: dict[str, str], given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("called_at", "is_bound"), [(2000, False), (2100, True)])
+def test_a_file_of_the_first_version_is_bound_by_the_times_of_its_calls(
+    called_at: int, is_bound: bool, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("HOME", "/people/someone")
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert Spool(TARGET, given).path.parent == Path(expected)
-
-
-def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless() -> Path:
-        raise RuntimeError
-
-    monkeypatch.setattr(spool_module, "spool_directory", lambda _: homeless())
-    spool = Spool(TARGET)
-    assert not spool.is_there()
-    with pytest.raises(StorageUnavailableError, match="home directory"):
-        spool.check()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_a_forked_child_puts_calls_beside_those_of_its_parent(spool: Spool) -> None:
-    program = """
-import os, sys, threading, traceback
-from llmbridge._recording.spool import Spool
-from llmbridge.testing import make_call
-spool = Spool(sys.argv[1], sys.argv[2])
-spool.put([make_call(0)])  # nothing is imported or made ready for the first time during a fork
-busy = threading.Thread(target=lambda: [spool.put([make_call(n)]) for n in range(1, 30)])
-busy.start()
-children = []
-for number in range(10):
-    if (child := os.fork()) == 0:
-        code = 1
-        try:
-            spool.put([make_call(1000 + number)])
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    children.append(child)
-ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-busy.join()
-assert ended == [0] * 10, ended
-"""
-    command = [sys.executable, "-c", program, TARGET, str(spool.path.parent)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
-    assert (done.returncode, done.stderr) == (0, "")
-    put = {call.id for call in calls_of(spool) if call is not None}
-    assert put == {make_call(number).id for number in (*range(30), *range(1000, 1010))}
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_a_child_forked_during_its_parent_s_turn_gets_it_when_that_ends(spool: Spool) -> None:
-    program = """
-import os, sys
-from llmbridge._recording.spool import Spool
-spool = Spool(sys.argv[1], sys.argv[2])
-(tried, try_), (ended, end) = os.pipe(), os.pipe()
-with spool.turn() as mine:
-    assert mine
-    if (child := os.fork()) == 0:
-        with spool.turn() as early:
-            os.write(try_, b"!")
-        os.read(ended, 1)
-        with spool.turn() as late:
-            os._exit(0 if (early, late) == (False, True) else 1)
-    os.read(tried, 1)
-    with spool.turn() as again:
-        assert not again
-os.write(end, b"!")
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-"""
-    subprocess.run([sys.executable, "-c", program, TARGET, str(spool.path.parent)], check=True, timeout=60)
-
-
-def nested(depth: int) -> dict[str, Any]:
-    value: list[Any] = []
-    for _ in range(depth - 2):
-        value = [value]
-    return {"a": value}
-
-
-def test_a_call_that_is_no_json_is_named_and_harms_no_other(spool: Spool) -> None:
-    calls = [make_call(number) for number in range(3)]
-    deep = calls[1].model_copy(update={"metadata": nested(300)})
-    with pytest.raises(RecordRejectedError) as refused:
-        spool.put([calls[0], deep, calls[2]])
-    assert refused.value.ids == (deep.id,)
-    assert not spool.is_there()
-    spool.put([calls[0], calls[2]])
-    assert calls_of(spool) == [calls[0], calls[2]]
-
-
-def test_a_row_that_is_nested_too_deeply_to_read_stops_no_other(spool: Spool) -> None:
-    spool.put([make_call(1)])
-    with closing(sqlite3.connect(spool.path)) as file, file:
-        text = '{"metadata": {"a": ' + "[" * 100_000 + "]" * 100_000 + "}}"
-        file.execute("INSERT INTO calls (id, record) VALUES ('deep', ?)", (text,))
-    spool.put([make_call(2)])
-    assert calls_of(spool) == [make_call(1), None, make_call(2)]
+    call = make_call(called_at=make_call().called_at.replace(year=called_at))
+    file = SpoolFile(tmp_path, HERE)
+    with closing(sqlite3.connect(file.path, isolation_level=None)) as first:
+        first.execute(
+            "CREATE TABLE calls (position INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
+            " record TEXT NOT NULL, refused_because TEXT) STRICT"
+        )
+        first.execute("INSERT INTO calls (id, record) VALUES (?, ?)", (str(call.id), call.model_dump_json()))
+        first.execute("PRAGMA user_version = 1")
+    database = reached(HERE, tmp_path, OLD)
+    assert database.counts() == (SpoolCounts(waiting=1) if is_bound else SpoolCounts(to_adopt=1))
+    assert waiting(database) == ([call] if is_bound else [])

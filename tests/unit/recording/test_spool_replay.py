@@ -36,6 +36,10 @@ def spool(tmp_path: Path) -> Spool:
     return Spool("memory:replay", tmp_path)
 
 
+async def identify() -> None:
+    """The database has no identity."""
+
+
 async def run(work: Callable[..., Any], *args: Any) -> Any:
     return work(*args)
 
@@ -45,12 +49,14 @@ async def test_what_comes_during_the_last_look_is_moved_too(spool: Spool) -> Non
 
     async def run_and_put(work: Callable[..., Any], *args: Any) -> Any:
         result = work(*args)
-        if work == spool.counts and not spool.is_there():
+        if work == spool.backlog and not spool.is_there():
             spool.put([make_call()])
             replay.begin()
         return result
 
-    replay = SpoolReplay(spool, store.write, on_thread=run_and_put, counters=Counters(), breaker=CircuitBreaker())
+    replay = SpoolReplay(
+        spool, store.write, identify, on_thread=run_and_put, counters=Counters(), breaker=CircuitBreaker()
+    )
     replay.begin()
     await replay.end(20)
     assert store.taken == [make_call()]
@@ -58,7 +64,7 @@ async def test_what_comes_during_the_last_look_is_moved_too(spool: Spool) -> Non
 
 async def test_nothing_begins_after_the_end(spool: Spool) -> None:
     spool.put([make_call()])
-    replay = SpoolReplay(spool, Store().write, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
+    replay = SpoolReplay(spool, Store().write, identify, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
     await replay.end(0)
     before = asyncio.all_tasks()
     replay.begin()
@@ -67,8 +73,8 @@ async def test_nothing_begins_after_the_end(spool: Spool) -> None:
 
 async def test_the_end_does_not_wait_for_what_another_process_moves(spool: Spool) -> None:
     spool.put([make_call()])
-    replay = SpoolReplay(spool, Store().write, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
-    with spool.turn() as is_mine:
+    replay = SpoolReplay(spool, Store().write, identify, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
+    with spool.file.turn() as is_mine:
         assert is_mine
         replay.begin()
         async with asyncio.timeout(20):
@@ -87,9 +93,9 @@ async def test_the_end_does_not_wait_until_it_is_time_for_another_look(
     monkeypatch.setattr("llmbridge._recording.spool_replay._FIRST_PAUSE", 3600)
     pausing = asyncio.Event()
     spool.put([make_call()])
-    replay = SpoolReplay(spool, Store().write, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
+    replay = SpoolReplay(spool, Store().write, identify, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
     replay._woken = Woken()
-    with spool.turn() as is_mine:
+    with spool.file.turn() as is_mine:
         assert is_mine
         replay.begin()
         await pausing.wait()
@@ -100,7 +106,7 @@ async def test_the_end_does_not_wait_until_it_is_time_for_another_look(
 async def test_the_end_does_not_wait_for_a_spool_that_cannot_be_read(spool: Spool) -> None:
     spool.put([make_call()])
     spool.path.write_bytes(b"no spool" * 1000)
-    replay = SpoolReplay(spool, Store().write, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
+    replay = SpoolReplay(spool, Store().write, identify, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
     replay.begin()
     async with asyncio.timeout(20):
         await replay.end(3600)
@@ -121,13 +127,15 @@ async def test_who_is_cancelled_while_a_thread_takes_the_turn_does_not_keep_it(s
         return asyncio.get_running_loop().run_in_executor(None, *late)
 
     spool.put([make_call()])
-    replay = SpoolReplay(spool, Store().write, on_thread=on_thread, counters=Counters(), breaker=CircuitBreaker())
+    replay = SpoolReplay(
+        spool, Store().write, identify, on_thread=on_thread, counters=Counters(), breaker=CircuitBreaker()
+    )
     replay.begin()
     assert await asyncio.to_thread(taking.wait, 20)
     await replay.end(0)
     may_take.set()
     assert await asyncio.to_thread(taken.wait, 20)
-    async with asyncio.timeout(20), exclusive(spool, 20):
+    async with asyncio.timeout(20), exclusive(spool.file, 20):
         assert spool.counts().waiting == 1
 
 
@@ -141,13 +149,30 @@ async def test_a_call_that_a_constraint_refuses_is_set_aside_and_tried_again_at_
             raise ConstraintError("team_of_calls of llmbridge_calls refuses the row")
         return await store.write(given)
 
-    first = SpoolReplay(spool, write, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
+    first = SpoolReplay(spool, write, identify, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
     first.begin()
     await first.end(20)
     assert sorted(one.id for one in store.taken) == sorted(one.id for one in calls if one != calls[4])
     assert spool.refusals(10) == {"team_of_calls of llmbridge_calls refuses the row": 1}
-    second = SpoolReplay(spool, store.write, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
+    second = SpoolReplay(spool, store.write, identify, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
     second.begin()
     await second.end(20)
     assert store.taken[-1] == calls[4]
     assert spool.counts().set_aside == spool.counts().waiting == 0
+
+
+async def test_a_database_that_changes_between_two_batches_gets_only_the_first(tmp_path: Path) -> None:
+    spool, store, asked = Spool("memory:replay", tmp_path), Store(), []
+    spool.recognize("first")
+    spool.put([make_call(number) for number in range(1200)])
+
+    async def identify() -> str:
+        asked.append(len(store.taken))
+        return "second" if store.taken else "first"
+
+    replay = SpoolReplay(spool, store.write, identify, on_thread=run, counters=Counters(), breaker=CircuitBreaker())
+    replay.begin()
+    await replay.end(20)
+    assert store.taken == [make_call(number) for number in range(1000)]
+    assert spool.identity == "second"
+    assert spool.counts().to_adopt == 200

@@ -19,7 +19,7 @@ from uuid import UUID
 import pytest
 
 from llmbridge import LLMBridge, LLMDatabase, LLMRequest, Message
-from llmbridge._recording import spool as spool_module
+from llmbridge._recording import spool_file
 from llmbridge._recording import writer as writer_module
 from llmbridge._recording.metrics import CloseReport
 from llmbridge._recording.spool import Spool, SpoolCounts
@@ -33,7 +33,7 @@ from llmbridge.errors import (
     StorageUnavailableError,
 )
 from llmbridge.schemas import CallRecord
-from llmbridge.storage import RecordResult, StorageBackend
+from llmbridge.storage import RecordResult, StorageBackend, memory, new_identity
 from llmbridge.storage.memory import MemoryBackend
 from llmbridge.testing import make_call
 
@@ -46,10 +46,13 @@ ASK = LLMRequest(model="echo:x", messages=[Message(role="user", content="Hi")])
 
 
 class Store(MemoryBackend):
-    """A store with a name, which is away while `fault` is an error, and hangs while `open` is not set."""
+    """A store with a name, made before the test, which is away while `fault` is an error, and hangs while `open` is not
+    set."""
 
     def __init__(self, name: str, fault: Exception | None = None) -> None:
         super().__init__(name)
+        content = memory._named.setdefault(name, memory.Store())
+        self.identity = content.identity = content.identity or new_identity()
         self.target = f"memory:{name}"
         self.fault = fault
         self.answers = asyncio.Event()
@@ -95,7 +98,9 @@ def store(request: pytest.FixtureRequest) -> Store:
 @pytest.fixture
 def spool(store: Store, tmp_path: Path) -> Spool:
     assert store.target is not None
-    return Spool(store.target, tmp_path)
+    spool = Spool(store.target, tmp_path)
+    spool.recognize(store.identity)
+    return spool
 
 
 def database(store: Store, folder: Path, **options: Any) -> LLMDatabase:
@@ -121,7 +126,7 @@ async def replayed(spool: Spool, left: int = 0) -> None:
 @contextmanager
 def slow_spool() -> Iterator[None]:
     """Whatever another thread does with a spool does not end meanwhile."""
-    with spool_module._one_at_a_time:
+    with spool_file._one_at_a_time:
         yield
 
 
@@ -183,7 +188,7 @@ async def test_a_store_that_cannot_be_reached_is_tried_again_until_the_timeout_i
         assert db.metrics()["outages"] == 0
         pass_time(TIMEOUT)
         call = await recording
-        assert [found.record.id for found in spool.oldest(10) if found.record] == [call]
+        assert [found.record.id for found in spool.file.oldest(10) if found.record] == [call]
         assert db.metrics()["outages"] == 1
         store.fault = None
         await replayed(spool)
@@ -241,7 +246,7 @@ async def test_rejected_calls_are_set_aside_and_block_no_others(
         assert store.ids == {call.id for call in calls} - store.poison
         assert db.metrics()["calls_set_aside"] == 2
         report = await db.health_check()
-    assert report["spool"] == {"path": str(spool.path), "waiting": 0, "set_aside": 2, "error": None}
+    assert report["spool"] == {"path": str(spool.path), "waiting": 0, "set_aside": 2, "to_adopt": 0, "error": None}
     assert [level for level, _ in lines(caplog)] == ["ERROR"]
     assert b"12345678" not in spool.path.read_bytes()
 
@@ -430,7 +435,7 @@ async def test_calls_of_an_earlier_run_are_replayed_even_if_new_ones_are_not_spo
         await replayed(spool)
         assert store.ids == {make_call(0).id}
         report = await db.health_check()
-        assert report["spool"] == {"path": str(spool.path), "waiting": 0, "set_aside": 1, "error": None}
+        assert report["spool"] == {"path": str(spool.path), "waiting": 0, "set_aside": 1, "to_adopt": 0, "error": None}
         store.fault = REFUSING
         with pytest.raises(StorageRefusedError):
             await db.record_api_call(**FIELDS)
@@ -453,7 +458,7 @@ async def test_a_spool_that_cannot_be_written_is_logged_at_the_start_and_calls_c
         assert report["status"] == "healthy"
         assert "cannot be spooled" in report["spool"].pop("error")
         (path,) = (tmp_path / "file" / "spool" / name for name in [Path(report["spool"]["path"]).name])
-        assert report["spool"] == {"path": str(path), "waiting": None, "set_aside": None}
+        assert report["spool"] == {"path": str(path), "waiting": None, "set_aside": None, "to_adopt": None}
         store.fault = REFUSING
         _, status = await db.keep(FIELDS)
         assert status == "lost"
@@ -569,11 +574,12 @@ async def test_health_checks_the_database_and_the_spool_separately(store: Store,
             report = await late_health(db)
         assert report["status"] == "healthy"
         late = "no answer within 60 s"
-        assert report["spool"] == {"path": str(spool.path), "waiting": None, "set_aside": None, "error": late}
+        unknown = dict.fromkeys(("waiting", "set_aside", "to_adopt"))
+        assert report["spool"] == {"path": str(spool.path), **unknown, "error": late}
         store.answers.clear()
         report = await late_health(db)
         assert (report["status"], report["error"]) == ("unhealthy", late)
-        assert report["spool"] == {"path": str(spool.path), "waiting": 0, "set_aside": 0, "error": None}
+        assert report["spool"] == {"path": str(spool.path), "waiting": 0, "set_aside": 0, "to_adopt": 0, "error": None}
         store.answers.set()
 
 
@@ -585,7 +591,7 @@ async def test_health_reports_the_queue_the_spool_and_the_last_error(
             "status": "healthy",
             "target": store.target,
             "queue": 0,
-            "spool": {"path": str(spool.path), "waiting": 0, "set_aside": 0, "error": None},
+            "spool": {"path": str(spool.path), "waiting": 0, "set_aside": 0, "to_adopt": 0, "error": None},
             "last_error": None,
         }
         store.fault = REFUSING
@@ -604,7 +610,7 @@ async def test_closing_reports_the_outcome_of_pending_calls(store: Store, spool:
         await asyncio.sleep(0)
     assert await db.close(timeout=0.05) == CloseReport(spooled=7)
     ids = set(await asyncio.gather(*recording))
-    assert {found.record.id for found in spool.oldest(10) if found.record} == ids
+    assert {found.record.id for found in spool.file.oldest(10) if found.record} == ids
     assert await db.close() == CloseReport()
     with pytest.raises(StorageClosedError):
         await db.record_api_call(**FIELDS)
@@ -949,7 +955,8 @@ db = LLMDatabase(backend=backend, spool_dir=sys.argv[1], record_timeout=60)
 sys.exit(asyncio.run(main()))
 """
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=120)
-    spooled = Spool("memory:fork", tmp_path).oldest(100)
+    spool = Spool("memory:fork", tmp_path)
+    spooled = [call for file in spool.files() for call in spool.find(file.name).oldest(100)]
     assert {call.record for call in spooled} == {make_call(number) for number in range(2, 9)}
 
 

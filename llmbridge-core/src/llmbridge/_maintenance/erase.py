@@ -11,7 +11,7 @@ from .._recording.spool_replay import exclusive
 from .._records.validation import check_name
 from .._store.session import StoreSession
 from .._usage.query import filters
-from ..storage.types import UsageQuery
+from ..storage.types import MAX_BATCH, UsageQuery
 
 if TYPE_CHECKING:
     from .._recording.spool import Spool
@@ -37,13 +37,16 @@ async def forget(
     user = check_name("id_at_origin", user)
     await session.start()  # first: the spool does not change if the database cannot be opened
     async with AsyncExitStack() as replay_stopped:
-        if spool is not None and not await asyncio.to_thread(spool.is_there):
-            spool = None
-        if spool is not None and not dry_run:
-            await replay_stopped.enter_async_context(exclusive(spool, REPLAY_TIMEOUT))
-        spooled = await asyncio.to_thread(spool.calls_of, user, origin) if spool is not None else {}
-        if spool is not None and spooled and not dry_run:
-            await asyncio.to_thread(spool.forget, user, origin)
+        file = None
+        if spool is not None and await asyncio.to_thread(spool.is_there):
+            while await asyncio.to_thread(spool.bind, MAX_BATCH):
+                pass
+            file = spool.file
+        if file is not None and not dry_run:
+            await replay_stopped.enter_async_context(exclusive(file, REPLAY_TIMEOUT))
+        spooled = await asyncio.to_thread(file.calls_of, user, origin) if file is not None else {}
+        if file is not None and spooled and not dry_run:
+            await asyncio.to_thread(file.forget, user, origin)
         stored = await _stored_calls(session, user, origin)
         forgotten = []
         for place in sorted({*stored, *spooled}):

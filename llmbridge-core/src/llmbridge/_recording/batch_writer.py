@@ -36,6 +36,8 @@ _FAILURES_OF_AN_OUTAGE = 4
 
 #: Write a batch; an empty one only asks whether the destination answers.
 Write = Callable[[Sequence[CallRecord]], Awaitable[RecordResult]]
+#: Ask whether the destination takes calls, by writing one that was given up, if that may be written there.
+Probe = Callable[[], Awaitable[object]]
 
 
 class Replayer(Protocol):
@@ -55,9 +57,9 @@ class BatchWriter:
     that if the event loop was blocked; until then a batch that fails is retried with the same ids, unless `retries` is
     False. An error that may concern single calls is traced to them by bisection. A call that times out, fails or finds
     no room in time goes to `fallback`, and so do new calls while `breaker` is open; the writer then probes its
-    destination by writing one call that it gave up. `rescue` saves pending calls when the writer's task
-    is stopped, and `replay` starts when the breaker closes and after a rescue. Error texts call the destination
-    `destination`.
+    destination by writing one call that it gave up, or with what `make_probe` returns for this call. `rescue` saves
+    pending calls when the writer's task is stopped, and `replay` starts when the breaker closes and after a rescue.
+    Error texts call the destination `destination`.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class BatchWriter:
         outcome: RecordStatus = "committed",
         retries: bool = True,
         fallback: BatchWriter | None = None,
+        make_probe: Callable[[CallRecord], Probe] | None = None,
         rescue: Rescue | None = None,
         replay: Replayer | None = None,
     ) -> None:
@@ -83,6 +86,7 @@ class BatchWriter:
         self._outcome: RecordStatus = outcome
         self._retries = retries
         self._fallback = fallback
+        self._make_probe = make_probe or (lambda call: lambda: write([call]))
         self._rescue = rescue or Rescue(None)
         self._replay = replay
         self._queue = BoundedQueue()
@@ -93,8 +97,8 @@ class BatchWriter:
         self._is_running = False
         self._timer = DeadlineTimer(self._on_deadline)
         self._draining = False
-        #: A call that was given up, with which the destination is probed.
-        self._probe: CallRecord | None = None
+        #: Probes the destination with a call that was given up.
+        self._probe: Probe | None = None
         self._failures_in_a_row = 0
         self._callers_without_room = 0
         self._rescue_at_exit = self._rescue.watch(self, self._queue, self._batch)
@@ -142,7 +146,7 @@ class BatchWriter:
         """Open the breaker and hand every pending call to the fallback."""
         pending = self._unsettled()
         if pending:
-            self._probe = pending[0].call
+            self._probe = self._make_probe(pending[0].call)
         self._trip(error)
         self._hand_over_all(error)
 
@@ -298,7 +302,7 @@ class BatchWriter:
             await asyncio.sleep(_jittered(pause))
             pause = min(2 * pause, _LONGEST_PAUSE)
             try:
-                await self._write([] if self._probe is None else [self._probe])
+                await (self._write([]) if self._probe is None else self._probe())
             except RecordRejectedError:  # the database answers
                 self._on_success()
             except AWAY:

@@ -10,7 +10,8 @@ from .._shared.redaction import redact
 from .._store.session import StoreSession
 
 if TYPE_CHECKING:
-    from .spool import OnThread, Spool
+    from .spool import Spool
+    from .spool_file import OnThread
 
 
 async def check_database(session: StoreSession, timeout: float) -> dict[str, Any]:
@@ -34,7 +35,7 @@ async def check_spool(
     """
     if spool is None:
         return None
-    seen = {"path": str(spool.path) if spool.has_place else None, "waiting": None, "set_aside": None}
+    seen = {"path": str(spool.path) if spool.has_place else None, "waiting": None, "set_aside": None, "to_adopt": None}
     try:
         async with asyncio.timeout(timeout):
             if not accepts_calls and not await on_thread(spool.is_there):

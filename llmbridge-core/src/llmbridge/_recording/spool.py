@@ -1,124 +1,69 @@
-"""Durable on-disk queue (one SQLite file per store) for calls that could not be written to the database.
+"""Spool of one database: the files in which its calls wait while it is away.
 
-Every operation opens the file, commits and closes it again, so that a process that dies or forks leaves nothing open.
-Operations block while the disk works: an event loop runs them on a thread.
+A call belongs to the database that it was recorded for, not to an address: another database may be at that address by
+the time of the replay, and the database at another address. So calls wait in a file of their database's identity, and
+only a database with this identity gets them.
+
+While no database was reached yet, the identity is unknown. Such calls wait in a file of the address. They are bound to
+the database that is reached there first, by moving them to its file, if it is older than the first of them, and if no
+call was ever spooled for another database of this address. Otherwise they may have been meant for another database, and
+wait until a person adopts or discards them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import sqlite3
-import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from .._shared.files import exists, make_private_file
+from .._shared.ids import made_at
 from .._shared.paths import state_directory
-from ..errors import RecordRejectedError, StorageError, StorageUnavailableError
+from ..errors import StorageError
 from ..schemas import CallRecord
-
-#: Maximum size of a spool's file in bytes: about a million calls. A full spool refuses further calls.
-MAX_BYTES = 1024 * 1024 * 1024
-
-VARIABLE = "LLMBRIDGE_SPOOL_DIR"
-
-#: Run a blocking operation of a spool on a thread, and await its result.
-OnThread = Callable[..., Awaitable[Any]]
-
-#: Suffixes of a spool's files: the calls, and the file that a process locks to replay them.
-_CALLS, _TURN = ".db", ".turn"
-_PAGE_BYTES = 4096
-#: The largest limit that every release of SQLite accepts. Changes of spooled calls must not fail because of MAX_BYTES.
-_UNBOUNDED_PAGES = 1073741823
-#: Seconds that an operation waits for those of other processes. A call that cannot be spooled is lost, so this outlasts
-#: a queue of processes that all spool calls on a busy machine.
-_LOCK_SECONDS = 10.0
-_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
-#: Version of the file format, stored in the file. A file of a newer release is not used.
-_FORMAT = 1
-
-_CREATE = """
-CREATE TABLE IF NOT EXISTS calls (
-    position INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    record TEXT NOT NULL,
-    refused_because TEXT
-) STRICT
-"""
-_PUT = "INSERT INTO calls (id, record) VALUES (?, ?) ON CONFLICT (id) DO NOTHING"
-_OLDEST = "SELECT position, record FROM calls WHERE refused_because IS NULL AND position > ? ORDER BY position LIMIT ?"
-_REMOVE = "DELETE FROM calls WHERE position = ?"
-_SET_ASIDE = "UPDATE calls SET refused_because = ? WHERE position = ?"
-_RETRY = "UPDATE calls SET refused_because = NULL WHERE refused_because IS NOT NULL"
-_COUNT = "SELECT COUNT(*), COUNT(refused_because) FROM calls"
-_REFUSALS = """
-SELECT refused_because, COUNT(*) FROM calls WHERE refused_because IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT ?
-"""
-#: These two also work on records that this release cannot read.
-_COUNT_OF_USER = """
-SELECT json_extract(record, '$.origin'), COUNT(*) FROM calls
-WHERE CASE WHEN json_valid(record) THEN json_extract(record, '$.id_at_origin') = :user
-    AND (:origin IS NULL OR json_extract(record, '$.origin') = :origin) END
-GROUP BY 1 ORDER BY 1
-"""
-_FORGET = """
-UPDATE calls SET record = json_set(record, '$.id_at_origin', NULL)
-WHERE CASE WHEN json_valid(record) THEN json_extract(record, '$.id_at_origin') = :user
-    AND (:origin IS NULL OR json_extract(record, '$.origin') = :origin) END
-"""
-
-#: Allows one operation of this process at a time, and no fork during one: SQLite keeps its locks per process, in memory
-#: that a fork copies. Reentrant, because the finalizer of a batch writer may spool its calls during another operation.
-_one_at_a_time = threading.RLock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_one_at_a_time.acquire,
-        after_in_parent=_one_at_a_time.release,
-        after_in_child=_one_at_a_time.release,
-    )
-
-#: Held turns, each with the process that took it. A forked child inherits the connection without its lock, and SQLite
-#: would take it for locked.
-_turns: dict[sqlite3.Connection, int] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Spooled:
-    """One spooled call. If this release cannot read it, `record` is None and `problem` says why."""
-
-    position: int
-    record: CallRecord | None
-    problem: str | None = None
+from .spool_file import NAMES, VARIABLE, SpoolFile
 
 
 @dataclass(frozen=True, slots=True)
 class SpoolCounts:
-    """Number of calls that wait, and of those set aside because the database rejected them."""
+    """Numbers of spooled calls: those that wait for the database, those set aside because the database rejected them,
+    and those of its address that may belong to another database."""
 
     waiting: int = 0
     set_aside: int = 0
+    to_adopt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class SpoolStatus:
     """State of the spool of a database on this machine.
 
-    `path` is its file, which need not exist. `waiting` is the number of calls that wait for the database, `set_aside`
-    the number of those that the database refused, and `reasons` are the most frequent reasons, each with its number.
+    `path` is the file in which the next call would wait; it need not exist. `waiting` is the number of calls that wait
+    for the database, `set_aside` the number of those that the database refused, and `reasons` are the most frequent
+    reasons, each with its number. `to_adopt` is the number of calls that were spooled at the address of the database
+    and may belong to another one: they wait until you adopt or discard them.
     """
 
     path: str
     waiting: int
     set_aside: int
+    to_adopt: int
     reasons: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolFileStatus:
+    """One file of spooled calls: its `name` in the folder of the spool, the address (`target`) and the identity of the
+    database that its calls belong to (None: not known), how many of them wait and how many were set aside. `problem`
+    says why the file cannot be read (None: it can)."""
+
+    name: str
+    target: str | None = None
+    identity: str | None = None
+    waiting: int = 0
+    set_aside: int = 0
+    problem: str | None = None
 
 
 def spool_directory(spool_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -131,58 +76,47 @@ def spool_directory(spool_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 class Spool:
-    """Queue of the calls that wait for one store.
+    """The calls of this machine and user that wait for one database.
 
-    All processes of the user that use the store share the file. Each may add calls; the one that holds the `turn`
-    replays the oldest. A call stays until `remove`. Of several calls with one id the first one stays.
+    :param target: the address of the database, as its backend tells it
     """
 
     def __init__(self, target: str, spool_dir: str | os.PathLike[str] | None = None) -> None:
-        self._name = f"{hashlib.sha256(target.encode()).hexdigest()[:32]}{_CALLS}"
+        self.target = target
         try:
             self._folder: Path | None = spool_directory(spool_dir)
         except RuntimeError:
             self._folder = None
+        self._unbound = SpoolFile(self._folder, target)
+        #: Whether the database was reached.
+        self.is_recognized = False
+        #: Where calls wait now.
+        self.file = self._unbound
+
+    @property
+    def identity(self) -> str | None:
+        """The identity of the database; None: it is not known yet, or the database has none."""
+        return self.file.identity
 
     @property
     def path(self) -> Path:
-        """The path of the file, which need not exist.
+        """The path of the file where calls wait now, which need not exist.
 
         :raises StorageUnavailableError: there is no directory for it
         """
-        if self._folder is None:
-            raise StorageUnavailableError(
-                "calls cannot be spooled: the user's home directory cannot be determined; set a directory with "
-                f"spool_dir= or {VARIABLE}"
-            )
-        return self._folder / self._name
+        return self.file.path
 
     @property
     def has_place(self) -> bool:
-        """Whether the directory of the file is known; it need not be writable."""
+        """Whether the directory of the files is known; it need not be writable."""
         return self._folder is not None
 
-    def is_there(self) -> bool:
-        """Return whether the file exists, that is, whether a call was ever spooled."""
-        return self._folder is not None and os.path.exists(self._folder / self._name)
-
-    def check(self) -> None:
-        """Check that calls could be spooled. Create nothing.
-
-        :raises StorageUnavailableError: the file or its directory is not writable
-        """
-        if self.is_there():
-            with self._opened() as file:
-                file.execute("BEGIN IMMEDIATE")
-                file.execute("ROLLBACK")
-            return
-        with self._translated():
-            nearest = next((folder for folder in self.path.parents if exists(folder)), self.path.parent)
-        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-            raise StorageUnavailableError(
-                f"calls cannot be spooled in {self.path.parent}: {nearest} is not a directory that this process may "
-                f"write; set another one with spool_dir= or {VARIABLE}"
-            )
+    def recognize(self, identity: str | None) -> None:
+        """Spool calls for the database of this identity from now on: it was reached. None: it has no identity, and its
+        address has to do. Nothing is read or written."""
+        if identity != self.identity:
+            self.file = SpoolFile(self._folder, self.target, identity)
+        self.is_recognized = True
 
     def put(self, calls: Sequence[CallRecord]) -> None:
         """Add calls, all or none. They are on disk when this returns.
@@ -190,167 +124,123 @@ class Spool:
         :raises RecordRejectedError: some cannot be written as JSON; it names them
         :raises StorageUnavailableError: the file cannot be written, or is full
         """
-        rows, unwritable = [], []
-        for call in calls:
-            try:
-                rows.append((str(call.id), call.model_dump_json()))
-            except Exception:  # whatever a value raises concerns its call alone
-                unwritable.append(call.id)
-        if unwritable:
-            raise RecordRejectedError(f"{len(unwritable)} calls cannot be written as JSON", ids=tuple(unwritable))
-        with self._opened(create=True) as file:
-            file.execute("BEGIN IMMEDIATE")
-            file.executemany(_PUT, rows)
-            file.execute("COMMIT")
+        self.file.put(calls)
 
-    def oldest(self, limit: int, after: int = 0) -> list[Spooled]:
-        """Return at most `limit` waiting calls, oldest first, after the position `after`."""
-        if not self.is_there():
-            return []
-        with self._opened() as file:
-            return [_read(position, text) for position, text in file.execute(_OLDEST, (after, limit))]
+    def check(self) -> None:
+        """Check that calls could be spooled. Create nothing.
 
-    def remove(self, positions: Sequence[int]) -> None:
-        """Remove calls that are stored."""
-        self._change(_REMOVE, [(position,) for position in positions])
-
-    def set_aside(self, reasons: dict[int, str]) -> None:
-        """Set aside calls that the database rejected. `oldest` no longer returns them.
-
-        :param reasons: why, by position
+        :raises StorageUnavailableError: the file or its directory is not writable
         """
-        self._change(_SET_ASIDE, [(reason, position) for position, reason in reasons.items()])
+        self.file.check()
 
-    def retry(self) -> int:
-        """Let all calls that were set aside wait again, and return their number."""
-        return self._change(_RETRY, [()]) if self.is_there() else 0
+    def is_there(self) -> bool:
+        """Return whether a call was ever spooled for the database or its address."""
+        return self.file.is_there() or self._unbound.is_there()
 
-    def refusals(self, limit: int) -> dict[str, int]:
-        """Return at most `limit` reasons why calls were set aside, with their numbers, the most frequent first."""
-        if not self.is_there():
-            return {}
-        with self._opened() as file:
-            return dict(file.execute(_REFUSALS, (limit,)).fetchall())
+    def backlog(self) -> tuple[int, int]:
+        """Return how many calls of the database and its address wait, and how many are set aside."""
+        files = {self.file.name: self.file, self._unbound.name: self._unbound}
+        waiting, set_aside = zip(*(file.counts() for file in files.values()), strict=True)
+        return sum(waiting), sum(set_aside)
 
-    def calls_of(self, id_at_origin: str, origin: str | None = None) -> dict[str, int]:
-        """Return the number of spooled calls of a user by origin, including those set aside. `origin` None: any."""
-        if not self.is_there():
-            return {}
-        with self._opened() as file:
-            return dict(file.execute(_COUNT_OF_USER, {"user": id_at_origin, "origin": origin}).fetchall())
-
-    def forget(self, id_at_origin: str, origin: str | None = None) -> None:
-        """Remove the name of a user from the calls of an origin (None: any).
-
-        Calls that are being replayed now keep the name, unless the caller holds the `turn`.
-        """
-        if self.is_there():
-            self._change(_FORGET, [{"user": id_at_origin, "origin": origin}])
+    def bind(self, limit: int) -> int:
+        """Move at most `limit` calls of the address to the file of the database that was reached there, if they are
+        bound to it, and return how many."""
+        if self.identity is None or not self._unbound.is_there() or not self._is_bound():
+            return 0
+        return self._unbound.move(self.file, limit)
 
     def counts(self) -> SpoolCounts:
-        """Return the numbers of waiting calls and of those set aside."""
-        if not self.is_there():
-            return SpoolCounts()
-        with self._opened() as file:
-            total, refused = file.execute(_COUNT).fetchone()
-        return SpoolCounts(total - refused, refused)
+        """Return the numbers of spooled calls. As long as no database was reached, all calls that were spooled at its
+        address count as its own."""
+        own, others = self._files_of_address()
+        counted = [file.counts() for file in own]
+        return SpoolCounts(
+            sum(waiting for waiting, _ in counted),
+            sum(set_aside for _, set_aside in counted),
+            sum(sum(file.counts()) for file in others),
+        )
 
     def status(self, reasons: int) -> SpoolStatus:
         """Return the state of the spool, with at most `reasons` reasons."""
         counts = self.counts()
-        return SpoolStatus(str(self.path), counts.waiting, counts.set_aside, self.refusals(reasons))
+        return SpoolStatus(
+            str(self.path), counts.waiting, counts.set_aside, counts.to_adopt, self.refusals(reasons) if reasons else {}
+        )
 
-    @contextmanager
-    def turn(self) -> Iterator[bool]:
-        """Yield whether this caller may replay calls. If so, nobody else may until the context or the process ends."""
-        lock = None
+    def refusals(self, limit: int) -> dict[str, int]:
+        """Return at most `limit` reasons why calls were set aside, with their numbers, the most frequent first."""
+        found: Counter[str] = Counter()
+        for file in self._files_of_address()[0]:
+            found.update(file.refusals(limit))
+        return dict(found.most_common(limit))
+
+    def retry(self) -> int:
+        """Let all calls that were set aside wait again, and return their number."""
+        return sum(file.retry() for file in self._files_of_address()[0])
+
+    def files(self) -> list[SpoolFileStatus]:
+        """Return the state of every file in the directory, also those of other databases, by name. A file that tells
+        of no database any more and has no calls is none."""
+        found = map(_status, self._every_file())
+        return [file for file in found if file.target or file.waiting or file.set_aside or file.problem]
+
+    def find(self, name: str) -> SpoolFile:
+        """Return the file of that name.
+
+        :raises ValueError: there is none
+        """
+        found = next((file for file in self._every_file() if file.name == name), None)
+        if found is None:
+            raise ValueError(f"there is no file {name!r} in {self._folder}; `llmbridge storage spool` lists the files")
+        return found
+
+    def _every_file(self) -> list[SpoolFile]:
+        if self._folder is None:
+            return []
         try:
-            with _one_at_a_time, self._translated(_TURN):
-                _close_inherited_turns()
-                path = self.path.with_suffix(_TURN)
-                make_private_file(path)
-                lock = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-                try:
-                    lock.execute("BEGIN EXCLUSIVE")
-                    _turns[lock] = os.getpid()
-                except sqlite3.OperationalError as error:
-                    if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                        raise
-                    lock.close()
-                    lock = None
-            yield lock is not None
-        finally:
-            if lock is not None:
-                with _one_at_a_time:
-                    _turns.pop(lock, None)
-                    lock.close()
+            names = sorted(path.name for path in self._folder.glob(NAMES))
+        except (OSError, ValueError):  # ValueError: not a possible name of a folder
+            return []
+        return [SpoolFile.named(self._folder, name) for name in names]
 
-    def _change(self, statement: str, rows: Sequence[tuple[Any, ...] | Mapping[str, Any]]) -> int:
-        """Run a statement for each row in one transaction, and return how many calls were changed."""
-        with self._opened() as file:
-            file.execute(f"PRAGMA max_page_count = {_UNBOUNDED_PAGES}")
-            file.execute("BEGIN IMMEDIATE")
-            changed = file.executemany(statement, rows).rowcount
-            file.execute("COMMIT")
-        return changed
+    def _files_of_address(self) -> tuple[list[SpoolFile], list[SpoolFile]]:
+        """Return the files with the calls of the database, as far as is known, and those with calls that were spooled
+        at its address and may belong to another one."""
+        others = [
+            file
+            for file in self._every_file()
+            if file.name not in (self.file.name, self._unbound.name) and self.target in (_databases(file) or ())
+        ]
+        if not self.is_recognized:
+            return [self._unbound, *others], []
+        if self.identity is None:
+            return [self.file], others
+        return ([self.file, self._unbound], others) if self._is_bound() else ([self.file], [self._unbound, *others])
 
-    @contextmanager
-    def _opened(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
-        with _one_at_a_time, self._translated():
-            if create:
-                make_private_file(self.path)
-            uri = f"{self.path.as_uri()}?mode=rw"
-            with closing(sqlite3.connect(uri, uri=True, timeout=_LOCK_SECONDS, isolation_level=None)) as file:
-                _prepare(file)
-                yield file
-
-    @contextmanager
-    def _translated(self, suffix: str = _CALLS) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: not a possible name of a file
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
-                reason = f"{reason}; the file is damaged: move it away, and calls can be spooled again"
-            path = self.path.with_suffix(suffix)
-            raise StorageUnavailableError(f"calls cannot be spooled in {path}: {reason}") from error
+    def _is_bound(self) -> bool:
+        """Return whether the calls of the address are bound to the database that was reached there."""
+        first = self._unbound.first_spooled_at()
+        made = None if self.identity is None else made_at(self.identity)
+        if first is None or made is None or made > first:
+            return False
+        known = [_databases(file) for file in self._every_file()]
+        return all(databases is not None and databases.get(self.target) in (None, self.identity) for databases in known)
 
 
-def _close_inherited_turns() -> None:
-    for lock, process in list(_turns.items()):
-        if process != os.getpid():
-            del _turns[lock]
-            lock.close()
-
-
-def _prepare(file: sqlite3.Connection) -> None:
-    file.execute("PRAGMA synchronous = FULL")
-    file.execute("PRAGMA journal_mode = TRUNCATE")
-    (version,) = file.execute("PRAGMA user_version").fetchone()
-    if version > _FORMAT:
-        raise sqlite3.DatabaseError("a newer release of llmbridge wrote the file: upgrade to use it")
-    if version < _FORMAT:
-        file.execute("PRAGMA auto_vacuum = FULL")  # an emptied file frees its space on disk
-        file.execute("BEGIN IMMEDIATE")
-        file.execute(_CREATE)
-        file.execute(f"PRAGMA user_version = {_FORMAT}")
-        file.execute("COMMIT")
-    file.execute(f"PRAGMA max_page_count = {MAX_BYTES // _PAGE_BYTES}")
-
-
-def _read(position: int, text: str) -> Spooled:
+def _databases(file: SpoolFile) -> dict[str, str | None] | None:
+    """Return the databases that a file tells of; None if it cannot be read."""
     try:
-        fields = json.loads(text)
-        unknown = sorted(fields.keys() - CallRecord.model_fields.keys())
-        if unknown:
-            raise StorageError(f"the record has fields of a newer release: {', '.join(unknown)}")
-        return Spooled(position, _in_utc(CallRecord(**fields)))
-    except (ValidationError, StorageError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        problem = str(error) if isinstance(error, StorageError) else type(error).__name__
-        return Spooled(position, None, problem)
+        return file.databases()
+    except StorageError:
+        return None
 
 
-def _in_utc(call: CallRecord) -> CallRecord:
-    """Return the record with its times in Python's UTC object instead of pydantic's."""
-    times = {name: getattr(call, name) for name in ("called_at", "repriced_at")}
-    return call.model_copy(update={name: at.astimezone(UTC) for name, at in times.items() if isinstance(at, datetime)})
+def _status(file: SpoolFile) -> SpoolFileStatus:
+    try:
+        waiting, set_aside = file.counts()
+        databases = file.databases()
+    except StorageError as error:
+        return SpoolFileStatus(file.name, problem=str(error))
+    target, identity = next(reversed(databases.items()), (None, None))
+    return SpoolFileStatus(file.name, target, identity, waiting, set_aside)

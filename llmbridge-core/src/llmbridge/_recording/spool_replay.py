@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ from .metrics import Counters
 from .settlement import EXPIRED
 
 if TYPE_CHECKING:
-    from .spool import OnThread, Spool, Spooled
+    from .spool import Spool
+    from .spool_file import OnThread, Spooled, SpoolFile
 
 logger = logging.getLogger("llmbridge.recording")
 
@@ -34,18 +35,27 @@ _STOP_TIMEOUT = 1.0
 class SpoolReplay:
     """Moves the calls of a spool to the database through `write`, in the background, while there are any.
 
-    One process at a time does so. A call leaves the spool only when the database has committed it. A call that the
-    database rejects, that a constraint of somebody else refuses, or whose day was purged meanwhile, is set aside in the
-    spool until the next start. A call that fails for another reason stays and is tried again later, behind the others.
-    A call that this release cannot read stays for a release that can. `on_thread` runs blocking work on a thread;
-    `breaker` is that of the database.
+    Only the database that the calls belong to gets them: `identify` asks for its identity before each batch. One
+    process at a time does so. A call leaves the spool only when the database has committed it. A call that the database
+    rejects, that a constraint of somebody else refuses, or whose day was purged meanwhile, is set aside in the spool
+    until the next start. A call that fails for another reason stays and is tried again later, behind the others. A call
+    that this release cannot read stays for a release that can. `on_thread` runs blocking work on a thread; `breaker` is
+    that of the database.
     """
 
     def __init__(
-        self, spool: Spool, write: Write, *, on_thread: OnThread, counters: Counters, breaker: CircuitBreaker
+        self,
+        spool: Spool,
+        write: Write,
+        identify: Callable[[], Awaitable[str | None]],
+        *,
+        on_thread: OnThread,
+        counters: Counters,
+        breaker: CircuitBreaker,
     ) -> None:
         self._spool = spool
         self._write = write
+        self._identify = identify
         self._on_thread = on_thread
         self._counters = counters
         self._breaker = breaker
@@ -88,14 +98,9 @@ class SpoolReplay:
             self._woken.clear()
             moved, left = False, True
             try:
-                counts = await self._on_thread(self._spool.counts)
-                if counts.set_aside and not self._has_retried:
-                    await self._on_thread(self._spool.retry)
-                    counts = await self._on_thread(self._spool.counts)
-                self._has_retried = True
-                left = counts.waiting > 0
+                left = any(await self._on_thread(self._spool.backlog))
                 if left:
-                    moved, left = await self._take_turn()
+                    moved, left = await self._replay()
             except StorageError as error:
                 logger.debug("spooled calls stay where they are: %s", redact(str(error)))
             if moved:
@@ -109,37 +114,63 @@ class SpoolReplay:
             except TimeoutError:
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _take_turn(self) -> tuple[bool, bool]:
-        """Return whether calls were moved, and whether calls are left that this process can try again."""
-        async with _turn(self._spool, self._on_thread) as has_turn:
+    async def _replay(self) -> tuple[bool, bool]:
+        """Move the calls of the database that is reached now, and return whether any were moved, and whether calls are
+        left that this process can try again."""
+        self._recognize(await self._identify())
+        while await self._on_thread(self._spool.bind, MAX_BATCH):
+            pass
+        file = self._spool.file
+        waiting, set_aside = await self._on_thread(file.counts)
+        if set_aside and not self._has_retried:
+            waiting += await self._on_thread(file.retry)
+        self._has_retried = True
+        return await self._take_turn(file) if waiting else (False, False)
+
+    def _recognize(self, identity: str | None) -> None:
+        before = self._spool.file
+        self._spool.recognize(identity)
+        if before.identity not in (None, identity):
+            logger.warning(
+                "another database is at %s now; calls of the one before stay in %s, and `llmbridge storage spool` can "
+                "adopt or discard them",
+                self._spool.target,
+                before.path,
+            )
+
+    async def _take_turn(self, file: SpoolFile) -> tuple[bool, bool]:
+        async with _turn(file, self._on_thread) as has_turn:
             if not has_turn:
                 return False, True
             before, left = self._moved(), False
             try:
                 after = 0
-                while found := await self._on_thread(self._spool.oldest, MAX_BATCH, after):
+                while found := await self._on_thread(file.oldest, MAX_BATCH, after):
                     after = found[-1].position
-                    self._warn_unreadable([call.problem for call in found if call.problem is not None])
-                    left |= await self._move([call for call in found if call.record is not None])
+                    self._warn_unreadable(file, [call.problem for call in found if call.problem is not None])
+                    if await self._identify() != file.identity:
+                        left = True
+                        break
+                    left |= await self._move(file, [call for call in found if call.record is not None])
             finally:
-                self._log(before)
+                self._log(file, before)
         return sum(self._moved()) > sum(before), left
 
     def _moved(self) -> tuple[int, int]:
         return self._counters.calls_replayed, self._counters.calls_set_aside
 
-    def _log(self, before: tuple[int, int]) -> None:
+    def _log(self, file: SpoolFile, before: tuple[int, int]) -> None:
         replayed, set_aside = (now - then for now, then in zip(self._moved(), before, strict=True))
         if replayed:
-            logger.info("%d calls of %s are in the database now", replayed, self._spool.path)
+            logger.info("%d calls of %s are in the database now", replayed, file.path)
         if set_aside:
-            logger.error("the database does not take %d calls; they are set aside in %s", set_aside, self._spool.path)
+            logger.error("the database does not take %d calls; they are set aside in %s", set_aside, file.path)
 
-    def _warn_unreadable(self, problems: Sequence[str]) -> None:
+    def _warn_unreadable(self, file: SpoolFile, problems: Sequence[str]) -> None:
         if problems:
             self._warn_once(
                 "unreadable",
-                f"this release of llmbridge cannot read some calls in {self._spool.path}; they stay there for one that "
+                f"this release of llmbridge cannot read some calls in {file.path}; they stay there for one that "
                 f"can; the first: {problems[0]}",
             )
 
@@ -148,7 +179,7 @@ class SpoolReplay:
             self._warned.add(what)
             logger.warning("%s", text)
 
-    async def _move(self, found: list[Spooled]) -> bool:
+    async def _move(self, file: SpoolFile, found: list[Spooled]) -> bool:
         """Move calls, find rejected ones by bisection, and return whether any is to be tried again."""
         parts = [found] if found else []
         left = False
@@ -161,27 +192,27 @@ class SpoolReplay:
             except (RecordRejectedError, ConstraintError) as error:
                 refused, rest = divide(part, error.ids, _id)
                 if refused:
-                    left |= not await self._set_aside({call.position: _reason(error) for call in refused})
+                    left |= not await self._set_aside(file, {call.position: _reason(error) for call in refused})
                 parts += rest
             except StorageError:
                 failed, rest = divide(part, (), _id)
                 left |= bool(failed)
                 parts += rest
             else:
-                left |= not await self._remove(part, result)
+                left |= not await self._remove(file, part, result)
         return left
 
-    async def _remove(self, part: Sequence[Spooled], result: RecordResult) -> bool:
+    async def _remove(self, file: SpoolFile, part: Sequence[Spooled], result: RecordResult) -> bool:
         expired = {call.position: EXPIRED for call in part if call.record and call.record.id in result.expired}
         stored = [call.position for call in part if call.position not in expired]
-        if not await self._change(self._spool.remove, stored):
+        if not await self._change(file.remove, stored):
             return False
         self._counters.calls_duplicate += result.duplicates
         self._counters.calls_replayed += len(stored)
-        return not expired or await self._set_aside(expired)
+        return not expired or await self._set_aside(file, expired)
 
-    async def _set_aside(self, reasons: dict[int, str]) -> bool:
-        if not await self._change(self._spool.set_aside, reasons):
+    async def _set_aside(self, file: SpoolFile, reasons: dict[int, str]) -> bool:
+        if not await self._change(file.set_aside, reasons):
             return False
         self._counters.calls_set_aside += len(reasons)
         return True
@@ -200,31 +231,31 @@ class SpoolReplay:
 
 
 @asynccontextmanager
-async def exclusive(spool: Spool, timeout: float) -> AsyncIterator[None]:
-    """Keep every process from replaying the spool while the context lasts.
+async def exclusive(file: SpoolFile, timeout: float) -> AsyncIterator[None]:
+    """Keep every process from replaying the file while the context lasts.
 
     :raises StorageUnavailableError: another replay runs for longer than `timeout` seconds
     """
     until = time.monotonic() + timeout
     while True:
-        async with _turn(spool, asyncio.to_thread) as has_turn:
+        async with _turn(file, asyncio.to_thread) as has_turn:
             if has_turn:
                 yield
                 return
         if time.monotonic() > until:
             raise StorageUnavailableError(
-                f"another process has been replaying {spool.path} for {timeout:g} s; try again later"
+                f"another process has been replaying {file.path} for {timeout:g} s; try again later"
             )
         await asyncio.sleep(_FIRST_PAUSE)
 
 
 @asynccontextmanager
-async def _turn(spool: Spool, on_thread: OnThread) -> AsyncIterator[bool]:
-    """Take the spool's turn and yield whether that worked.
+async def _turn(file: SpoolFile, on_thread: OnThread) -> AsyncIterator[bool]:
+    """Take the turn of the file and yield whether that worked.
 
     A caller that is cancelled while a thread still takes the turn does not keep it.
     """
-    turn = spool.turn()
+    turn = file.turn()
     taking = asyncio.ensure_future(on_thread(turn.__enter__))
     try:
         yield await asyncio.shield(taking)

@@ -32,13 +32,20 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .._pricing.own_prices import OwnPrices
 from .._store.session import StoreSession
-from ..errors import RecordRejectedError, StorageClosedError, StorageError, StorageUnavailableError, WrongLoopError
+from ..errors import (
+    RecordRejectedError,
+    SchemaOutdatedError,
+    StorageClosedError,
+    StorageError,
+    StorageUnavailableError,
+    WrongLoopError,
+)
 from ..schemas import CallRecord, RecordStatus
 from ..storage.base import StorageBackend
 from ..storage.types import RecordResult
 from . import health
 from .arrivals import Arrivals
-from .batch_writer import BatchWriter
+from .batch_writer import BatchWriter, Probe
 from .circuit_breaker import CircuitBreaker, DatabaseBreaker
 from .metrics import CloseReport, Counters
 from .record_builder import complete
@@ -85,6 +92,9 @@ class Writer(Protocol):
     async def check_spool(self) -> None:
         """Warn if calls could not wait anywhere during an outage."""
 
+    def begin_replay(self) -> None:
+        """Move the spooled calls to the database, which is open."""
+
     def give_up(self, error: StorageError) -> None:
         """Regard the database as away, and probe it until it is back."""
 
@@ -127,6 +137,7 @@ class CallWriter:
         self._counters = counters
         self._arrivals = Arrivals()
         self._is_spool_checked = False
+        self._has_warned_of_spool = False
         self._is_closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llmbridge-spool")
         self._breaker = DatabaseBreaker(session.target, self._spool, counters)
@@ -134,7 +145,12 @@ class CallWriter:
         self._replay: SpoolReplay | None = None
         if spool is not None:
             self._replay = SpoolReplay(
-                spool, self._write, on_thread=self._on_thread, counters=counters, breaker=self._breaker
+                spool,
+                self._write,
+                self._identify,
+                on_thread=self._on_thread,
+                counters=counters,
+                breaker=self._breaker,
             )
         self._to_spool: BatchWriter | None = None
         if self._spool is not None:
@@ -235,6 +251,11 @@ class CallWriter:
         if (checking := self._begin_spool_check()) is not None:
             await asyncio.wait([checking], timeout=self._timeout)
 
+    def begin_replay(self) -> None:
+        """Move the spooled calls to the database, unless it is being closed."""
+        if self._replay is not None and not self._session.is_closing:
+            self._replay.begin()
+
     def give_up(self, error: StorageError) -> None:
         """Regard the database as away because of `error`, and probe it until it is back."""
         self._to_database.give_up(error)
@@ -309,6 +330,7 @@ class CallWriter:
             outcome=outcome,
             retries=retries,
             fallback=fallback,
+            make_probe=self._make_probe,
             rescue=Rescue(self._spool.put if self._spool is not None else None),
             replay=self._replay,
         )
@@ -321,6 +343,27 @@ class CallWriter:
             return RecordResult(0, 0)
 
         return await self._session.call(write)
+
+    async def _identify(self) -> str | None:
+        """Return the identity of the database that is reached now.
+
+        :raises SchemaOutdatedError: it has none of the tables any more
+        """
+        status = await self._session.call(lambda backend: backend.schema_status())
+        if status.current is None:
+            raise SchemaOutdatedError("the database has no schema; run: llmbridge storage migrate --db URL")
+        return status.identity
+
+    def _make_probe(self, call: CallRecord) -> Probe:
+        """Return the probe of the database with a call that is spooled now. Only the database that it is spooled for
+        gets it; another one, or one that was never reached, is asked without a call."""
+        file = self._spool.file if self._spool is not None and self._spool.is_recognized else None
+
+        async def probe() -> RecordResult:
+            may_get_it = file is not None and await self._identify() == file.identity
+            return await self._write([call] if may_get_it else [])
+
+        return probe
 
     async def _put(self, calls: Sequence[CallRecord]) -> RecordResult:
         assert self._spool is not None  # noqa: S101
@@ -341,10 +384,12 @@ class CallWriter:
         return asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
 
     async def _on_start(self, _: StorageBackend) -> None:
-        """Check the spool, and move the spooled calls to the database, which has just been opened."""
+        """Check the spool of the database, which has just been opened, and move its calls to the database."""
+        if self._replayed_spool is not None:
+            self._replayed_spool.recognize(self._session.identity)
+        self._is_spool_checked = False  # calls wait in another file now
         self._begin_spool_check()
-        if self._replay is not None and not self._session.is_closing:
-            self._replay.begin()
+        self.begin_replay()
 
     async def _open_database(self) -> None:
         """Open the database. If that fails it is away, and calls are spooled."""
@@ -404,13 +449,20 @@ class CallWriter:
         return record
 
     def _begin_spool_check(self) -> asyncio.Future[None] | None:
-        """Check at the first call of this method whether calls could be spooled. Return None at the next calls."""
+        """Check at the first call of this method for each file whether calls could be spooled. Return None at the next
+        calls."""
         if self._spool is None or self._is_spool_checked:
             return None
         self._is_spool_checked = True
         checking = self._on_thread(self._spool.check)
-        checking.add_done_callback(_warn_of_spool)
+        checking.add_done_callback(self._warn_of_spool)
         return checking
+
+    def _warn_of_spool(self, checking: asyncio.Future[None]) -> None:
+        error = None if checking.cancelled() else checking.exception()
+        if error is not None and not self._has_warned_of_spool:
+            self._has_warned_of_spool = True
+            logger.warning("%s; calls are lost while the database is away", error)
 
 
 def make_spool(target: str | None, spool_dir: str | os.PathLike[str] | None) -> Spool | None:
@@ -425,8 +477,3 @@ def make_spool(target: str | None, spool_dir: str | os.PathLike[str] | None) -> 
 def _log_loss(given: Mapping[str, Any], error: Exception) -> None:
     told = error if isinstance(error, StorageError) else f"recording it raised {type(error).__name__}"
     logger.error("call %s is not known to be recorded: %s", given.get("id"), told)
-
-
-def _warn_of_spool(checking: asyncio.Future[None]) -> None:
-    if not checking.cancelled() and (error := checking.exception()) is not None:
-        logger.warning("%s; calls are lost while the database is away", error)

@@ -43,6 +43,8 @@ class StoreSession:
         self.backend = translated(backend)
         self._migrate = migrate
         self._start_steps: dict[object, StartStep] = {}
+        #: The identity of the database when it was opened; None: it has none, or was not opened.
+        self.identity: str | None = None
         self._started = False
         self._state: Literal["open", "closing", "closed"] = "open"
         self._starting: asyncio.Task[None] | None = None
@@ -237,6 +239,8 @@ class StoreSession:
             )
         if status.pending:
             await self.backend.apply_migrations()
+            status = await self.backend.schema_status()
+        self.identity = status.identity
 
     def _after_start(self, starting: asyncio.Task[None]) -> None:
         self._starting = None

@@ -6,24 +6,25 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator
-from typing import Annotated
 
 import typer
 
 from . import output
-
-Yes = Annotated[
-    bool, typer.Option("--yes", "-y", metavar=" ", help="Do not ask; needed only at a terminal.", show_default=False)
-]
+from .exit_codes import UserError
 
 
-def confirm(question: str, *, yes: bool) -> None:
-    """Ask a question at a terminal. Elsewhere, as in a script, the answer is yes.
+def confirm(question: str, *, yes: bool, unattended: bool = False) -> None:
+    """Ask a question at the terminal, and return if the answer is yes.
 
+    :param yes: do not ask
+    :param unattended: whether no answer is needed where there is no terminal, as in a script
+    :raises UserError: there is no terminal, and an answer is needed
     :raises typer.Exit: the answer is no; nothing was changed
     """
-    if yes or not _is_a_terminal():
+    if yes or (unattended and not _is_a_terminal()):
         return
+    if not _is_a_terminal():
+        raise UserError(f"{output.clean(question)} There is no terminal to ask at: add --yes")
     output.note(output.clean(f"{question} [y/N] "), end="")
     with _interruptible():
         answer = sys.stdin.readline()
@@ -43,4 +44,4 @@ def _interruptible() -> Iterator[None]:
 
 
 def _is_a_terminal() -> bool:
-    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+    return sys.stdin is not None and sys.stdin.isatty()

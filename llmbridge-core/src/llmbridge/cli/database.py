@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ..errors import LLMBridgeError
+from ..errors import LLMBridgeError, StorageError
 from . import dotenv, output
 from .exit_codes import UserError
 from .options import Settings
@@ -148,3 +148,16 @@ async def open_existing(db: LLMDatabase, choice: Choice) -> None:
         await db.initialize()
     if status is not None and status.pending:
         output.note(f"database: migrated: {', '.join(status.pending)}")
+
+
+async def tell_of_spool(db: LLMDatabase) -> None:
+    """Print how many calls wait on this machine, if any do: not all of them are in the database."""
+    try:
+        spool = await db.spool_status(reasons=0)
+    except StorageError:
+        return  # `doctor` says why the spool cannot be read
+    waiting = 0 if spool is None else spool.waiting + spool.set_aside + spool.to_adopt
+    if waiting:
+        output.note(
+            f"spool: {output.calls(waiting)} wait on this machine and may be missing here: llmbridge storage spool"
+        )

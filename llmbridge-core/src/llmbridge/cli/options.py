@@ -26,6 +26,9 @@ Plugin = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", metavar=" ", help="Change nothing; show what would be done.", show_default=False)
 ]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", metavar=" ", help="Do not ask before it is done.", show_default=False)
+]
 Zone = Annotated[str, typer.Option("--tz", metavar="ZONE", help="IANA time zone, such as Europe/Madrid.")]
 Since = Annotated[
     str | None,

@@ -189,7 +189,7 @@ def _target(found: StoragePlugin, address: StorageURL, options: Mapping[str, Any
         path=address.path,
         database=options.get("dbname", address.database),
     )
-    return target(joined, options.get("schema"))
+    return target(joined, {name: options[name] for name in ("schema", *found.identity) if name in options})
 
 
 def _listing(kind: Kind) -> Iterator[PluginInfo]:

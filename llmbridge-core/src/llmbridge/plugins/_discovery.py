@@ -323,6 +323,9 @@ def _check_fields(kind: Kind, claim: Claim, found: Any) -> None:
         isinstance(name, str) and isinstance(of, type) for name, of in options.items()
     ):
         raise InvalidPluginError(f"{claim}: options must map names to types")
+    identity: object = getattr(found, "identity", ())
+    if not isinstance(identity, tuple) or not all(name in options for name in identity):
+        raise InvalidPluginError(f"{claim}: identity must be a tuple of names of its options")
     variables: object = getattr(found, "variables", {})
     if not isinstance(variables, Mapping) or not all(isinstance(of, ProviderVariables) for of in variables.values()):
         raise InvalidPluginError(f"{claim}: variables must map prefixes to ProviderVariables")

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .._shared.ids import new_identity
 from .._shared.json_text import encode_json
 from .._shared.money import from_units, to_units
 from .._shared.options import check_options
@@ -99,6 +100,7 @@ __all__ = [
     "encode_json",
     "from_units",
     "hookimpl",
+    "new_identity",
     "to_units",
 ]
 

@@ -87,7 +87,8 @@ class StorageBackend(ABC):
         """Migrate the schema to this release's head, each migration in one transaction with its record.
 
         Safe to call from many processes at once: one migrates, the others wait and then skip. A store without a
-        schema keeps one version mark.
+        schema keeps one version mark. The first migration gives the store its identity, `new_identity()`, which never
+        changes (see `SchemaStatus`).
 
         :raises MigrationError: a migration failed and was rolled back, or an applied one differs from the shipped one
         :raises SchemaTooNewError: a newer release migrated the store, and this release may not write it

@@ -39,6 +39,8 @@ class StoragePlugin:
     :param options: the options of its URLs and of `create_backend`, with their types: bool, int, float, str, or any
         class for an object passed by keyword. Every backend accepts `schema` and `enable_monitoring` without naming
         them. `schema`, `host`, `port` and `dbname` are part of `StorageBackend.target`.
+    :param identity: the options that tell stores of one address apart, such as a prefix of all keys. They are part of
+        `StorageBackend.target` too, which is shown to people: never name an option that is a secret
     """
 
     name: str
@@ -47,6 +49,7 @@ class StoragePlugin:
     create: Callable[[StorageURL, Mapping[str, Any]], StorageBackend]
     capabilities: frozenset[str] = frozenset()
     options: Mapping[str, type] = field(default_factory=dict)
+    identity: tuple[str, ...] = ()
 
 
 @hookspec(firstresult=True)

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from .._shared.ids import new_identity
 from ..errors import StorageClosedError, WrongLoopError
 from ..schemas import CallRecord, LLMModel
 from .base import StorageBackend
@@ -44,7 +45,8 @@ class Store:
     """Content of one store, which outlives connections."""
 
     def __init__(self) -> None:
-        self.migrated = False
+        #: None until the store is migrated.
+        self.identity: str | None = None
         self.models: dict[tuple[str, str], LLMModel] = {}
         self.prices: dict[tuple[str, str, datetime], ModelPrice] = {}
         self.calls: dict[UUID, CallRecord] = {}
@@ -86,14 +88,17 @@ class MemoryBackend(StorageBackend):
         return self._store
 
     async def apply_migrations(self) -> MigrationReport:
-        store, names = self._open, [_HEAD]
-        report = MigrationReport([] if store.migrated else names, names if store.migrated else [], 1)
-        store.migrated = True
-        return report
+        store = self._open
+        if store.identity is not None:
+            return MigrationReport([], [_HEAD], 1)
+        store.identity = new_identity()
+        return MigrationReport([_HEAD], [], 1)
 
     async def schema_status(self) -> SchemaStatus:
-        migrated = self._open.migrated
-        return SchemaStatus(_HEAD if migrated else None, _HEAD, [] if migrated else [_HEAD], writable=True)
+        identity = self._open.identity
+        if identity is None:
+            return SchemaStatus(None, _HEAD, [_HEAD], writable=True)
+        return SchemaStatus(_HEAD, _HEAD, [], writable=True, identity=identity)
 
     async def upsert_models(self, models: Sequence[LLMModel]) -> UpsertResult:
         stored = self._open.models

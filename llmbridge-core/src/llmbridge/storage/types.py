@@ -66,6 +66,9 @@ class SchemaStatus:
     `current` is the newest applied migration (None: the store is empty), `head` the newest one that this release knows.
     `writable` is False if the store was migrated by a newer release that this one may not write to. `read_only` is True
     if this user cannot write to the store: the file, the disk or the server allows no writes, or the user has no right.
+    `identity` is the text that no other store has (`new_identity`), made by the first migration and kept with the data,
+    so that a store that was moved or restored from a backup has the same one. None: the store is empty, or its backend
+    keeps none.
     """
 
     current: str | None
@@ -73,6 +76,7 @@ class SchemaStatus:
     pending: list[str]
     writable: bool
     read_only: bool = False
+    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

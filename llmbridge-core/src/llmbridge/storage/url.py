@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
@@ -84,10 +85,11 @@ def parse(address: str | os.PathLike[str]) -> tuple[StorageURL, dict[str, str]]:
     )
 
 
-def target(url: StorageURL, schema: str | None = None) -> str | None:
+def target(url: StorageURL, options: Mapping[str, object] | None = None) -> str | None:
     """Return the text that identifies the store of `url`, however the URL is written; None: a store in memory.
 
-    It never contains user, password or options. Paths are absolute and resolved. Nothing is opened.
+    It never contains user or password, and only those `options` that are given here: they tell stores of one address
+    apart. Paths are absolute and resolved. Nothing is opened.
     """
     if url.scheme == "memory" or url.path == MEMORY:
         return None
@@ -96,7 +98,8 @@ def target(url: StorageURL, schema: str | None = None) -> str | None:
     else:
         host = url.host if url.host is None or url.host.startswith("/") else url.host.lower()
         text = str(StorageURL(url.scheme, host=host, port=url.port, database=url.database))
-    return text if schema is None else f"{text}?schema={quote(schema, safe='')}"
+    told = "&".join(f"{name}={quote(str(value), safe='')}" for name, value in (options or {}).items())
+    return f"{text}?{told}" if told else text
 
 
 def _parse_url(text: str) -> tuple[StorageURL, dict[str, str]]:

@@ -11,13 +11,18 @@ The kit creates backends with `llmbridge.plugins.create_backend`; override the m
 options. Capabilities that the plugin declares are tested completely. For the others, the kit tests that their methods
 raise UnsupportedOperationError.
 
-Outages are tested with a second fixture, `storage_outage`: a synchronous context manager that makes the store of this
-test unreachable while it is entered. It is entered at most once per test, on the test's event loop. Without this
-fixture the tests of outages prove nothing: they are counted and listed as "not proven" at the end of the run, and have
-the property `not_proven` in a JUnit report (with pytest-xdist only the property).
+Two more fixtures are optional. `other_storage_url` returns the URL of another new, empty store, whose identity must be
+another one. `storage_outage` is a synchronous context manager that makes the store of this test unreachable while it is
+entered. It is entered at most once per test, on the test's event loop. Without these fixtures their tests prove
+nothing: they are counted and listed as "not proven" at the end of the run, and have the property `not_proven` in a
+JUnit report (with pytest-xdist only the property).
 
     class TestMyStorage(StorageContract):
         ...
+        @pytest.fixture
+        def other_storage_url(self, tmp_path):
+            return f"mystore:///{tmp_path}/others.db"
+
         @pytest.fixture
         def storage_outage(self, server):
             return server.stopped()

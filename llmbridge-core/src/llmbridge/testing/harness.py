@@ -93,6 +93,10 @@ class Store:
         """Return a new backend of the store: wrapped, not connected."""
         return cast("StorageBackend", Watch(self._make(self.url), self.secrets))
 
+    def at(self, url: str) -> Store:
+        """Return another store of the same kind."""
+        return Store(url, self._make, self.capabilities)
+
     @property
     def is_shared(self) -> bool:
         """Whether several backend objects share the store."""
@@ -153,6 +157,11 @@ class Harness:
     def storage_url(self) -> str:
         """Return the URL of a new, empty store; a subclass defines it."""
         raise NotImplementedError(f"{type(self).__name__} must define the fixture storage_url (llmbridge.testing)")
+
+    @pytest.fixture
+    def other_storage_url(self) -> str | None:
+        """Return the URL of another new, empty store; None: it is not proven that stores have different identities."""
+        return None
 
     @pytest.fixture
     def storage_outage(self) -> AbstractContextManager[Any] | None:

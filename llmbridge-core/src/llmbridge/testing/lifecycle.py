@@ -14,6 +14,7 @@ from ..storage.base import StorageBackend
 from ..storage.types import CallQuery, ModelPrice, UsageQuery
 from .comparison import assert_same
 from .harness import Harness, Store, bare
+from .not_proven import not_proven
 from .records import EPOCH, make_call, make_model
 
 #: One call of each required method that needs an open store.
@@ -102,6 +103,7 @@ class LifecycleContract(Harness):
             assert status.head
             assert status.pending
             assert status.writable is True
+            assert status.identity is None
             assert await backend.schema_status() == status
 
     async def test_migrating_applies_what_is_pending_and_reports_it(self, store: Store) -> None:
@@ -131,6 +133,33 @@ class LifecycleContract(Harness):
             reports = await asyncio.gather(*(backend.apply_migrations() for _ in range(5)))
             assert sum(bool(report.applied) for report in reports) == 1
             assert len({report.total for report in reports}) == 1
+
+    async def test_the_first_migration_makes_the_identity_and_nothing_changes_it(
+        self, store: Store, backend: StorageBackend
+    ) -> None:
+        identity = (await backend.schema_status()).identity
+        await backend.apply_migrations()
+        assert (await backend.schema_status()).identity == identity
+        if "persistent" in store.capabilities:
+            await backend.disconnect()
+            await backend.connect()
+            assert (await backend.schema_status()).identity == identity
+        if store.is_shared:
+            async with store.backend() as other:
+                assert (await other.schema_status()).identity == identity
+
+    async def test_another_store_has_another_identity(
+        self, store: Store, backend: StorageBackend, other_storage_url: str | None, request: pytest.FixtureRequest
+    ) -> None:
+        identity = (await backend.schema_status()).identity
+        if identity is None:
+            return
+        if other_storage_url is None:
+            not_proven(request, "there is no fixture other_storage_url")
+            return
+        async with store.at(other_storage_url).backend() as other:
+            await other.apply_migrations()
+            assert (await other.schema_status()).identity not in (None, identity)
 
     async def test_a_persistent_store_outlives_its_connection(self, store: Store, backend: StorageBackend) -> None:
         await backend.record_calls([make_call()])

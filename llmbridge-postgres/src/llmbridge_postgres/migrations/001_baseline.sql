@@ -10,16 +10,24 @@ CREATE TABLE {{tables.llmbridge_schema}} (
 
 INSERT INTO {{tables.llmbridge_schema}} (migration, writable_from) VALUES ('001_baseline', 1);
 
--- One row. Calls before `watermark` were purged (NULL: none was), whether or not they are deleted yet. `identity` is
--- random: two schemas are the same one if it is equal. A transaction that changes rollups locks the row; one that moves
--- the watermark closes all lots.
+-- One row. Calls before `watermark` were purged (NULL: none was), whether or not they are deleted yet. `identity` tells
+-- this schema from every other one, wherever it is moved; all releases read it. A transaction that changes rollups locks
+-- the row; one that moves the watermark closes all lots.
 CREATE TABLE {{tables.llmbridge_state}} (
     id integer PRIMARY KEY CHECK (id = 1),
-    identity uuid NOT NULL DEFAULT gen_random_uuid(),
+    identity uuid NOT NULL,
     watermark timestamptz
 );
 
-INSERT INTO {{tables.llmbridge_state}} (id) VALUES (1);
+-- A UUIDv7: milliseconds in 48 bits, before random ones. Version 4, which is what PostgreSQL makes, becomes 7 by 2 bits.
+INSERT INTO {{tables.llmbridge_state}} (id, identity)
+SELECT
+    1,
+    encode(
+        set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) PLACING substring(milliseconds FROM 3) FROM 1), 52, 1), 53, 1),
+        'hex'
+    )::uuid
+FROM int8send(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) AS milliseconds;
 
 -- Each writer marks its calls with a lot of its own. The calls of a lot are folded together, and then it is closed.
 CREATE TABLE {{tables.llmbridge_lots}} (

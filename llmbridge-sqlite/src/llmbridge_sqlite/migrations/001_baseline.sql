@@ -61,15 +61,16 @@ CREATE INDEX llmbridge_calls_by_time ON llmbridge_calls (called_at, id);
 CREATE INDEX llmbridge_calls_by_user ON llmbridge_calls (origin, id_at_origin, called_at);
 
 -- One row. Calls up to the number `folded` are in the rollups; those before `watermark` were purged (NULL: none was),
--- whether or not they are deleted yet. `identity` is random: two databases are the same one if it is equal.
+-- whether or not they are deleted yet. `identity` tells this database from every other one, wherever it is moved; all
+-- releases read it.
 CREATE TABLE llmbridge_state (
     id INTEGER PRIMARY KEY CHECK (id = 1),
-    identity BLOB NOT NULL,
+    identity TEXT NOT NULL,
     folded INTEGER NOT NULL,
     watermark INTEGER
 ) STRICT;
 
-INSERT INTO llmbridge_state (id, identity, folded) VALUES (1, randomblob(16), 0);
+INSERT INTO llmbridge_state (id, identity, folded) VALUES (1, llmbridge_new_identity(), 0);
 
 -- Rollups: sums of calls by user and UTC day, and by `grain` seconds from `start` on. `day` and `start` are seconds since
 -- 1970; a call without a user has the user ''. Keys begin with the time, so that new rows are appended.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -65,7 +66,7 @@ async def _examine(asked: Settings, *, repair: bool) -> dict[str, Any]:
         "health": not well and not pending,
         "schema": schema is not None and (pending or not schema.writable),
         "totals": totals is not None and totals.wrong > totals.repaired,
-        "spool": bool(spool.get("error") or spool.get("set_aside")),
+        "spool": bool(spool.get("error") or spool.get("set_aside") or spool.get("to_adopt")),
         "prices": prices["error"] is not None,
     }
     return {
@@ -106,4 +107,5 @@ def _findings(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _waiting(spool: dict[str, Any]) -> str:
     aside = f", {spool['set_aside']:,} set aside (llmbridge storage spool says why)" if spool["set_aside"] else ""
-    return f"{output.calls(spool['waiting'])} waiting{aside}, in {spool['path']}"
+    others = f", {spool['to_adopt']:,} to adopt or discard (llmbridge storage spool)" if spool["to_adopt"] else ""
+    return f"{output.calls(spool['waiting'])} waiting{aside}{others}, in {os.path.dirname(spool['path'])}"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .. import database, output
-from ..confirmation import Yes, confirm
-from ..options import Database, DryRun, Json, Plugin, Settings, settings
+from ..confirmation import confirm
+from ..options import Database, DryRun, Json, Plugin, Settings, Yes, settings
 from ..output import Column
 
 if TYPE_CHECKING:
@@ -54,5 +54,9 @@ async def _forget(asked: Settings, user: str, origin: str | None, *, dry_run: bo
         if dry_run or not found:
             return found
         told = output.calls(sum(one.calls for one in found))
-        confirm(f"erase the user {user!r} from {told} of {', '.join(one.origin for one in found)}?", yes=yes)
+        confirm(
+            f"erase the user {user!r} from {told} of {', '.join(one.origin for one in found)}?",
+            yes=yes,
+            unattended=True,
+        )
         return await db.forget(user, origin)

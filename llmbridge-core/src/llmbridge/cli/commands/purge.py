@@ -12,9 +12,9 @@ import typer
 
 from ...errors import UnsupportedOperationError
 from .. import database, filters, output
-from ..confirmation import Yes, confirm
+from ..confirmation import confirm
 from ..exit_codes import UserError
-from ..options import Database, DryRun, Json, Plugin, Settings, settings
+from ..options import Database, DryRun, Json, Plugin, Settings, Yes, settings
 
 if TYPE_CHECKING:
     from ...db import LLMDatabase
@@ -87,7 +87,11 @@ async def _purge(
             if dry_run:
                 return count, None
             if count:
-                confirm(f"delete {output.calls(count)} before {before.date()} and keep their sums?", yes=yes)
+                confirm(
+                    f"delete {output.calls(count)} before {before.date()} and keep their sums?",
+                    yes=yes,
+                    unattended=True,
+                )
             count = await db.purge(before, force=force, on_day=told)
         return count, await _compact(db) if compact else None
 

@@ -126,6 +126,7 @@ async def _ask(
         # Without a database: a wrong query is refused before anything is opened.
         await LLMDatabase().usage(**arguments)
     async with database.opened(asked) as db:
+        await database.tell_of_spool(db)
         arguments = {**arguments, **await filters.split_models(db, arguments)}
         try:
             return arguments["since"], await db.usage(**arguments)

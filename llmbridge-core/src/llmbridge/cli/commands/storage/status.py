@@ -24,6 +24,7 @@ def status(context: typer.Context, db: Database = None, plugin: Plugin = None, j
         ("current", found["current"] or "none: the database is empty"),
         ("head", found["head"]),
         ("pending", ", ".join(found["pending"]) or "none"),
+        ("identity", found["identity"] or "none"),
         ("writable", _writable(found)),
     ):
         output.line(output.clean(f"{name + ':':<10}{value}"))
