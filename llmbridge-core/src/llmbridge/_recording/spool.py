@@ -21,14 +21,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from .._shared.files import exists, make_private_file
-from .._shared.paths import state_directory
+from .._shared.paths import SPOOL_VARIABLE, spool_directory
 from ..errors import RecordRejectedError, StorageError, StorageUnavailableError
 from ..schemas import CallRecord
 
 #: Maximum size of a spool's file in bytes: about a million calls. A full spool refuses further calls.
 MAX_BYTES = 1024 * 1024 * 1024
-
-VARIABLE = "LLMBRIDGE_SPOOL_DIR"
 
 #: Run a blocking operation of a spool on a thread, and await its result.
 OnThread = Callable[..., Awaitable[Any]]
@@ -121,15 +119,6 @@ class SpoolStatus:
     reasons: dict[str, int]
 
 
-def spool_directory(spool_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Return the directory of the spools: `spool_dir`, `$LLMBRIDGE_SPOOL_DIR`, or `spool` in the state directory.
-
-    :raises RuntimeError: the user's home directory cannot be determined
-    """
-    given = spool_dir if spool_dir is not None else os.environ.get(VARIABLE)
-    return Path(os.path.abspath(Path(given).expanduser())) if given else state_directory() / "spool"
-
-
 class Spool:
     """Queue of the calls that wait for one store.
 
@@ -153,7 +142,7 @@ class Spool:
         if self._folder is None:
             raise StorageUnavailableError(
                 "calls cannot be spooled: the user's home directory cannot be determined; set a directory with "
-                f"spool_dir= or {VARIABLE}"
+                f"spool_dir= or {SPOOL_VARIABLE}"
             )
         return self._folder / self._name
 
@@ -181,7 +170,7 @@ class Spool:
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             raise StorageUnavailableError(
                 f"calls cannot be spooled in {self.path.parent}: {nearest} is not a directory that this process may "
-                f"write; set another one with spool_dir= or {VARIABLE}"
+                f"write; set another one with spool_dir= or {SPOOL_VARIABLE}"
             )
 
     def put(self, calls: Sequence[CallRecord]) -> None:
