@@ -343,7 +343,7 @@ class CallWriter:
     async def _on_start(self, _: StorageBackend) -> None:
         """Check the spool, and move the spooled calls to the database, which has just been opened."""
         self._begin_spool_check()
-        if self._replay is not None and not self._session.is_closing:
+        if self._replay is not None:
             self._replay.begin()
 
     async def _open_database(self) -> None:
