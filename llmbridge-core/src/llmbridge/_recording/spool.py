@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._shared.ids import made_at
-from .._shared.paths import state_directory
+from .._shared.paths import spool_directory
 from ..errors import StorageError
 from ..schemas import CallRecord
-from .spool_file import NAMES, VARIABLE, SpoolFile
+from .spool_file import NAMES, SpoolFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +64,6 @@ class SpoolFileStatus:
     waiting: int = 0
     set_aside: int = 0
     problem: str | None = None
-
-
-def spool_directory(spool_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Return the directory of the spools: `spool_dir`, `$LLMBRIDGE_SPOOL_DIR`, or `spool` in the state directory.
-
-    :raises RuntimeError: the user's home directory cannot be determined
-    """
-    given = spool_dir if spool_dir is not None else os.environ.get(VARIABLE)
-    return Path(os.path.abspath(Path(given).expanduser())) if given else state_directory() / "spool"
 
 
 class Spool:

@@ -22,14 +22,12 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from .._shared.files import exists, make_private_file
+from .._shared.paths import SPOOL_VARIABLE
 from ..errors import RecordRejectedError, StorageError, StorageUnavailableError
 from ..schemas import CallRecord
 
 #: Maximum size of a spool's file in bytes: about a million calls. A full spool refuses further calls.
 MAX_BYTES = 1024 * 1024 * 1024
-
-#: Environment variable of the folder of the files.
-VARIABLE = "LLMBRIDGE_SPOOL_DIR"
 
 #: Run a blocking operation of a spool on a thread, and await its result.
 OnThread = Callable[..., Awaitable[Any]]
@@ -170,7 +168,7 @@ class SpoolFile:
         if self._folder is None:
             raise StorageUnavailableError(
                 "calls cannot be spooled: the user's home directory cannot be determined; set a directory with "
-                f"spool_dir= or {VARIABLE}"
+                f"spool_dir= or {SPOOL_VARIABLE}"
             )
         return self._folder / self.name
 
@@ -198,7 +196,7 @@ class SpoolFile:
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             raise StorageUnavailableError(
                 f"calls cannot be spooled in {self.path.parent}: {nearest} is not a directory that this process may "
-                f"write; set another one with spool_dir= or {VARIABLE}"
+                f"write; set another one with spool_dir= or {SPOOL_VARIABLE}"
             )
 
     def put(self, calls: Sequence[CallRecord]) -> None:

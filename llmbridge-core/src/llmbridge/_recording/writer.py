@@ -252,8 +252,8 @@ class CallWriter:
             await asyncio.wait([checking], timeout=self._timeout)
 
     def begin_replay(self) -> None:
-        """Move the spooled calls to the database, unless it is being closed."""
-        if self._replay is not None and not self._session.is_closing:
+        """Move the spooled calls to the database, which is open."""
+        if self._replay is not None:
             self._replay.begin()
 
     def give_up(self, error: StorageError) -> None:

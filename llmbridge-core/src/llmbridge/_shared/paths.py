@@ -1,8 +1,12 @@
-"""User's state directory: where llmbridge keeps files on this machine besides the user's databases."""
+"""Folders of llmbridge on this machine: the user's state directory, and the folder of the spools."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+#: Environment variable that names the folder of the spools.
+SPOOL_VARIABLE = "LLMBRIDGE_SPOOL_DIR"
 
 
 def state_directory() -> Path:
@@ -17,3 +21,12 @@ def state_directory() -> Path:
 
     found = platformdirs.PlatformDirs("llmbridge", appauthor=False).user_state_path
     return found if found.is_absolute() else Path.home() / ".local" / "state" / "llmbridge"
+
+
+def spool_directory(spool_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder of the spools: `spool_dir`, `$LLMBRIDGE_SPOOL_DIR`, or `spool` in the state directory.
+
+    :raises RuntimeError: the user's home directory cannot be determined
+    """
+    given = spool_dir if spool_dir is not None else os.environ.get(SPOOL_VARIABLE)
+    return Path(os.path.abspath(Path(given).expanduser())) if given else state_directory() / "spool"
