@@ -17,8 +17,8 @@ ROUNDS = int(os.environ.get("LLMBRIDGE_TEST_PARITY_ROUNDS", "0"))
 SEED = int(os.environ.get("LLMBRIDGE_TEST_PARITY_SEED", "0"))
 
 #: The default run plays fewer, twice as many as find each of the defects of `test_broken`: with this seed the last one
-#: shows in the 16th sequence of calls and in the 8th of maintenance.
-LEAST: dict[type[Contest], int] = {CallsParity: 32, MaintenanceParity: 16, ModelsParity: 16, DatabaseParity: 16}
+#: shows in the 10th sequence of calls and in the 31st of maintenance.
+LEAST: dict[type[Contest], int] = {CallsParity: 24, MaintenanceParity: 62, ModelsParity: 16, DatabaseParity: 16}
 LEAST_SEED = 2
 
 #: Machine, number of sequences, seed.
