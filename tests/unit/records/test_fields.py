@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, get_args
 from uuid import UUID
 
 import pytest
 
 from llmbridge._records.fields import FIELDS, INT64, Kind, choices, of_kind
-from llmbridge.schemas import CallRecord
+from llmbridge.schemas import CallRecord, Money
 from llmbridge.testing.calls import FULL
 
 TYPES: dict[Kind, Any] = {
@@ -25,7 +24,7 @@ TYPES: dict[Kind, Any] = {
     "integer": int,
     "number": float,
     "flag": bool,
-    "money": Decimal,
+    "money": Money,
     "time": datetime,
     "texts": list[str],
     "json": dict[str, Any],

@@ -14,7 +14,7 @@ from ..schemas import CallRecord, RecordStatus
 
 #: Bounds of the queue: calls, and bytes of memory. Further callers wait for room.
 MAX_PENDING = 10_000
-MAX_PENDING_BYTES = 80 * 1024 * 1024
+MAX_PENDING_BYTES = 82 * 1024 * 1024
 #: While fewer calls than this wait, their size is not computed: that many calls fit, whatever they hold, and computing
 #: the size would cost time in every call.
 UNCOUNTED = 200
@@ -24,7 +24,7 @@ _get_unbounded = attrgetter(*of_kind("message", "texts", "json", "counts", "labe
 
 #: Most bytes of a record with its queue entry, without its messages, lists and objects, if its short texts are ASCII;
 #: and the bytes to add if some of those texts have characters of four bytes.
-_RECORD_BYTES = 3072 + len(SHORT_TEXTS) * MAX_NAME
+_RECORD_BYTES = 3200 + len(SHORT_TEXTS) * MAX_NAME
 _WIDE_BYTES = len(SHORT_TEXTS) * (3 * MAX_NAME + 32)
 
 #: Scalar types. Metadata of nothing else takes at most `_BYTES_PER_CHARACTER` bytes for each character of its repr;
