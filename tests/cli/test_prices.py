@@ -82,7 +82,44 @@ def test_without_a_time_it_is_in_force_from_now_on(cli: Command, db_url: str) ->
         "cache_read": "0.1",
         "cache_write": "1.25",
         "cache_write_1h": "2",
+        "rates": {},
+        "context": {},
+        "factor": None,
     }
+
+
+def test_a_price_may_have_rates_of_units_and_a_context(cli: Command, db_url: str) -> None:
+    rates = ("--input", "1", "--output", "2", "--rate", "web_searches=10", "--rate", "input_audio_tokens=40")
+    said = cli("models", "set-price", "acme:m", *rates, "--context", "service_tier=priority", "--from", "2026-01-01")
+    assert said.out == (
+        "acme:m (service_tier=priority) from 2026-01-01T00:00:00Z: input 1, output 2 dollars per million tokens; "
+        "input_audio_tokens 40, web_searches 10; unknown: cache read, cache write, cache write 1h\n"
+    )
+    assert cli("models", "set-price", "acme:m", "--rate", "rerank_searches=2").code == 0
+    (second, first) = cli("models", "prices", "--json").document["prices"]
+    assert (first["rates"], first["context"]) == ({"rerank_searches": "2"}, {})
+    assert second["rates"] == {"input_audio_tokens": "40", "web_searches": "10"}
+    assert second["context"] == {"service_tier": "priority"}
+    table = cli("models", "prices").out
+    assert "service_tier=priority" in table
+    assert "input_audio_tokens 40, web_searches 10" in table
+    assert "factor" not in table
+
+
+def test_a_factor_is_set_for_a_provider_and_shown_with_the_rates(cli: Command, db_url: str) -> None:
+    def rates() -> Any:
+        return cli("models", "show", "openai:gpt-4o", "--json").document["rates"]
+
+    plain = rates()
+    said = cli("models", "set-price", "openai:*", "--factor", "0.78", "--from", "2026-01-01")
+    assert said.out == "openai:* from 2026-01-01T00:00:00Z: 0.78 times the list price\n"
+    found = rates()
+    assert (plain["factor"], found["factor"], found["source"]) == (None, "0.78", "prices")
+    assert Decimal(found["bands"][0]["input"]) == Decimal(plain["bands"][0]["input"]) * Decimal("0.78")
+    assert ", times 0.78," in cli("models", "show", "openai:gpt-4o").out
+    assert cli("models", "prices").out.splitlines()[-1].split()[-1] == "0.78"
+    assert cli("models", "set-price", "openai:*", "--withdraw").out.endswith(": no price of your own\n")
+    assert rates()["factor"] is None
 
 
 def test_the_provider_of_a_price_is_spelt_as_calls_name_it(cli: Command, db_url: str) -> None:
@@ -126,7 +163,15 @@ def test_own_prices_are_listed_with_what_is_not_known(cli: Command, db_url: str)
         (["acme:", "--input", "1"], "PROVIDER:NAME"),
         (["acme:m"], "give --input and --output"),
         (["acme:m", "--cache-read", "1"], "give --input and --output"),
-        (["acme:m", "--withdraw", "--output", "0"], "--withdraw takes no rates"),
+        (["acme:m", "--withdraw", "--output", "0"], "--withdraw takes neither rates nor a factor"),
+        (["acme:m", "--withdraw", "--factor", "1"], "--withdraw takes neither rates nor a factor"),
+        (["acme:m", "--factor", "1", "--rate", "web_searches=1"], "--factor takes no rates"),
+        (["acme:m", "--factor", "-1"], "--factor is negative"),
+        (["acme:m", "--rate", "web_searches"], "write NAME=VALUE"),
+        (["acme:m", "--rate", "web_searches=1", "--rate", "web_searches=2"], "--rate 'web_searches' is given twice"),
+        (["acme:m", "--rate", "web_searches=cheap"], "--rate web_searches: not an amount of dollars"),
+        (["acme:m", "--rate", "web_searchs=1"], "did you mean web_searches?"),
+        (["acme:m", "--input", "1", "--rate", "output_tokens=1"], "use the field output"),
         (["acme:m", "--input", "cheap"], "--input: not an amount of dollars"),
         (["acme:m", "--input", "-1"], "--input is negative"),
         (["acme:m", "--input", "1", "--from", "soon"], "is not a time"),

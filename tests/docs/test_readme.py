@@ -116,6 +116,16 @@ async def test_an_endpoint_of_one_s_own_is_called_by_its_name(
     assert capsys.readouterr().out == "echo: Hi\n"
 
 
+async def test_own_prices_may_have_a_context_or_a_factor() -> None:
+    await run(snippet("factor="))
+    async with LLMDatabase("sqlite:///calls.db") as db:
+        assert [price.key[:3] for price in await db.list_prices()] == [
+            ("acme", "large-1", '{"service_tier":"priority"}'),
+            ("acme", "large-1", "{}"),
+            ("openai", "*", "{}"),
+        ]
+
+
 async def test_counts_in_any_unit_are_priced() -> None:
     await run(snippet("audio_seconds"))
     async with LLMDatabase("sqlite:///calls.db") as db:
@@ -206,7 +216,7 @@ async def test_a_call_of_another_library_is_recorded(capsys: pytest.CaptureFixtu
 
 
 async def test_an_own_price_is_set() -> None:
-    await run(snippet("ModelPrice"))
+    await run(snippet("from that day on"))
     async with LLMBridge("sqlite:///calls.db") as bridge:
         assert bridge.db is not None
         call_id = await bridge.db.record_api_call(

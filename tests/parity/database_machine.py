@@ -37,7 +37,16 @@ _moments = (
     | st.just(datetime(2100, 1, 1, tzinfo=UTC))
     | st.sampled_from((_KATHMANDU, _KIRITIMATI)).map(lambda zone: datetime(2024, 4, 1, tzinfo=zone))
 )
-_models = (("openai", "gpt-4o-mini"), ("openai", "gpt-9-imaginary"), ("app", "App"))
+_models = (("openai", "gpt-4o-mini"), ("openai", "gpt-9-imaginary"), ("app", "App"), ("openai", "*"))
+_MORE_OF_A_PRICE: tuple[Fields, ...] = (
+    {},
+    {"factor": Decimal("0.78")},
+    {"factor": Decimal(3), "context": {"service_tier": "priority"}},
+    {"rates": {"web_searches": Decimal(10)}},
+    {"rates": {"web_searches": Decimal("1e-13")}, "context": {"\ud800": "a\0b"}},
+    {"rates": {"web_search": Decimal(1)}},
+    {"rates": {"input_tokens": Decimal(1)}},
+)
 _amounts = st.sampled_from(
     (None, 0, 0.1, 1e-13, "0.0000000000005", "-0", -0.0, "1E-12", 8_999_999.99, "-3", Decimal(2))
 )
@@ -58,6 +67,9 @@ _GOOD = {
     "error_message": st.sampled_from((None, "key=abc", "\ud800", "x" * 3000, "a\0")),
     "metadata": values.or_none(values.metadata)
     | st.sampled_from(({"team": "a\0b"}, {"\ud800": 1}, {"team": "\ud800", "a\0": 2}, {"team": (1, 2)})),
+    "response_model": values.or_none(st.sampled_from(("gpt-4o-mini-2024-07-18", "App", ""))),
+    "usage_details": st.sampled_from((None, {}, {"web_searches": 1}, {"a\0b": 0})),
+    "price_context": st.sampled_from((None, {}, {"service_tier": "priority"}, {"route": "\ud800"})),
     "system_prompt": st.just("You are\ud800"),
     "seed": st.just(7),
     "top_p": st.just(0.5),
@@ -87,6 +99,9 @@ _BAD: tuple[Fields, ...] = (
     {"temperature": float("inf")},
     {"id": "not an id"},
     {"id": ""},
+    {"usage_details": {"web_searches": -1}},
+    {"usage_details": {"input_tokens": 1}},
+    {"price_context": {"route": "x" * 5000}},
     {"metadata": {"a": float("nan")}},
     {"metadata": {"a": MAX_INT + 1}},
     {"metadata": {"a": "x" * 9000}},
@@ -225,10 +240,14 @@ class DatabaseParity(Contest):
     @rule(
         model=st.sampled_from(_models) | st.tuples(_loose_text, _loose_text),
         effective_from=_moments,
-        rates=st.lists(values.or_none(values.rates), min_size=4, max_size=4),
+        rates=st.lists(values.or_none(values.rates), min_size=4, max_size=4) | st.just([]),
+        more=st.sampled_from(_MORE_OF_A_PRICE),
     )
-    def set_price(self, model: tuple[str, str], effective_from: datetime, rates: list[Decimal | None]) -> None:
-        self.agree(lambda db: db.set_prices([ModelPrice(*model, effective_from, *rates)]))
+    def set_price(
+        self, model: tuple[str, str], effective_from: datetime, rates: list[Decimal | None], more: Fields
+    ) -> None:
+        self.agree(lambda db: db.set_prices([ModelPrice(*model, effective_from, *rates, **more)]))
+        self.agree(lambda db: db.list_prices())
 
     @rule(fields=calls())
     def reopen(self, fields: Fields) -> None:

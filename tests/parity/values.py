@@ -259,7 +259,12 @@ _models = st.fixed_dictionaries(
 )
 _prices = st.fixed_dictionaries(
     {"provider": _few, "model_name": _few, "effective_from": times},
-    optional={name: or_none(rates) for name in ("input", "output", "cache_read", "cache_write", "cache_write_1h")},
+    optional={
+        **{name: or_none(rates) for name in ("input", "output", "cache_read", "cache_write", "cache_write_1h")},
+        "rates": st.dictionaries(st.sampled_from(("web_searches", *KEYS)), rates, max_size=2),
+        "context": st.sampled_from([context for context in CONTEXTS if context is not None]),
+        "factor": or_none(rates),
+    },
 )
 
 

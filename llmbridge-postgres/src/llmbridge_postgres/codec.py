@@ -77,7 +77,7 @@ _rate_units = lru_cache(maxsize=4096)(to_units)
 CALL_FIELDS = (*_CONVERTED, *_PLAIN)
 CALL_COLUMNS = {**_CONVERTED, **_PLAIN, "response_bucket": "integer", "first_token_bucket": "integer"}
 #: These columns are sent and read as text, because connections of a host application may have codecs for JSON.
-JSON_COLUMNS = ("tools_used", "metadata", "usage_details", "price_context")
+JSON_COLUMNS = ("tools_used", "metadata", "usage_details", "price_context", "rates")
 
 _MODEL_RATES = ("dollars_per_million_tokens_input", "dollars_per_million_tokens_output")
 _MODEL_TIMES = ("inactive_from", "created_at", "updated_at")
@@ -103,8 +103,11 @@ _RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 PRICE_COLUMNS = {
     "provider": "text",
     "model_name": "text",
+    "context": "text",
     "effective_from": "timestamptz",
     **dict.fromkeys(_RATES, "bigint"),
+    "rates": "text",
+    "factor": "bigint",
 }
 
 
@@ -172,13 +175,27 @@ def decode_model(row: Sequence[Any]) -> LLMModel:
 def encode_price(price: ModelPrice) -> tuple[Any, ...]:
     """Return the row of an own price, in the order of PRICE_COLUMNS."""
     rates = (_units(getattr(price, name)) for name in _RATES)
-    return (price.provider, price.model_name, price.effective_from, *rates)
+    others = encode_json({unit: to_units(rate) for unit, rate in price.rates.items()}) if price.rates else None
+    return (*price.key, *rates, others, _units(price.factor))
 
 
 def decode_price(row: Sequence[Any]) -> ModelPrice:
     """Return the own price of a row in the order of PRICE_COLUMNS."""
-    provider, model_name, effective_from, *rates = row
-    return ModelPrice(provider, model_name, effective_from.replace(tzinfo=UTC), *map(_dollars, rates))
+    provider, model_name, context, effective_from, *rates, others, factor = row
+    of_input, of_output, cache_read, cache_write, cache_write_1h = rates
+    return ModelPrice(
+        provider,
+        model_name,
+        effective_from.replace(tzinfo=UTC),
+        input=_dollars(of_input),
+        output=_dollars(of_output),
+        cache_read=_dollars(cache_read),
+        cache_write=_dollars(cache_write),
+        cache_write_1h=_dollars(cache_write_1h),
+        rates={unit: from_units(units) for unit, units in json.loads(others or "{}").items()},
+        context=json.loads(context),
+        factor=_dollars(factor),
+    )
 
 
 def by_column(rows: Sequence[tuple[Any, ...]], columns: int) -> list[list[Any]]:

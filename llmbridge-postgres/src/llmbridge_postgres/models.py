@@ -9,8 +9,22 @@ from datetime import datetime
 from llmbridge.storage import LLMModel, ModelPrice, UpsertResult
 
 from . import schema
-from .codec import MODEL_COLUMNS, PRICE_COLUMNS, by_column, decode_model, decode_price, encode_model, encode_price
+from .codec import (
+    JSON_COLUMNS,
+    MODEL_COLUMNS,
+    PRICE_COLUMNS,
+    by_column,
+    decode_model,
+    decode_price,
+    encode_model,
+    encode_price,
+)
 from .connection import Connection
+
+
+def _values(number: int, name: str, kind: str) -> str:
+    values = f"unnest(${number}::{kind}[])"
+    return f"{values}::json" if name in JSON_COLUMNS else values
 
 
 def _upsert(table: str, columns: Mapping[str, str], key: Sequence[str], kept: Sequence[str] = ()) -> str:
@@ -20,7 +34,7 @@ def _upsert(table: str, columns: Mapping[str, str], key: Sequence[str], kept: Se
             f"INSERT INTO {{{{tables.{table}}}}} (",
             ", ".join(columns),
             ") SELECT",
-            ", ".join(f"unnest(${number}::{kind}[])" for number, kind in enumerate(columns.values(), start=1)),
+            ", ".join(_values(number, *column) for number, column in enumerate(columns.items(), start=1)),
             "ON CONFLICT (",
             ", ".join(key),
             ") DO UPDATE SET",
@@ -60,11 +74,11 @@ WHERE model.provider = active.provider AND model.model_name = active.model_name
 _LIST_PRICES = " ".join(
     (
         "SELECT",
-        ", ".join(PRICE_COLUMNS),
+        ", ".join(f"{name}::text" if name in JSON_COLUMNS else name for name in PRICE_COLUMNS),
         """
         FROM {{tables.llmbridge_prices}}
         WHERE ($1::text IS NULL OR provider = $1) AND ($2::text IS NULL OR model_name = $2)
-        ORDER BY provider, model_name, effective_from
+        ORDER BY provider, model_name, context, effective_from
         """,
     )
 )
@@ -98,7 +112,7 @@ async def retire_models(connection: Connection, keys: Sequence[tuple[str, str]],
 
 async def set_prices(connection: Connection, prices: Sequence[ModelPrice], where: str) -> None:
     """Insert own prices or replace them. If a key occurs twice, the last one counts."""
-    latest = {(price.provider, price.model_name, price.effective_from): price for price in prices}
+    latest = {price.key: price for price in prices}
     rows = [encode_price(latest[key]) for key in sorted(latest)]
     async with connection.transaction():
         await connection.execute(_UPSERT_PRICES, *by_column(rows, len(PRICE_COLUMNS)))

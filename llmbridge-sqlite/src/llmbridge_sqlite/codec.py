@@ -100,7 +100,7 @@ _MODEL_TIMES = ("inactive_from", "created_at", "updated_at")
 MODEL_COLUMNS = (*_MODEL_PLAIN, *_MODEL_FLAGS, *_MODEL_RATES, *_MODEL_TIMES)
 
 _RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
-PRICE_COLUMNS = ("provider", "model_name", "effective_from", *_RATES)
+PRICE_COLUMNS = ("provider", "model_name", "context", "effective_from", *_RATES, "rates", "factor")
 
 
 def to_micros(at: datetime) -> int:
@@ -199,13 +199,28 @@ def decode_model(row: tuple[Any, ...]) -> LLMModel:
 def encode_price(price: ModelPrice) -> tuple[Any, ...]:
     """Return the row of an own price, in the order of PRICE_COLUMNS."""
     rates = (_units(getattr(price, name)) for name in _RATES)
-    return (price.provider, price.model_name, to_micros(price.effective_from), *rates)
+    others = encode_json({unit: to_units(rate) for unit, rate in price.rates.items()}) if price.rates else None
+    key = (price.provider, price.model_name, price.context_text, to_micros(price.effective_from))
+    return (*key, *rates, others, _units(price.factor))
 
 
 def decode_price(row: tuple[Any, ...]) -> ModelPrice:
     """Return the own price of a row in the order of PRICE_COLUMNS."""
-    provider, model_name, effective_from, *rates = row
-    return ModelPrice(provider, model_name, from_micros(effective_from), *map(_dollars, rates))
+    provider, model_name, context, effective_from, *rates, others, factor = row
+    of_input, of_output, cache_read, cache_write, cache_write_1h = rates
+    return ModelPrice(
+        provider,
+        model_name,
+        from_micros(effective_from),
+        input=_dollars(of_input),
+        output=_dollars(of_output),
+        cache_read=_dollars(cache_read),
+        cache_write=_dollars(cache_write),
+        cache_write_1h=_dollars(cache_write_1h),
+        rates={unit: from_units(units) for unit, units in json.loads(others or "{}").items()},
+        context=json.loads(context),
+        factor=_dollars(factor),
+    )
 
 
 def _units(dollars: Decimal | None) -> int | None:

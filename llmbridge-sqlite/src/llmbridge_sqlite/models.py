@@ -57,7 +57,7 @@ _LIST_PRICES = " ".join(
         """
         FROM llmbridge_prices
         WHERE (:provider IS NULL OR provider = :provider) AND (:model_name IS NULL OR model_name = :model_name)
-        ORDER BY provider, model_name, effective_from
+        ORDER BY provider, model_name, context, effective_from
         """,
     )
 )

@@ -257,13 +257,32 @@ class RetireCountsAll(MemoryBackend):
         return sum(key in self._open.models for key in set(keys))
 
 
-@caught_by(ModelContract, "the_last_price_of_a_key_wins")
+@caught_by(ModelContract, "the_last_price_of_a_key_wins", "prices_are_kept_per_context")
 class FirstOfAPriceStays(MemoryBackend):
     """A price that is set again keeps its old rates."""
 
     async def set_prices(self, prices: Sequence[ModelPrice]) -> None:
         for price in prices:
-            self._open.prices.setdefault((price.provider, price.model_name, price.effective_from), price)
+            self._open.prices.setdefault(price.key, price)
+
+
+@caught_by(ModelContract, "prices_are_kept_per_context")
+class OnePriceForAllContexts(MemoryBackend):
+    """Contexts do not tell prices apart."""
+
+    async def set_prices(self, prices: Sequence[ModelPrice]) -> None:
+        for price in prices:
+            for key in [key for key in self._open.prices if key[:2] == price.key[:2] and key[3] == price.key[3]]:
+                del self._open.prices[key]
+            await super().set_prices([price])
+
+
+@caught_by(ModelContract, "rates_of_units_contexts_and_factors_come_back_as_they_went_in")
+class FactorOfZeroIsNone(MemoryBackend):
+    """A factor of 0 is taken for none."""
+
+    async def set_prices(self, prices: Sequence[ModelPrice]) -> None:
+        await super().set_prices([replace(price, factor=price.factor or None) for price in prices])
 
 
 @caught_by(CallContract, "the_largest_batch_is_taken_and_a_larger_one_refused")

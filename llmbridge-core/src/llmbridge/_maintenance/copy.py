@@ -93,9 +93,9 @@ async def _copy_models(source: StoreSession, target: StoreSession) -> CopyReport
     async def add(backend: StorageBackend) -> CopyReport:
         held_models, held_prices = await _models_and_prices(backend)
         held = {(model.provider, model.model_name): model for model in held_models}
-        dated = {_price_key(price) for price in held_prices}
+        dated = {price.key for price in held_prices}
         new_models = [model for model in models if _is_new(model, held.get((model.provider, model.model_name)))]
-        new_prices = [price for price in prices if _price_key(price) not in dated]
+        new_prices = [price for price in prices if price.key not in dated]
         if new_models:
             await backend.upsert_models(new_models)
         if new_prices:
@@ -107,10 +107,6 @@ async def _copy_models(source: StoreSession, target: StoreSession) -> CopyReport
 
 async def _models_and_prices(backend: StorageBackend) -> tuple[list[LLMModel], list[ModelPrice]]:
     return await backend.list_models(active_only=False), await backend.list_prices()
-
-
-def _price_key(price: ModelPrice) -> tuple[str, str, datetime]:
-    return price.provider, price.model_name, price.effective_from
 
 
 def _is_new(model: LLMModel, held: LLMModel | None) -> bool:

@@ -144,7 +144,7 @@ class Repricing:
         if (price.cost, price.reason) == (call.estimated_cost, call.cost_reason):
             return None
         check_amount(f"the new cost of call {call.id} to {call.provider}:{call.model_name}", price.cost)
-        return CostChange(call.id, price.cost, price.source, price.reason, price.version, self._at)
+        return CostChange(call.id, price.cost, price.source, price.reason, price.version, self._at, price.factor)
 
 
 @dataclass(slots=True)

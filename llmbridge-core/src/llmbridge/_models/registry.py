@@ -11,6 +11,7 @@ from decimal import Decimal
 from .._pricing.own_prices import OwnPrices
 from .._pricing.price_book import load_prices
 from .._records.canonical import canonical_model
+from .._records.fields import RATE_FIELDS
 from .._records.validation import check_name, check_rate
 from .._shared.text import storable
 from .._store.session import StoreSession
@@ -143,6 +144,9 @@ class ModelRegistry:
             cache_read=own.cache_read if own is not None else None,
             cache_write=own.cache_write if own is not None else None,
             cache_write_1h=own.cache_write_1h if own is not None else None,
+            rates={unit: rate for unit, rate in own.units.items() if unit not in RATE_FIELDS}
+            if own is not None
+            else {},
         )
 
 

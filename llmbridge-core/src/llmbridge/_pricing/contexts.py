@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 #: A name and a value, as in `service_tier`, `priority`.
 Pair = tuple[str, str]
@@ -34,12 +34,25 @@ _LISTED: Mapping[Pair, Pair] = {
 _STANDARD = frozenset({("service_tier", "default"), ("speed", "standard"), ("inference_geo", "global")})
 
 
+#: Most characters of a context in a price version.
+_LONGEST = 60
+
+
 def listed(pair: Pair) -> Pair:
     """Return a context in the spelling of the price list; one that is not known stays as it is."""
     name, value = pair
     return _LISTED.get((name, value.lower()), pair)
 
 
-def is_standard(pair: Pair) -> bool:
-    """Return whether a context, in the spelling of the price list, means the standard price."""
-    return pair in _STANDARD
+def unpriced(told: Mapping[Pair, Pair], priced: Collection[Pair]) -> str:
+    """Return what a price version says of the contexts that a price does not take into account.
+
+    :param told: the contexts of a call as its response spells them, each with the spelling of the price list
+    :param priced: those for which the price holds, in the spelling of the price list
+    """
+    missed = [
+        f"{name}={value}"[:_LONGEST]
+        for (name, value), pair in told.items()
+        if pair not in priced and pair not in _STANDARD
+    ]
+    return "".join(f", context {pair} not priced" for pair in sorted(missed))

@@ -6,14 +6,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from .._records.canonical import canonical_price
 from .._shared.text import storable
 from .._store.session import StoreSession
-from ..errors import LLMBridgeError
+from ..errors import LLMBridgeError, RecordRejectedError
 from ..storage.base import StorageBackend
 from ..storage.types import ModelPrice
 from .genai_prices import editions
+from .genai_prices.units import units
 from .price_book import PriceBook, load_prices
 
 #: Seconds after which own prices are read again, since another process may have changed them.
@@ -68,9 +70,12 @@ class OwnPrices:
     async def set(self, prices: Sequence[ModelPrice]) -> None:
         """Store own prices and use them: at once in this process, within a minute in others.
 
-        :raises RecordRejectedError: a name, time or rate that can never be stored
+        :raises RecordRejectedError: a price can never be stored, or has the rate of a unit that genai-prices does not
+            know
         """
         rows = [canonical_price(price) for price in prices]
+        for unit in {unit for row in rows for unit in row.rates}:
+            _check_unit(unit)
 
         async def store(backend: StorageBackend) -> None:
             await backend.set_prices(rows)
@@ -117,3 +122,10 @@ class OwnPrices:
     def _after_reading(self, reading: asyncio.Task[None]) -> None:
         if reading is self._reading:
             self._reading = None
+
+
+def _check_unit(name: str) -> None:
+    if name not in units():
+        close = get_close_matches(name, units(), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise RecordRejectedError(f"{name!r} is not a unit of genai-prices{hint}")

@@ -12,10 +12,11 @@ from decimal import Decimal
 from operator import mul
 from typing import NamedTuple, Protocol
 
-from .._records.fields import UNIT_FIELDS
-from .._shared.money import from_units
+from .._records.fields import RATE_FIELDS, UNIT_FIELDS
+from .._shared.money import CONTEXT, from_units
 from ..schemas import CostReason, CostSource
 from ..storage.types import ModelPrice
+from .contexts import Pair, listed, unpriced
 from .decomposition import Unknown
 from .genai_prices import editions
 from .rate_cards import LIST_OF, RateCard, Rates
@@ -52,7 +53,7 @@ class Price(NamedTuple):
     row cannot store them (9,000,000 and more). `version` is the edition of the price data, with the provider whose
     price list applied if it is not the one called, the entry in the list, and the terms of the call that the entry has
     no price for; for an own price it is the time from which the price is valid, with the model if it is not the one
-    that was sent.
+    that was sent. `factor` multiplied the list price (None: nothing did).
     """
 
     cost: Decimal | None = None
@@ -61,20 +62,20 @@ class Price(NamedTuple):
     input_rate: Decimal | None = None
     output_rate: Decimal | None = None
     version: str | None = None
+    factor: Decimal | None = None
 
 
 _UNMEASURED = Price(reason="unmeasured_usage")
 _UNKNOWN = Price(reason="unknown_model")
 _MISSING = Price(reason="missing_rate")
 
-#: The units of the rates of an own price.
-_OWN_RATES = {
-    "input_tokens": "input",
-    "output_tokens": "output",
-    "cache_read_tokens": "cache_read",
-    "cache_write_tokens": "cache_write",
-    "cache_write_1h_tokens": "cache_write_1h",
-}
+#: The model name of own prices for all models of a provider.
+ANY_MODEL = "*"
+
+#: A price context in the spelling of the price list.
+_Context = frozenset[Pair]
+#: What an own price says: rates, a factor of the list price, or nothing (it ends the previous one).
+_Own = RateCard | Decimal | None
 
 _LIST_USED = re.compile(f"[^,]*{LIST_OF}([^,]*)")
 
@@ -82,9 +83,10 @@ _LIST_USED = re.compile(f"[^,]*{LIST_OF}([^,]*)")
 class PriceBook:
     """Prices of calls: own prices first, then those of genai-prices.
 
-    An own price belongs to exactly one provider and model name. It is valid from its `effective_from`, inclusive, until
-    that of the next one. Of two with the same key the last one wins. A price without any rate ends the previous one:
-    from then on the price of genai-prices applies.
+    An own price belongs to a provider, to a model name or `*` (all models that have no own price at that time), and to
+    a price context. It is valid from its `effective_from`, inclusive, until that of the next one. Of two with the same
+    key the last one wins. A price without any rate ends the previous one: from then on the price of genai-prices
+    applies, multiplied by the factor of that price.
     """
 
     def __init__(self, own: Iterable[ModelPrice] = ()) -> None:
@@ -92,10 +94,12 @@ class PriceBook:
 
     def replace_own(self, prices: Iterable[ModelPrice]) -> None:
         """Replace all own prices."""
-        by_model: dict[tuple[str, str], dict[datetime, RateCard | None]] = {}
+        by_model: dict[tuple[str, str], dict[_Context, dict[datetime, _Own]]] = {}
         for price in prices:
-            by_model.setdefault((price.provider, price.model_name), {})[price.effective_from] = _own_card(price)
-        self._own = {model: _PriceHistory(cards) for model, cards in by_model.items()}
+            histories = by_model.setdefault((price.provider, price.model_name), {})
+            context = frozenset(map(listed, price.context.items()))
+            histories.setdefault(context, {})[price.effective_from] = _own(price)
+        self._own = {model: _OwnPrices(histories) for model, histories in by_model.items()}
 
     def price(
         self,
@@ -147,7 +151,8 @@ class PriceBook:
             return _UNMEASURED if shares == "unmeasured_usage" else _MISSING
         cost = from_units(shares if shares_per_unit == 1 else _divide(shares, shares_per_unit))
         is_other = priced_as is not None and priced_as != provider and card.source == "prices"
-        return Price(cost, card.source, None, *rates.recorded, card.label(priced_as if is_other else None))
+        version = card.label(priced_as if is_other else None)
+        return Price(cost, card.source, None, *rates.recorded, version, card.factor)
 
     def rates(
         self,
@@ -171,13 +176,28 @@ class PriceBook:
             if at.utcoffset() is None:
                 raise ValueError(f"{at!r} has no time zone")
             at = at.astimezone(UTC)
-        if self._own:
-            for name in (model_name, response_model):
-                own = self._own.get((provider, name)) if name is not None else None
-                card = own.card(at) if own is not None else None
-                if card is not None:
-                    return card if name == model_name else replace(card, entry=name or "")
-        return editions.current().get(priced_as or provider, model_name, at, response_model, context)
+        own = self._own_price(provider, model_name, at, response_model, context) if self._own else None
+        if isinstance(own, RateCard):
+            return own
+        card = editions.current().get(priced_as or provider, model_name, at, response_model, context)
+        return card if own is None or card is None else card.times(own)
+
+    def _own_price(
+        self,
+        provider: str,
+        model_name: str,
+        at: datetime,
+        response_model: str | None,
+        context: Mapping[str, str] | None,
+    ) -> _Own:
+        for name in dict.fromkeys((model_name, response_model, ANY_MODEL)):
+            prices = self._own.get((provider, name)) if name is not None else None
+            found = prices.find(at, context or {}) if prices is not None else None
+            if isinstance(found, RateCard) and name != model_name:
+                return replace(found, entry=name or "")
+            if found is not None:
+                return found
+        return None
 
 
 async def load_prices() -> None:
@@ -193,30 +213,46 @@ def list_used(price_version: str | None) -> str | None:
     return found[1] if found is not None else None
 
 
-class _PriceHistory:
-    """Own prices of one model by start time. A card of None means that genai-prices applies from then on."""
+class _OwnPrices:
+    """Own prices of one model, by context and start time."""
 
-    def __init__(self, cards: dict[datetime, RateCard | None]) -> None:
-        self._starts = sorted(cards)
-        self._cards = [cards[start] for start in self._starts]
+    def __init__(self, histories: Mapping[_Context, Mapping[datetime, _Own]]) -> None:
+        # Those with the most of a context come first; the order of equally many is always the same.
+        contexts = sorted(histories, key=lambda context: (-len(context), sorted(context)))
+        self._histories = [(context, *_sorted(histories[context])) for context in contexts]
 
-    def card(self, at: datetime) -> RateCard | None:
-        started = bisect_right(self._starts, at)
-        return self._cards[started - 1] if started else None
-
-
-def _own_card(price: ModelPrice) -> RateCard | None:
-    named = {unit: getattr(price, name) for unit, name in _OWN_RATES.items()}
-    units = {unit: rate for unit, rate in named.items() if rate is not None}
-    if not units:
+    def find(self, at: datetime, context: Mapping[str, str]) -> _Own:
+        """Return the rate card or the factor that is valid at `at` for a call of this context; None if there is none.
+        What the card's own context does not have is noted on it."""
+        terms = {pair: listed(pair) for pair in context.items()}
+        for needed, starts, prices in self._histories:
+            started = bisect_right(starts, at)
+            if not started or prices[started - 1] is None or not needed <= {*terms.values()}:
+                continue
+            found = prices[started - 1]
+            notes = unpriced(terms, needed) if terms and isinstance(found, RateCard) else ""
+            return replace(found, notes=notes) if notes and isinstance(found, RateCard) else found
         return None
+
+
+def _sorted(history: Mapping[datetime, _Own]) -> tuple[list[datetime], list[_Own]]:
+    starts = sorted(history)
+    return starts, [history[start] for start in starts]
+
+
+def _own(price: ModelPrice) -> _Own:
+    named = {unit: getattr(price, name) for unit, name in RATE_FIELDS.items()}
+    units = {**{unit: rate for unit, rate in named.items() if rate is not None}, **price.rates}
+    if not units:
+        return price.factor
     rates = Rates(
         input=price.input,
         output=price.output,
         cache_read=price.cache_read,
         cache_write=price.cache_write,
         cache_write_1h=price.cache_write_1h,
-        reasoning=price.output,
+        reasoning=price.rates.get("output_reasoning_tokens", price.output),
+        request=CONTEXT.scaleb(price.rates.get("requests", Decimal(0)), -3),
         units=units,
         is_own=True,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Literal
 
@@ -16,6 +16,9 @@ from .decomposition import Decomposition
 LIST_OF = ", list of "
 
 _FREE = Decimal(0)
+
+#: Most factors for which a card is kept.
+_MAX_FACTORS = 16
 
 #: Most characters of the name of an entry in a price version.
 _MAX_ENTRY = 100
@@ -72,6 +75,24 @@ class Rates:
             object.__setattr__(self, "_decomposition", Decomposition(self.units, is_own=self.is_own))
         return self._decomposition  # type: ignore[return-value]
 
+    def times(self, factor: Decimal) -> Rates:
+        """Return all rates multiplied by a factor, exactly."""
+
+        def product(rate: Decimal | None) -> Decimal | None:
+            return None if rate is None else CONTEXT.multiply(rate, factor)
+
+        return Rates(
+            input=product(self.input),
+            output=product(self.output),
+            cache_read=product(self.cache_read),
+            cache_write=product(self.cache_write),
+            cache_write_1h=product(self.cache_write_1h),
+            reasoning=product(self.reasoning),
+            request=CONTEXT.multiply(self.request, factor),
+            units={unit: CONTEXT.multiply(rate, factor) for unit, rate in self.units.items()},
+            is_own=self.is_own,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class RateCard:
@@ -80,7 +101,7 @@ class RateCard:
     `bands` are the rates by length of the prompt: a call pays for all its tokens at `bands[i]`, where i is the number
     of `thresholds` (tokens, ascending) that its prompt exceeds. `version` identifies the price data or own price.
     `entry` is the name of the model in the price data. `notes` say what the price does not take into account. Audio is
-    charged for at least `least_seconds`.
+    charged for at least `least_seconds`. `factor` multiplied all rates (None: nothing did).
     """
 
     source: Literal["prices", "own_prices"]
@@ -90,7 +111,9 @@ class RateCard:
     entry: str = ""
     notes: str = ""
     least_seconds: int = 0
+    factor: Decimal | None = None
     _label: str = field(init=False, repr=False, compare=False)
+    _multiplied: dict[Decimal, RateCard] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_label", self._labelled(""))
@@ -101,6 +124,16 @@ class RateCard:
         :param price_list: the provider whose price list applied, if it is not the one called
         """
         return self._label if price_list is None else self._labelled(f"{LIST_OF}{price_list}")
+
+    def times(self, factor: Decimal) -> RateCard:
+        """Return the card with all rates multiplied by a factor."""
+        found = self._multiplied.get(factor)
+        if found is None:
+            bands = tuple(rates.times(factor) for rates in self.bands)
+            if len(self._multiplied) >= _MAX_FACTORS:
+                self._multiplied.clear()
+            found = self._multiplied[factor] = replace(self, bands=bands, factor=factor)
+        return found
 
     def _labelled(self, price_list: str) -> str:
         entry = f", entry {self.entry[:_MAX_ENTRY]}" if self.entry else ""

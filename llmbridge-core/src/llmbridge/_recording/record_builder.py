@@ -99,7 +99,7 @@ def _fill_cost(values: dict[str, Any], call: CallRecord, prices: PriceBook, pric
     if values["status"] in _REFUSED and values["prompt_tokens"] is None and values["completion_tokens"] is None:
         values["cost_reason"] = "not_billed"
         return
-    cost, source, reason, input_rate, output_rate, version = prices.price(
+    cost, source, reason, input_rate, output_rate, version, factor = prices.price(
         values["provider"], values["model_name"], call, values["called_at"], priced_as=priced_as
     )
     if cost is not None and not MIN_DOLLARS < cost < MAX_DOLLARS:
@@ -110,3 +110,4 @@ def _fill_cost(values: dict[str, Any], call: CallRecord, prices: PriceBook, pric
     values["dollars_per_million_tokens_input_used"] = input_rate
     values["dollars_per_million_tokens_output_used"] = output_rate
     values["price_version"] = version
+    values["price_factor"] = factor

@@ -14,7 +14,18 @@ from .._shared.text import is_plain
 from ..errors import RecordRejectedError
 from ..schemas import CallRecord, LLMModel
 from ..storage.types import ModelPrice
-from .fields import COUNTS, FIELDS, INT64, MAX_ERROR_MESSAGE, MAX_NAME, MAX_TOOLS, SHORT_TEXTS, Kind, of_kind
+from .fields import (
+    COUNTS,
+    FIELDS,
+    INT64,
+    MAX_ERROR_MESSAGE,
+    MAX_NAME,
+    MAX_TOOLS,
+    RATE_FIELDS,
+    SHORT_TEXTS,
+    Kind,
+    of_kind,
+)
 from .validation import (
     check_amount,
     check_counts,
@@ -25,6 +36,7 @@ from .validation import (
     check_optional_time,
     check_range,
     check_rate,
+    check_rates,
     check_time,
     check_user,
     cut_text,
@@ -71,8 +83,13 @@ def canonical_model(model: LLMModel, *, id: int, now: datetime) -> LLMModel:  # 
 def canonical_price(price: ModelPrice) -> ModelPrice:
     """Return `price` in canonical form.
 
-    :raises RecordRejectedError: a name, time or rate can never be stored
+    :raises RecordRejectedError: a name, time, rate, factor or context can never be stored, a rate in `rates` has a
+        field of its own, or there are rates and a factor
     """
+    rates = check_rates("rates", price.rates)
+    fixed = [getattr(price, name) for name in RATE_FIELDS.values()]
+    if price.factor is not None and (rates or fixed != [None] * len(fixed)):
+        raise RecordRejectedError("a price has either rates or a factor of list prices, not both")
     return ModelPrice(
         check_name("provider", price.provider),
         check_name("model_name", price.model_name),
@@ -82,6 +99,9 @@ def canonical_price(price: ModelPrice) -> ModelPrice:
         cache_read=check_rate("cache_read rate", price.cache_read),
         cache_write=check_rate("cache_write rate", price.cache_write),
         cache_write_1h=check_rate("cache_write_1h rate", price.cache_write_1h),
+        rates=rates,
+        context=check_labels("context", dict(price.context)),
+        factor=check_rate("factor", price.factor),
     )
 
 

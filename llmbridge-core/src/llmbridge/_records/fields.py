@@ -133,5 +133,13 @@ def choices(name: str) -> frozenset[str]:
 SHORT_TEXTS = of_kind("name", "user", "text")
 #: Counts, from 0 on.
 COUNTS = of_kind("tokens", "ms")
-#: The units of genai-prices that have a field of their own, and that field.
+#: The units whose rates have a field of their own in ModelPrice, and that field.
+RATE_FIELDS: Mapping[str, str] = {
+    "input_tokens": "input",
+    "output_tokens": "output",
+    "cache_read_tokens": "cache_read",
+    "cache_write_tokens": "cache_write",
+    "cache_write_1h_tokens": "cache_write_1h",
+}
+#: The units of genai-prices that have a field of their own in CallRecord, and that field.
 UNIT_FIELDS: Mapping[str, str] = {field.unit: name for name, field in FIELDS.items() if field.unit is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from .._shared.json_text import encode_json
 from .._shared.text import storable
 from ..errors import RecordRejectedError
 from ..storage.types import LATEST
-from .fields import INT64, MAX_DETAILS_BYTES, MAX_METADATA_BYTES, MAX_METADATA_DEPTH, MAX_NAME, UNIT_FIELDS
+from .fields import INT64, MAX_DETAILS_BYTES, MAX_METADATA_BYTES, MAX_METADATA_DEPTH, MAX_NAME, RATE_FIELDS, UNIT_FIELDS
 
 _Value = TypeVar("_Value")
 
@@ -56,12 +57,13 @@ def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
     return clean
 
 
-def check_counts(field: str, counts: dict[str, int]) -> dict[str, int]:
+def check_counts(field: str, counts: Mapping[str, int]) -> dict[str, int]:
     """Return counts by unit in storable form.
 
-    :raises RecordRejectedError: a count is negative or does not fit 64 bits, a unit has a field of its own, or they
-        take more than 4 KiB
+    :raises RecordRejectedError: a unit is not text, a count is not an integer, negative or does not fit 64 bits, a unit
+        has a field of its own, or they take more than 4 KiB
     """
+    _check_types(field, counts, int)
     for unit, count in counts.items():
         if unit in UNIT_FIELDS:
             raise RecordRejectedError(f"{field} contains {unit}; use the field {UNIT_FIELDS[unit]}")
@@ -69,11 +71,12 @@ def check_counts(field: str, counts: dict[str, int]) -> dict[str, int]:
     return _bounded(field, {storable(str(unit)): int(count) for unit, count in counts.items()})
 
 
-def check_labels(field: str, labels: dict[str, str]) -> dict[str, str]:
+def check_labels(field: str, labels: Mapping[str, str]) -> dict[str, str]:
     """Return texts by name in storable form.
 
-    :raises RecordRejectedError: they take more than 4 KiB
+    :raises RecordRejectedError: a name or a value is not text, or they take more than 4 KiB
     """
+    _check_types(field, labels, str)
     return _bounded(field, {storable(str(name)): storable(str(text)) for name, text in labels.items()})
 
 
@@ -127,6 +130,25 @@ def check_rate(field: str, rate: Decimal | float | str | None) -> Decimal | None
     return amount
 
 
+def check_rates(field: str, rates: Mapping[str, Decimal | float | str]) -> dict[str, Decimal]:
+    """Return rates by unit, exact to 1e-12.
+
+    :raises RecordRejectedError: a rate is not a valid one (see `check_rate`), a unit has a field of its own, or they
+        take more than 4 KiB
+    """
+    _check_types(field, rates, object)
+    clean: dict[str, Decimal] = {}
+    for unit, rate in rates.items():
+        if unit in RATE_FIELDS:
+            raise RecordRejectedError(f"{field} contains {unit}; use the field {RATE_FIELDS[unit]}")
+        checked = check_rate(f"the rate of {unit}", rate)
+        if checked is None:
+            raise RecordRejectedError(f"the rate of {unit} is None; leave it out")
+        clean[storable(unit)] = checked
+    _bounded(field, {unit: str(rate) for unit, rate in clean.items()})
+    return clean
+
+
 def cut_text(text: str | None, longest: int) -> str | None:
     """Return `text` in storable form, cut to `longest` characters; None stays None."""
     return None if text is None else storable(text[:longest] if len(text) > longest else text)
@@ -140,6 +162,16 @@ def check_range(field: str, number: int | None, *, least: int) -> int | None:
     if number is not None and not least <= number < INT64:
         raise RecordRejectedError(f"{field} is {number}; it must be from {least} to {INT64 - 1}")
     return number
+
+
+def _check_types(field: str, values: object, kind: type) -> None:
+    if not isinstance(values, Mapping):
+        raise RecordRejectedError(f"{field} must be a dict, not {type(values).__name__}")
+    for name, value in values.items():
+        if not isinstance(name, str):
+            raise RecordRejectedError(f"the keys of {field} must be text, not {type(name).__name__}")
+        if not isinstance(value, kind):
+            raise RecordRejectedError(f"{name} in {field} must be {kind.__name__}, not {type(value).__name__}")
 
 
 def _bounded(field: str, values: dict[str, _Value]) -> dict[str, _Value]:

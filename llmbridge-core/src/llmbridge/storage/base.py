@@ -121,11 +121,11 @@ class StorageBackend(ABC):
 
     @abstractmethod
     async def set_prices(self, prices: Sequence[ModelPrice]) -> None:
-        """Insert or replace own prices by (provider, model_name, effective_from). The last one of a key wins."""
+        """Insert or replace own prices by `ModelPrice.key`. The last one of a key wins."""
 
     @abstractmethod
     async def list_prices(self, provider: str | None = None, model_name: str | None = None) -> list[ModelPrice]:
-        """Return own prices in order of (provider, model_name, effective_from). None does not filter."""
+        """Return own prices in order of `ModelPrice.key`, text by code point. None does not filter."""
 
     @abstractmethod
     async def record_calls(self, calls: Sequence[CallRecord]) -> RecordResult:

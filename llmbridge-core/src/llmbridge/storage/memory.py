@@ -48,7 +48,7 @@ class Store:
         #: None until the store is migrated.
         self.identity: str | None = None
         self.models: dict[tuple[str, str], LLMModel] = {}
-        self.prices: dict[tuple[str, str, datetime], ModelPrice] = {}
+        self.prices: dict[tuple[str, str, str, datetime], ModelPrice] = {}
         self.calls: dict[UUID, CallRecord] = {}
         self.totals: dict[CellKey, TotalsRow] = {}
         self.watermark: datetime | None = None
@@ -126,7 +126,7 @@ class MemoryBackend(StorageBackend):
         return len(active)
 
     async def set_prices(self, prices: Sequence[ModelPrice]) -> None:
-        self._open.prices.update({(p.provider, p.model_name, p.effective_from): p for p in prices})
+        self._open.prices.update({price.key: price for price in prices})
 
     async def list_prices(self, provider: str | None = None, model_name: str | None = None) -> list[ModelPrice]:
         return [

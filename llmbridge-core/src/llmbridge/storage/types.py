@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any, Literal, cast
 from uuid import UUID
 
+from .._shared.json_text import encode_json
 from ..schemas import CallRecord
 
 #: Bounds of an unbounded query; every storable time lies in [EARLIEST, LATEST).
@@ -214,9 +215,15 @@ def usage_row(*values: Any) -> UsageRow:
 class ModelPrice:
     """Own price of a model, in dollars per million tokens, valid from `effective_from` (UTC) until the next one.
 
-    `cache_write_1h` is the rate of tokens that a cache keeps for an hour, `cache_write` the rate of all other tokens
-    written to a cache. A rate of None is unknown: a call that needs it has no cost. 0 is a price. A price without any
-    rate ends the previous one: from then on the price of genai-prices applies again, if there is one.
+    `model_name` may be `*`, for all models of the provider that have no price of their own. `cache_write_1h` is the
+    rate of tokens that a cache keeps for an hour, `cache_write` the rate of all other tokens written to a cache.
+    `rates` are those of further units by their names in genai-prices (`web_searches`), in dollars per million tokens or
+    characters, per thousand of most other units, per hour of audio. A rate that is missing is unknown: a call that
+    needs it has no cost. 0 is a price. A price without any rate ends the previous one: from then on the price of
+    genai-prices applies again, if there is one, multiplied by `factor` (None: 1).
+
+    `context` is the price context that a call must have, such as `{"service_tier": "priority"}`; the price with the
+    most of it applies.
     """
 
     provider: str
@@ -227,6 +234,19 @@ class ModelPrice:
     cache_read: Decimal | None = None
     cache_write: Decimal | None = None
     cache_write_1h: Decimal | None = None
+    rates: Mapping[str, Decimal] = field(default_factory=dict, hash=False)
+    context: Mapping[str, str] = field(default_factory=dict, hash=False)
+    factor: Decimal | None = None
+
+    @property
+    def context_text(self) -> str:
+        """The context as JSON, the same text for equal contexts."""
+        return encode_json(dict(sorted(self.context.items())))
+
+    @property
+    def key(self) -> tuple[str, str, str, datetime]:
+        """What tells prices apart, in the order in which they are listed: provider, model, context, start."""
+        return self.provider, self.model_name, self.context_text, self.effective_from
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 from ..storage.base import StorageBackend
 from ..storage.types import EARLIEST, LATEST, ModelPrice
@@ -14,7 +15,7 @@ from .records import EPOCH, MAX_COST, TEXTS, make_model
 LATER = EPOCH + timedelta(days=1, microseconds=7)
 
 
-def make_price(provider: str = "openai", model_name: str = "gpt-4o", **rates: Decimal | None) -> ModelPrice:
+def make_price(provider: str = "openai", model_name: str = "gpt-4o", **rates: Any) -> ModelPrice:
     """Return an own price that is valid from `EPOCH` on."""
     return ModelPrice(provider, model_name, EPOCH, **rates)
 
@@ -98,6 +99,27 @@ class ModelContract(Harness):
         await backend.set_prices(prices)
         assert_same(await backend.list_prices(), prices)
 
+    async def test_rates_of_units_contexts_and_factors_come_back_as_they_went_in(self, backend: StorageBackend) -> None:
+        prices = [
+            make_price("a", rates={"web_searches": Decimal(10), "z": Decimal("1E-12"), "a": MAX_COST}),
+            make_price("b", factor=Decimal("0.780000000001"), model_name="*"),
+            make_price(
+                "c", factor=Decimal(0), context={"service_tier": "Priority", "route": 'mistral/"eu" \U0001f600'}
+            ),
+            make_price("d", context={"z": "", "a": "null"}),
+        ]
+        await backend.set_prices(prices)
+        assert_same(await backend.list_prices(), prices)
+
+    async def test_prices_are_kept_per_context(self, backend: StorageBackend) -> None:
+        contexts: list[dict[str, str]] = [{}, {"a": "1"}, {"a": "1", "b": "2"}, {"a": "2"}, {"\uff5e": "1"}]
+        prices = [make_price(context=context, input=Decimal(n)) for n, context in enumerate(contexts)]
+        await backend.set_prices(prices[::-1])
+        other_order = make_price(context={"b": "2", "a": "1"}, input=Decimal(9))
+        await backend.set_prices([other_order])
+        prices[2] = other_order
+        assert_same(await backend.list_prices(), sorted(prices, key=lambda price: price.key))
+
     async def test_prices_are_kept_per_date_and_listed_in_order_of_their_key(self, backend: StorageBackend) -> None:
         dates = (EARLIEST, EPOCH, EPOCH + timedelta(microseconds=1), LATEST - timedelta(microseconds=1))
         prices = [
@@ -107,15 +129,14 @@ class ModelContract(Harness):
             for index, date in enumerate(dates)
         ]
         await backend.set_prices(prices[::-1])
-        assert_same(
-            await backend.list_prices(), sorted(prices, key=lambda p: (p.provider, p.model_name, p.effective_from))
-        )
+        assert_same(await backend.list_prices(), sorted(prices, key=lambda price: price.key))
 
     async def test_the_last_price_of_a_key_wins(self, backend: StorageBackend) -> None:
-        await backend.set_prices([make_price(input=Decimal(1), output=Decimal(2))])
-        await backend.set_prices([make_price(input=Decimal(3)), make_price(input=Decimal(4))])
+        all_set = make_price(input=Decimal(1), output=Decimal(2), rates={"web_searches": Decimal(1)})
+        await backend.set_prices([all_set, make_price("other", factor=Decimal(2))])
+        await backend.set_prices([make_price(input=Decimal(3)), make_price("other"), make_price(input=Decimal(4))])
         await backend.set_prices([])
-        assert_same(await backend.list_prices(), [make_price(input=Decimal(4))])
+        assert_same(await backend.list_prices(), [make_price(input=Decimal(4)), make_price("other")])
 
     async def test_prices_are_found_by_their_exact_names(self, backend: StorageBackend) -> None:
         await backend.set_prices([make_price(p, n) for p in ("openai", "OpenAI") for n in ("gpt", "GPT")])

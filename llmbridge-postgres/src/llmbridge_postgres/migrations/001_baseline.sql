@@ -242,7 +242,7 @@ CREATE TABLE {{tables.llmbridge_prices}} (
     cache_read bigint,
     cache_write bigint,
     cache_write_1h bigint,
-    -- What no release writes yet: rates of further units, and a factor of list prices in units of 1e-12.
+    -- Rates of further units as JSON, and a factor of list prices, both in units of 1e-12.
     rates json,
     factor bigint,
     PRIMARY KEY (provider, model_name, context, effective_from)

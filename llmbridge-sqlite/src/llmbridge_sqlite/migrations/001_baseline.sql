@@ -187,7 +187,7 @@ CREATE TABLE llmbridge_prices (
     cache_read INTEGER,
     cache_write INTEGER,
     cache_write_1h INTEGER,
-    -- What no release writes yet: rates of further units as JSON, and a factor of list prices in units of 1e-12.
+    -- Rates of further units as JSON, and a factor of list prices, both in units of 1e-12.
     rates TEXT,
     factor INTEGER,
     PRIMARY KEY (provider, model_name, context, effective_from)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..._shared.money import CONTEXT, parse
 from ..._shared.spelling import hint
 from ...providers.pydantic_ai.table import PROVIDERS
-from ..contexts import is_standard, listed
+from ..contexts import listed, unpriced
 from ..rate_cards import RateCard, Rates, decimal_places
 from .units import REQUESTS, by_price_key, check_coverage, nearest, units
 
@@ -52,9 +52,6 @@ _BY_DEPLOYMENT = frozenset({"azure"})
 
 #: Most models and contexts in the cache; both come from callers, so there may be any number of them.
 _MAX_MODELS = 4096
-
-#: Most characters of a context in a price version.
-_MAX_CONTEXT = 60
 
 #: Most decimal places of a rate; published rates have at most those of a float.
 _MAX_DECIMALS = 30
@@ -243,13 +240,7 @@ class _PricedModel:
     def _notes(self, at: datetime) -> str:
         """Return the contexts that the price at `at` does not take into account, for a price version."""
         active = [v.when for v in self._variants if v.constraint is None or v.constraint.active(at)]
-        priced = {pair for when in active for pair in when.items()}
-        missed = [
-            f"{name}={value}"[:_MAX_CONTEXT]
-            for (name, value), pair in self._context.items()
-            if pair not in priced and not is_standard(pair)
-        ]
-        return "".join(f", context {pair} not priced" for pair in sorted(missed))
+        return unpriced(self._context, {pair for when in active for pair in when.items()})
 
 
 @cache

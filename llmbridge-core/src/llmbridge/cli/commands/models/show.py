@@ -11,7 +11,7 @@ import typer
 from ... import database, output
 from ...exit_codes import UserError
 from ...options import Database, Json, Plugin, Settings, settings
-from .table import RATES, ShownModel, capabilities, document, state, with_rates
+from .table import RATES, SHOWN_UNITS, ShownModel, capabilities, document, state, with_rates
 
 
 def show(
@@ -64,11 +64,14 @@ def _description(shown: ShownModel) -> list[tuple[str, str]]:
     if card is None:
         return [*lines, ("rates", "unknown: its calls are unpriced")]
     whose = "own price from" if card.source == "own_prices" else "list price of"
-    lines.append(("rates", f"{whose} {card.version}, in dollars per million tokens"))
+    times = f", times {output.money(card.factor)}" if card.factor is not None else ""
+    lines.append(("rates", f"{whose} {card.version}{times}, in dollars per million tokens"))
     for least, rates in zip((0, *card.thresholds), card.bands, strict=True):
         if least:
             lines.append(("", f"for prompts of more than {least:,} tokens"))
         lines += [(f"  {name.replace('_', ' ')}", output.money(getattr(rates, name))) for name in RATES]
+        others = sorted(rates.units.keys() - SHOWN_UNITS)
+        lines += [(f"  {unit}", output.money(rates.units[unit])) for unit in others]
         if rates.request:
             lines.append(("  per request", f"{output.money(rates.request)} dollars"))
     return lines

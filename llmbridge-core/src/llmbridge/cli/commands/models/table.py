@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 #: The rates of a model, in the order in which they are shown.
 RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning")
 
+#: The units of these rates, and that of the fee for a request.
+SHOWN_UNITS = frozenset(
+    {
+        "input_tokens",
+        "output_tokens",
+        "cache_read_tokens",
+        "cache_write_tokens",
+        "cache_write_1h_tokens",
+        "output_reasoning_tokens",
+        "requests",
+    }
+)
+
 _CAPABILITIES = {
     "supports_vision": "vision",
     "supports_function_calling": "tools",
@@ -67,10 +80,11 @@ def document(shown: ShownModel) -> dict[str, Any]:
                 "prompt_tokens_over": least,
                 **{name: getattr(band, name) for name in RATES},
                 "dollars_per_request": band.request,
+                "units": dict(band.units),
             }
             for least, band in zip((0, *card.thresholds), card.bands, strict=True)
         ]
-        rates = {"source": card.source, "version": card.version, "bands": bands}
+        rates = {"source": card.source, "version": card.version, "factor": card.factor, "bands": bands}
     checked = {"source": origin.source, "date": origin.date.isoformat()} if origin is not None else None
     # As text: many readers of JSON lose digits of a number of 63 bits.
     known = {**model.model_dump(), "id": None if model.id is None else str(model.id)}
