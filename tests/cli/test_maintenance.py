@@ -230,6 +230,7 @@ def test_doctor_sees_a_store_that_lacks_migrations_and_migrates_nothing(cli: Com
 def test_doctor_sees_broken_prices(cli: Command, store: str) -> None:
     editions.path().parent.mkdir(parents=True)
     editions.path().write_text("{}")
+    editions.path().chmod(0o600)
     result = cli("doctor")
     assert result.code == 1
     assert "not valid data of genai-prices" in result.out

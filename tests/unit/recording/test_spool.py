@@ -12,6 +12,7 @@ import pytest
 
 from llmbridge._recording.spool import Spool, SpoolCounts, SpoolFileStatus
 from llmbridge._recording.spool_file import SpoolFile
+from llmbridge._shared.files import make_private_file
 from llmbridge._shared.ids import made_at
 from llmbridge.errors import StorageUnavailableError
 from llmbridge.schemas import CallRecord
@@ -186,6 +187,7 @@ def test_a_file_of_the_first_version_is_bound_by_the_times_of_its_calls(
 ) -> None:
     call = make_call(called_at=make_call().called_at.replace(year=called_at))
     file = SpoolFile(tmp_path, HERE)
+    make_private_file(file.path)
     with closing(sqlite3.connect(file.path, isolation_level=None)) as first:
         first.execute(
             "CREATE TABLE calls (position INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"

@@ -21,6 +21,7 @@ from llmbridge._recording import spool as spool_module
 from llmbridge._recording import spool_file
 from llmbridge._recording.spool import Spool
 from llmbridge._recording.spool_file import SpoolFile
+from llmbridge._shared.files import make_private_file
 from llmbridge.errors import RecordRejectedError, StorageUnavailableError
 from llmbridge.schemas import CallRecord
 from llmbridge.testing import make_call
@@ -290,7 +291,7 @@ def test_a_name_that_no_folder_can_have_is_told(name: str, told: str, tmp_path: 
 
 
 def test_a_file_that_is_no_spool_is_told_and_what_to_do_with_it(spool: SpoolFile) -> None:
-    spool.path.parent.mkdir(parents=True)
+    make_private_file(spool.path)
     spool.path.write_bytes(b"not a database" * 100)
     with pytest.raises(StorageUnavailableError, match="not a database; the file is damaged: move it away"):
         spool.check()
@@ -301,6 +302,7 @@ def test_a_file_that_is_no_spool_is_told_and_what_to_do_with_it(spool: SpoolFile
 
 def test_a_damaged_file_beside_the_calls_is_not_taken_for_theirs(spool: SpoolFile) -> None:
     spool.put([make_call()])
+    make_private_file(spool.path.with_suffix(".turn"))
     spool.path.with_suffix(".turn").write_bytes(b"not a database" * 100)
     with pytest.raises(StorageUnavailableError, match=r"\.turn: file is not a database; the file is damaged"):
         spool.turn().__enter__()

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from .._shared.files import exists, make_private_file
+from .._shared.files import check_private, exists, make_private_file
 from .._shared.paths import SPOOL_VARIABLE
 from ..errors import RecordRejectedError, StorageError, StorageUnavailableError
 from ..schemas import CallRecord
@@ -192,6 +192,7 @@ class SpoolFile:
                 file.execute("ROLLBACK")
             return
         with self._translated():
+            check_private(self.path)
             nearest = next((folder for folder in self.path.parents if exists(folder)), self.path.parent)
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             raise StorageUnavailableError(
@@ -323,6 +324,7 @@ class SpoolFile:
             with _one_at_a_time, self._translated(_TURN):
                 _close_inherited_turns()
                 path = self.path.with_suffix(_TURN)
+                check_private(path)
                 make_private_file(path)
                 lock = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
                 try:
@@ -352,6 +354,7 @@ class SpoolFile:
     @contextmanager
     def _opened(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
         with _one_at_a_time, self._translated():
+            check_private(self.path)
             if create:
                 make_private_file(self.path)
             uri = f"{self.path.as_uri()}?mode=rw"

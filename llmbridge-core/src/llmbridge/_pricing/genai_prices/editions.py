@@ -113,7 +113,7 @@ def read() -> Edition | None:
     :raises PriceDataError: it cannot be read, or is damaged
     """
     try:
-        content = path().read_bytes()
+        content = files.read_private(path())
     except (FileNotFoundError, NotADirectoryError, RuntimeError):
         return None
     except OSError as error:
