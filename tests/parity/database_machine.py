@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -247,7 +248,7 @@ class DatabaseParity(Contest):
         self, model: tuple[str, str], effective_from: datetime, rates: list[Decimal | None], more: Fields
     ) -> None:
         self.agree(lambda db: db.set_prices([ModelPrice(*model, effective_from, *rates, **more)]))
-        self.agree(lambda db: db.list_prices())
+        self.agree(lambda db: db.list_prices(), _without_starts)
 
     @rule(fields=calls())
     def reopen(self, fields: Fields) -> None:
@@ -269,6 +270,11 @@ def _without_times(models: list[LLMModel]) -> list[Any]:
         (model.is_active, model.model_copy(update=dict.fromkeys(("inactive_from", "created_at", "updated_at"))))
         for model in models
     ]
+
+
+def _without_starts(prices: list[ModelPrice]) -> list[ModelPrice]:
+    """What the clock has not touched: rates that come with a model are a price from then on."""
+    return [replace(price, effective_from=_LATELY) for price in prices]
 
 
 async def _everything(db: LLMDatabase) -> tuple[Any, ...]:
