@@ -149,8 +149,8 @@ async def test_usage_hours_has_all_calls_by_hour_and_status(backend, shell, fold
             row.cost,
             row.unpriced_calls,
             row.unmeasured_calls,
-            row.failed_calls,
-            row.cost if row.failed_calls else Decimal(0),
+            row.calls - row.by_status.get("success", 0),
+            Decimal(0) if "success" in row.by_status else row.cost,
         ]
         for row in await backend.summarize_usage(query)
     }
