@@ -131,14 +131,7 @@ class PriceBook:
         if min(counts) < 0:
             return _UNMEASURED
 
-        card = self.rates(
-            provider,
-            model_name,
-            at,
-            priced_as=priced_as,
-            response_model=usage.response_model,
-            context=usage.price_context,
-        )
+        card = self._card(provider, model_name, at, priced_as, usage.response_model, usage.price_context)
         if card is None:
             return _UNKNOWN
         rates = card.rates(prompt or 0)
@@ -150,8 +143,10 @@ class PriceBook:
         if isinstance(shares, str):
             return _UNMEASURED if shares == "unmeasured_usage" else _MISSING
         cost = from_units(shares if shares_per_unit == 1 else _divide(shares, shares_per_unit))
-        is_other = priced_as is not None and priced_as != provider and card.source == "prices"
-        version = card.label(priced_as if is_other else None)
+        if priced_as is None or priced_as == provider or card.source != "prices":
+            version = card.price_version
+        else:
+            version = card.version_of_list(priced_as)
         return Price(cost, card.source, None, *rates.recorded, version, card.factor)
 
     def rates(
@@ -172,6 +167,17 @@ class PriceBook:
 
         :raises ValueError: `at` is naive
         """
+        return self._card(provider, model_name, at, priced_as, response_model, context)
+
+    def _card(
+        self,
+        provider: str,
+        model_name: str,
+        at: datetime,
+        priced_as: str | None,
+        response_model: str | None,
+        context: Mapping[str, str] | None,
+    ) -> RateCard | None:
         if at.tzinfo is not UTC:
             if at.utcoffset() is None:
                 raise ValueError(f"{at!r} has no time zone")

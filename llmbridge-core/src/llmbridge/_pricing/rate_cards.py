@@ -101,7 +101,8 @@ class RateCard:
     `bands` are the rates by length of the prompt: a call pays for all its tokens at `bands[i]`, where i is the number
     of `thresholds` (tokens, ascending) that its prompt exceeds. `version` identifies the price data or own price.
     `entry` is the name of the model in the price data. `notes` say what the price does not take into account. Audio is
-    charged for at least `least_seconds`. `factor` multiplied all rates (None: nothing did).
+    charged for at least `least_seconds`. `factor` multiplied all rates (None: nothing did). `price_version` is the text
+    for calls that the list of their own provider prices.
     """
 
     source: Literal["prices", "own_prices"]
@@ -112,18 +113,15 @@ class RateCard:
     notes: str = ""
     least_seconds: int = 0
     factor: Decimal | None = None
-    _label: str = field(init=False, repr=False, compare=False)
+    price_version: str = field(init=False, repr=False, compare=False)
     _multiplied: dict[Decimal, RateCard] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_label", self._labelled(""))
+        object.__setattr__(self, "price_version", self._version_of(""))
 
-    def label(self, price_list: str | None = None) -> str:
-        """Return the price version of a call.
-
-        :param price_list: the provider whose price list applied, if it is not the one called
-        """
-        return self._label if price_list is None else self._labelled(f"{LIST_OF}{price_list}")
+    def version_of_list(self, price_list: str) -> str:
+        """Return the price version of a call that the list of another provider prices."""
+        return self._version_of(f"{LIST_OF}{price_list}")
 
     def times(self, factor: Decimal) -> RateCard:
         """Return the card with all rates multiplied by a factor."""
@@ -135,7 +133,7 @@ class RateCard:
             found = self._multiplied[factor] = replace(self, bands=bands, factor=factor)
         return found
 
-    def _labelled(self, price_list: str) -> str:
+    def _version_of(self, price_list: str) -> str:
         entry = f", entry {self.entry[:_MAX_ENTRY]}" if self.entry else ""
         return f"{self.version}{price_list}{entry}{self.notes}"[:MAX_NAME]
 

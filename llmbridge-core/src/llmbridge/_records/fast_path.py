@@ -54,7 +54,8 @@ def try_convert(fields: Mapping[str, Any]) -> dict[str, Any] | None:
             return None
     if not _are_plain(shape.texts(fields)):
         return None
-    values = {**_BLANK, **fields}
+    values = _BLANK.copy()
+    values.update(fields)
     for name in shape.copied:  # the caller may change these objects later
         values[name] = values[name].copy()
     return values
