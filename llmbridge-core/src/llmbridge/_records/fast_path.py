@@ -186,5 +186,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 }
 _FILLED_IN = frozenset({"id", "called_at"})
 _REQUIRED = frozenset(name for name, field in CallRecord.model_fields.items() if field.is_required()) - _FILLED_IN
-_BLANK = {name: None if field.is_required() else field.default for name, field in CallRecord.model_fields.items()}
+_BLANK: dict[str, Any] = {
+    name: None if field.is_required() else field.default for name, field in CallRecord.model_fields.items()
+}
 _OPTIONAL = frozenset(name for name, value in _BLANK.items() if value is None) - _REQUIRED - _FILLED_IN
