@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from datetime import date
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,12 @@ def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.setattr(socket.socket, "connect_ex", connect_ex)
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.fixture(autouse=True)
+def day_of_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retirements of models after this day change no test."""
+    monkeypatch.setattr("llmbridge._models.catalog.today", lambda: date(2026, 11, 30))
 
 
 @pytest.fixture(scope="session")

@@ -225,7 +225,8 @@ async def test_the_catalog_is_there_at_first_use(db: LLMDatabase) -> None:
     model = await db.get_model("openai", "gpt-4o-mini")
     assert model is not None
     assert model.source == f"catalog {catalog.VERSION}"
-    assert len(await db.list_models()) == len(catalog.models())
+    assert len(await db.list_models(active_only=False)) == len(catalog.models())
+    assert len(await db.list_models()) == sum(model.is_active for model in catalog.models())
     assert {m.provider for m in await db.list_models("anthropic")} == {"anthropic"}
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import runpy
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from importlib.metadata import version
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +36,8 @@ FIELDS = {
     "dollars_per_million_tokens_output",
     "source",
     "date",
+    "retires",
+    "retires_source",
     "rates_source",
     "rates_date",
 }
@@ -106,8 +111,46 @@ def test_models_carry_their_id_and_the_version_of_the_catalog() -> None:
     for model in catalog.models():
         assert model.id == catalog.model_id(model.provider, model.model_name)
         assert model.source == f"catalog {catalog.VERSION}"
-        assert model.is_active
     assert len({model.id for model in catalog.models()}) == len(ENTRIES)
+
+
+def test_a_model_is_retired_from_the_day_on_which_its_provider_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def state(day: date) -> dict[str, datetime | None]:
+        monkeypatch.setattr(catalog, "today", lambda: day)
+        return {model.model_name: model.inactive_from for model in catalog.models()}
+
+    before, after = state(date(2026, 10, 22)), state(date(2026, 10, 23))
+    assert before["gpt-4"] is None
+    assert after["gpt-4"] == datetime(2026, 10, 23, tzinfo=UTC)
+    assert after["gpt-6-luna"] is None
+    assert after["gemini-1.5-flash"] == datetime(2025, 9, 24, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=named)
+def test_a_retirement_has_a_date_and_a_source_or_neither(entry: dict[str, Any]) -> None:
+    assert (entry["retires"] is None) == (entry["retires_source"] is None)
+    if entry["retires"] is not None:
+        assert date.fromisoformat(entry["retires"]) >= date(2025, 1, 1)
+        assert entry["retires_source"].startswith(("https://", "genai-prices "))
+
+
+def test_the_committed_file_is_what_the_script_writes() -> None:
+    script = runpy.run_path(str(Path(__file__).parents[3] / "tools" / "catalog.py"))
+    assert script["updated"](ENTRIES, date(2026, 11, 30)) == ENTRIES, "run: python tools/catalog.py"
+    assert script["missing"](ENTRIES)
+
+
+def test_the_script_takes_rates_and_deprecations_from_genai_prices() -> None:
+    script = runpy.run_path(str(Path(__file__).parents[3] / "tools" / "catalog.py"))
+    stale = [{**entry, "retires": None, "retires_source": None, "rates_source": "older"} for entry in ENTRIES]
+    found = {entry["model_name"]: entry for entry in script["updated"](stale, date(2027, 1, 1))}
+    assert found["gemini-2.0-flash-exp"]["retires"] == "2027-01-01"
+    assert found["gpt-4o-mini"]["retires"] is None
+    assert (found["gpt-4o-mini"]["rates_source"], found["gpt-4o-mini"]["rates_date"]) == (
+        f"genai-prices {version('genai-prices')}",
+        "2027-01-01",
+    )
+    assert found["llama3.2:latest"]["rates_source"] is None
 
 
 def test_models_have_exact_rates_and_limits() -> None:
@@ -176,5 +219,5 @@ def test_every_entry_says_where_and_until_when_it_is_known_to_be_true() -> None:
         origin = catalog.origin(model.provider, model.model_name)
         assert origin is not None
         assert origin.source.startswith("https://")
-        assert origin.date <= date(2026, 11, 23)
+        assert origin.confirmed <= date(2026, 11, 23)
     assert catalog.origin("openai", "nobody-knows") is None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,6 +112,29 @@ async def test_a_word_in_a_name_counts_more_than_one_in_a_description(db: LLMDat
     await db.upsert_model(LLMModel(provider="zeta", model_name="paper", max_context=1))
     assert names(await db.models.search("paper")) == ["zeta:paper", "acme:large"]
     assert names(await db.models.search("paper", min_context=2)) == ["acme:large"]
+
+
+async def test_a_model_that_nobody_has_confirmed_for_a_year_is_not_recommended() -> None:
+    async with LLMDatabase("memory://") as opened:
+        recommended = {one.model.name for one in await opened.models.cheapest(1, 1)}
+        every = {one.model.name: one.model.model for one in await opened.models.cheapest(1, 1, active_only=False)}
+    for name, model in every.items():
+        origin = catalog.origin(model.provider, model.model_name)
+        assert origin is not None
+        retired = origin.retires is not None and origin.retires <= catalog.today()
+        assert (name in recommended) == (not retired and (catalog.today() - origin.confirmed).days <= 365)
+    assert "google:gemini-1.5-flash" in every.keys() - recommended
+
+
+async def test_a_database_learns_that_a_model_of_the_catalog_is_retired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'calls.db'}"
+    for day, active in ((date(2026, 10, 22), True), (date(2026, 10, 23), False), (date(2026, 10, 22), False)):
+        monkeypatch.setattr(catalog, "today", lambda day=day: day)
+        async with LLMDatabase(url) as opened:
+            (found,) = await opened.list_models("openai", model_name="gpt-4", active_only=False)
+            assert found.is_active is active
 
 
 async def test_the_cheapest_for_so_many_tokens_come_first(db: LLMDatabase) -> None:

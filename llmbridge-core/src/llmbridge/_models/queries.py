@@ -185,13 +185,18 @@ class Models:
     async def cheapest(self, prompt_tokens: int, completion_tokens: int, **wanted: Unpack[Wanted]) -> list[ModelCost]:
         """Return what a call with so many tokens costs at each model, cheapest first, then by name.
 
-        Models without a price, and those whose context or output is too small for the call, are omitted.
+        Models without a price, and those whose context or output is too small for the call, are omitted. Unless
+        `active_only` is False, so are those of the bundled catalog that nobody has confirmed for a year: they may no
+        longer exist.
 
         :raises ValueError: a number of tokens is negative
         """
         usage = _checked(TokenUsage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens))
         costs = []
         for model in await self.find(**wanted):
+            origin = self.origin(model.model)
+            if wanted.get("active_only", True) and origin is not None and not origin.is_confirmed():
+                continue
             context, output = model.model.max_context, model.model.max_output_tokens
             too_small = (context is not None and context < prompt_tokens) or (
                 output is not None and output < completion_tokens

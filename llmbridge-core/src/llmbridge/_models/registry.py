@@ -46,14 +46,15 @@ class ModelRegistry:
         self._prices = prices
 
     async def add_catalog(self, backend: StorageBackend) -> None:
-        """Store the models of the bundled catalog that are missing, or that come from an older catalog and are not
-        retired. The backend is connected. A database that can only be read keeps the models that it has."""
+        """Store the models of the bundled catalog that are missing, and replace those that come from an older catalog
+        or that it now says are retired. A model that is retired in the database stays so. The backend is connected. A
+        database that can only be read keeps the models that it has."""
         stored = {(m.provider, m.model_name): m for m in await backend.list_models(active_only=False)}
         now = datetime.now(UTC)
         new = []
         for model in catalog.models():
             known = stored.get((model.provider, model.model_name))
-            if known is None or (known.is_active and catalog.is_older(known.source)):
+            if known is None or (known.is_active and _is_outdated(known, model)):
                 new.append(_canonical(model, now))
         if not new:
             return
@@ -148,6 +149,11 @@ class ModelRegistry:
             if own is not None
             else {},
         )
+
+
+def _is_outdated(known: LLMModel, model: LLMModel) -> bool:
+    """Return whether the catalog's `model` replaces the `known` one of the database."""
+    return catalog.is_older(known.source) or (known.source == model.source and not model.is_active)
 
 
 def _canonical(model: LLMModel, now: datetime) -> LLMModel:

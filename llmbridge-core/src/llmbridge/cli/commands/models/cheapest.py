@@ -26,15 +26,20 @@ def cheapest(
     provider: Provider = None,
     can: Can = None,
     min_context: Context = None,
+    every: Annotated[
+        bool,
+        typer.Option("--all", metavar=" ", help="Retired and long unconfirmed models too.", show_default=False),
+    ] = False,
     db: Database = None,
     plugin: Plugin = None,
     json: Json = False,
 ) -> None:
     """List the models with the lowest cost of a call with so many tokens.
 
-    Models without a price, and those that are known to be too small, are left out.
+    Models without a price, and those that are known to be too small, are left out. So are retired models, and those of
+    the bundled catalog that nobody has confirmed for a year.
     """
-    options = wanted(provider, can, min_context)
+    options = {**wanted(provider, can, min_context), "active_only": not every}
     asked = settings(context, db, json, plugin)
     found = asyncio.run(_cheapest(asked, prompt, completion, options))[:limit]
     if asked.json:

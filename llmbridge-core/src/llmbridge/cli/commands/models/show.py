@@ -60,7 +60,9 @@ def _description(shown: ShownModel) -> list[tuple[str, str]]:
         ("entry", f"{model.source}, written {output.moment(model.updated_at) or '-'}"),
     ]
     if origin is not None:
-        lines += [("as of", origin.date.isoformat()), ("see", origin.source)]
+        lines += [("as of", origin.confirmed.isoformat()), ("see", origin.source)]
+        if origin.retires is not None:
+            lines.append(("retires", f"{origin.retires.isoformat()}, see {origin.retires_source}"))
     if card is None:
         return [*lines, ("rates", "unknown: its calls are unpriced")]
     whose = "own price from" if card.source == "own_prices" else "list price of"

@@ -85,7 +85,15 @@ def document(shown: ShownModel) -> dict[str, Any]:
             for least, band in zip((0, *card.thresholds), card.bands, strict=True)
         ]
         rates = {"source": card.source, "version": card.version, "factor": card.factor, "bands": bands}
-    checked = {"source": origin.source, "date": origin.date.isoformat()} if origin is not None else None
+    checked = None
+    if origin is not None:
+        retires = origin.retires.isoformat() if origin.retires else None
+        checked = {
+            "source": origin.source,
+            "confirmed": origin.confirmed.isoformat(),
+            "retires": retires,
+            "retires_source": origin.retires_source,
+        }
     # As text: many readers of JSON lose digits of a number of 63 bits.
     known = {**model.model_dump(), "id": None if model.id is None else str(model.id)}
     return {**known, "active": model.is_active, "catalog_entry": checked, "rates": rates}
