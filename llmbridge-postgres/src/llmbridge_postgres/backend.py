@@ -102,6 +102,7 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
         self._schema = check_schema(settings.schema if settings.schema is not None else own or SCHEMA)
         self._monitor = Monitor() if settings.enable_monitoring else None
         self._pooled = settings.pgbouncer
+        self._is_of_host = manager is not None
         self._readers = max(1, settings.max_connections - 1)
         self._source: Connections
         self._place = "of the host application" if manager is not None else place(settings.address, settings.keywords)
@@ -176,7 +177,7 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
             await limit.acquire()
         try:
             async with self._source.acquire() as connection:
-                yield Connection(connection, self._expand, pooled=self._pooled)
+                yield Connection(connection, self._expand, pooled=self._pooled, of_host=self._is_of_host)
         finally:
             limit.release()
 
