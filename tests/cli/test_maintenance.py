@@ -19,6 +19,7 @@ import pytest
 
 from llmbridge import LLMDatabase
 from llmbridge._pricing.genai_prices import editions
+from llmbridge.plugins import create_backend
 
 Command = Callable[..., Any]
 
@@ -227,6 +228,21 @@ def test_doctor_sees_a_store_that_lacks_migrations_and_migrates_nothing(cli: Com
     assert cli("storage", "status", "--db", "empty.db", "--json").document["current"] is None
 
 
+def test_doctor_sees_a_purge_by_a_clock_that_was_years_ahead_and_repairs_it(cli: Command, store: str) -> None:
+    async def purge() -> None:
+        async with create_backend(store) as backend:
+            await backend.purge_calls(TODAY + timedelta(days=3_000))
+
+    asyncio.run(purge())
+    until = (TODAY + timedelta(days=3_000)).date()
+    found = cli("doctor")
+    assert (found.code, "problems: purged" in found.out) == (1, True)
+    assert f"up to {until}, by a clock that was wrong: calls until then are refused: run llmbridge doctor" in found.out
+    repaired = cli("doctor", "--repair")
+    assert (repaired.code, f"up to {until}" in repaired.out, "refused: corrected" in repaired.out) == (0, True, True)
+    assert "purged:" not in cli("doctor").out
+
+
 def test_doctor_sees_broken_prices(cli: Command, store: str) -> None:
     editions.path().parent.mkdir(parents=True)
     editions.path().write_text("{}")
@@ -315,7 +331,9 @@ def test_a_purge_gives_the_space_back_if_asked(cli: Command, db_url: str, tmp_pa
             )
 
     asyncio.run(fill())
-    kept = cli("purge", "--older-than", "90d", "--json")
+    refused = cli("purge", "--older-than", "90d")
+    assert (refused.code, "the newest call is of" in refused.err) == (2, True)
+    kept = cli("purge", "--older-than", "90d", "--force", "--json")
     assert (kept.document["calls"], kept.document["freed_bytes"]) == (2_006, None)
     compacted = cli("purge", "--older-than", "90d", "--compact", "--json")
     assert (compacted.document["calls"], compacted.document["freed_bytes"] > 2_000_000) == (0, True)

@@ -107,7 +107,7 @@ def purged(db_url: str) -> datetime:
         async with LLMDatabase(db_url) as db:
             times = [first + timedelta(minutes=15 * number) for number in range(3 * 96)]
             await asyncio.gather(*(db.record_api_call(**known, called_at=at) for at in times))
-            await db.purge(first + timedelta(days=4))
+            await db.purge(first + timedelta(days=4), force=True)
 
     asyncio.run(fill())
     return first

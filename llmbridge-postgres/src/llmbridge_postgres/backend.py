@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
@@ -102,6 +103,7 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
         self._schema = check_schema(settings.schema if settings.schema is not None else own or SCHEMA)
         self._monitor = Monitor() if settings.enable_monitoring else None
         self._pooled = settings.pgbouncer
+        self._is_of_host = manager is not None
         self._readers = max(1, settings.max_connections - 1)
         self._source: Connections
         self._place = "of the host application" if manager is not None else place(settings.address, settings.keywords)
@@ -176,7 +178,7 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
             await limit.acquire()
         try:
             async with self._source.acquire() as connection:
-                yield Connection(connection, self._expand, pooled=self._pooled)
+                yield Connection(connection, self._expand, pooled=self._pooled, of_host=self._is_of_host)
         finally:
             limit.release()
 
@@ -283,6 +285,10 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
         for lots in await self._read(rollups.lots_by_slices):
             await self._write(partial(rollups.fold_lots, lots=lots, where=self._place))
 
+    async def clock(self) -> datetime:
+        now: datetime = await self._read(lambda connection: connection.fetch_value("SELECT clock_timestamp()"))
+        return now
+
     async def purge_calls(self, before: datetime) -> int:
         midnight = before.replace(hour=0, minute=0, second=0, microsecond=0)
         after = purge.BEFORE_ALL
@@ -330,8 +336,14 @@ class PostgreSQLBackend(LifecycleBackend, SQLAccess):
         async def check(day: int) -> TotalsReport:
             return await run(partial(totals_check.check_day, day=day, repair=repair, where=self._place))
 
-        checked = check_by_day(next_day, check, first=totals_check.FIRST, day=totals_check.DAY)
-        return await self._tasks.to_its_end(checked)
+        async def whole() -> TotalsReport:
+            ahead = await self._read(purge.future_watermark)
+            if ahead is not None and repair:
+                await self._write(partial(purge.lower_watermark, where=self._place))
+            report = await check_by_day(next_day, check, first=totals_check.FIRST, day=totals_check.DAY)
+            return replace(report, future_watermark=ahead)
+
+        return await self._tasks.to_its_end(whole())
 
     async def ping(self) -> None:
         await self._read(lambda connection: connection.fetch_value("SELECT 1"))

@@ -9,6 +9,10 @@ from typing import Any
 import asyncpg
 from asyncpg import Record
 
+#: Where PostgreSQL looks for names without a schema. In the search path of a role or of a host application, others may
+#: have functions, operators and types that fit the arguments better than PostgreSQL's own, and would run as this role.
+SEARCH_PATH = "pg_catalog, pg_temp"
+_SET_SEARCH_PATH = f"SET LOCAL search_path TO {SEARCH_PATH}"
 #: Plan each query for its own values. A generic plan for any range of time is bad for most ranges.
 _PLANNING = "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off"
 #: For a query of few rows of large tables, indexes and nested loops are best. If statistics are missing or old,
@@ -23,8 +27,10 @@ _LOCK_OUT_WRITERS = "SELECT FROM {{tables.llmbridge_state}} WHERE id = 1 FOR UPD
 class Connection:
     """A borrowed connection of asyncpg. In statements, `{{tables.NAME}}` stands for a table of the schema.
 
-    `pooled`: the connection goes through a pooler in transaction mode. Then every statement runs in a transaction,
-    because asyncpg sends a statement in several messages and a transaction keeps them on one server connection.
+    `pooled`: the connection goes through a pooler in transaction mode. `of_host`: it belongs to the host application.
+    In both cases the session is not ours, so every statement runs in a transaction that sets the search path. With a
+    pooler, a transaction also keeps the messages of one statement on one server connection. Our own connections have
+    the search path from their start.
     """
 
     def __init__(
@@ -33,36 +39,41 @@ class Connection:
         expand: Callable[[str], str],
         *,
         pooled: bool = False,
+        of_host: bool = False,
     ) -> None:
         self.driver_connection = driver_connection
         self._expand = expand
         self._pooled = pooled
+        self._is_own = not (pooled or of_host)
 
     async def fetch(self, query: str, *args: Any) -> list[Record]:
         """Return all rows of a statement."""
-        return await self.fetch_as_written(self._expand(query), *args)
+        async with self._transaction_of_statement():
+            rows: list[Record] = await self.driver_connection.fetch(self._expand(query), *args)
+            return rows
 
     async def fetch_as_written(self, statement: str, *args: Any) -> list[Record]:
-        """Return all rows of a statement without expanding templates."""
-        async with self._transaction_for_pooler():
+        """Return all rows of a user's statement without expanding templates. On a connection of the host application,
+        it runs with the settings of that."""
+        async with self._transaction_of_statement() if self._pooled else nullcontext():
             rows: list[Record] = await self.driver_connection.fetch(statement, *args)
             return rows
 
     async def fetch_value(self, query: str, *args: Any) -> Any:
         """Return the first column of the first row, None if there is no row."""
-        async with self._transaction_for_pooler():
+        async with self._transaction_of_statement():
             return await self.driver_connection.fetchval(self._expand(query), *args)
 
     async def execute(self, query: str, *args: Any) -> int:
         """Run a statement and return how many rows it changed."""
-        async with self._transaction_for_pooler():
+        async with self._transaction_of_statement():
             status: str = await self.driver_connection.execute(self._expand(query), *args)
         return int(status.rpartition(" ")[2]) if status[-1:].isdigit() else 0
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """Open a transaction in which each statement sees what others have committed."""
-        async with self.driver_connection.transaction(isolation="read_committed"):
+        async with self._begin(isolation="read_committed"):
             yield
 
     @asynccontextmanager
@@ -74,9 +85,8 @@ class Connection:
         Only one such transaction runs at a time, and it sees what the previous ones committed. Readers and writers of
         calls continue. With `lock_out_writers`, no writer opens a lot meanwhile.
         """
-        async with self.driver_connection.transaction(isolation="read_committed"):
-            if timeout is not None:
-                await self.driver_connection.execute(f"SET LOCAL lock_timeout = {round(timeout * 1000)}")
+        limit = () if timeout is None else (f"SET LOCAL lock_timeout = {round(timeout * 1000)}",)
+        async with self._begin(*limit, isolation="read_committed"):
             await self.fetch(_LOCK_OUT_WRITERS if lock_out_writers else _LOCK_ROLLUPS)
             yield
 
@@ -84,12 +94,19 @@ class Connection:
     async def snapshot(self, *, by_index: bool = False) -> AsyncIterator[None]:
         """Open a read-only transaction that sees one state of the database; `by_index` is for queries that read few
         rows of large tables."""
-        async with self.driver_connection.transaction(isolation="repeatable_read", readonly=True):
-            await self.driver_connection.execute(_BY_INDEX if by_index else _PLANNING)
+        async with self._begin(_BY_INDEX if by_index else _PLANNING, isolation="repeatable_read", readonly=True):
             yield
 
-    def _transaction_for_pooler(self) -> AbstractAsyncContextManager[Any]:
-        if self._pooled and not self.driver_connection.is_in_transaction():
-            transaction: AbstractAsyncContextManager[Any] = self.driver_connection.transaction()
-            return transaction
-        return nullcontext()
+    @asynccontextmanager
+    async def _begin(self, *settings: str, **kind: Any) -> AsyncIterator[None]:
+        """Open a transaction and apply settings to it, all of them in one round trip."""
+        settings = settings if self._is_own else (_SET_SEARCH_PATH, *settings)
+        async with self.driver_connection.transaction(**kind):
+            if settings:
+                await self.driver_connection.execute("; ".join(settings))
+            yield
+
+    def _transaction_of_statement(self) -> AbstractAsyncContextManager[None]:
+        if self._is_own or self.driver_connection.is_in_transaction():
+            return nullcontext()
+        return self.transaction()

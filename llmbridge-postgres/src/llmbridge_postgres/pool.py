@@ -12,6 +12,7 @@ import asyncpg
 from pgdbm import AsyncDatabaseManager
 from pgdbm.errors import PoolError
 
+from .connection import SEARCH_PATH
 from .monitoring import Monitor
 
 #: Seconds to wait for a free connection, and for the server when the pool is closed.
@@ -45,16 +46,17 @@ class OwnPool:
         self, arguments: Mapping[str, Any], schema: str, size: int, *, pgbouncer: bool, monitor: Monitor | None
     ) -> None:
         self._schema = schema
-        self._arguments = arguments
+        self._arguments = dict(arguments)
+        if pgbouncer:
+            self._arguments["statement_cache_size"] = 0
+        else:  # A pooler refuses the search path as a setting of the session.
+            self._arguments["server_settings"] = arguments["server_settings"] | {"search_path": SEARCH_PATH}
         self._size = size
-        self._cached = {"statement_cache_size": 0} if pgbouncer else {}
         self._monitor = monitor
         self._pool: asyncpg.Pool | None = None
 
     async def open(self) -> None:
-        self._pool = asyncpg.create_pool(
-            **self._arguments, **self._cached, min_size=0, max_size=self._size, reset=_keep_as_it_is
-        )
+        self._pool = asyncpg.create_pool(**self._arguments, min_size=0, max_size=self._size, reset=_keep_as_it_is)
         await self._pool
 
     async def close(self) -> None:

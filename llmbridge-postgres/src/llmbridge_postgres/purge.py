@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import UUID
 
-from llmbridge.storage import EARLIEST, LATEST
+from llmbridge.storage import EARLIEST, LATEST, MAX_CLOCK_SKEW
 
 from . import rollups, schema
 from .connection import Connection
@@ -24,6 +24,16 @@ _BEHIND_ALL: Place = (LATEST, UUID(int=2**128 - 1))
 _CHUNK = 5_000
 
 _MOVE_WATERMARK = "UPDATE {{tables.llmbridge_state}} SET watermark = $1"
+_FUTURE_WATERMARK = """
+SELECT watermark FROM {{tables.llmbridge_state}} WHERE watermark > clock_timestamp() + $1::interval
+"""
+#: Back to the end of the last day that has totals of purged calls.
+_LOWER_WATERMARK = f"""
+UPDATE {{{{tables.llmbridge_state}}}}
+SET watermark = (
+    SELECT to_timestamp(max(day)) + interval '1 day' FROM {rollups.USERS} WHERE day < extract(epoch FROM watermark)
+)
+"""
 _MAY_DELETE = "DELETE FROM {{tables.llmbridge_calls}} WHERE false"
 _PURGED = """
 (called_at, id) > ($1::timestamptz, $2::uuid) AND called_at < (SELECT watermark FROM {{tables.llmbridge_state}})
@@ -57,9 +67,25 @@ async def move_watermark(connection: Connection, to: datetime) -> None:
     """Move the watermark forward to a midnight. Call this in a `rollup_transaction` that locks out writers. It folds
     all lots and so closes them; then each writer must open a new lot, and reads the new watermark."""
     watermark = await rollups.watermark(connection)
-    if watermark is None or to > watermark:
+    if to > (watermark or EARLIEST):
         await rollups.fold(connection, await rollups.open_lots(connection))
         await connection.execute(_MOVE_WATERMARK, to)
+
+
+async def future_watermark(connection: Connection) -> datetime | None:
+    """Return the watermark if it is ahead of the server's clock, as `check_totals` means it, else None."""
+    ahead: datetime | None = await connection.fetch_value(_FUTURE_WATERMARK, MAX_CLOCK_SKEW)
+    return ahead
+
+
+async def lower_watermark(connection: Connection, where: str) -> None:
+    """Move a watermark that is ahead of the clock back to the end of the last purged day that has rollups. All lots are
+    folded and so closed, as each writer has the old watermark until it opens a new lot."""
+    async with connection.rollup_transaction(lock_out_writers=True):
+        if await future_watermark(connection) is not None:
+            await rollups.fold(connection, await rollups.open_lots(connection))
+            await connection.execute(_LOWER_WATERMARK)
+        await schema.check_writable(connection, where)
 
 
 async def delete(connection: Connection, after: Place, where: str) -> tuple[int, Place | None]:

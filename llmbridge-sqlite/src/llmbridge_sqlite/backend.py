@@ -266,7 +266,12 @@ class SQLiteBackend(LifecycleBackend, SQLAccess):
         async def check(day: int) -> TotalsReport:
             return await run(partial(totals_check.check_day, day=day, repair=repair))
 
-        return await self._tasks.to_its_end(check_by_day(next_day, check, first=totals_check.FIRST, day=DAY))
+        async def whole() -> TotalsReport:
+            ahead = await run(partial(purge.future_watermark, repair=repair))
+            report = await check_by_day(next_day, check, first=totals_check.FIRST, day=DAY)
+            return replace(report, future_watermark=ahead)
+
+        return await self._tasks.to_its_end(whole())
 
     async def ping(self) -> None:
         await self._read(lambda connection: connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())

@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from uuid import UUID
 
-from llmbridge.storage import CallRecord
+from llmbridge.storage import EARLIEST, MAX_CLOCK_SKEW, CallRecord
+from llmbridge.storage.toolkit.time_cells import SECOND, micros
 
 from . import rollups
-from .codec import to_micros
+from .codec import from_micros, to_micros
+from .rollup_statements import DAY, USERS
 
 #: How many calls one transaction deletes. Others can write between two transactions.
 _CHUNK = 2_000
 
 _MOVE_WATERMARK = "UPDATE llmbridge_state SET watermark = ?"
+#: Back to the end of the last day that has totals of purged calls.
+_LOWER_WATERMARK = f"""
+UPDATE llmbridge_state SET watermark = (
+    SELECT (MAX(day) + {DAY}) * {SECOND} FROM {USERS} WHERE day < watermark / {SECOND}
+)
+"""  # noqa: S608  names of ours
 _DELETE = """
 DELETE FROM llmbridge_calls WHERE number IN (
     SELECT number FROM llmbridge_calls WHERE called_at < (SELECT watermark FROM llmbridge_state)
@@ -43,9 +52,22 @@ def move_watermark(connection: sqlite3.Connection, to: int) -> None:
     """Purge the calls before a midnight (in microseconds). After this, only their rollups count; `delete` removes the
     calls, now or after the next purge."""
     watermark = rollups.state(connection).watermark
-    if watermark is None or to > watermark:
+    if to > (micros(EARLIEST) if watermark is None else watermark):
         rollups.fold_all(connection)
         connection.execute(_MOVE_WATERMARK, (to,))
+
+
+def future_watermark(connection: sqlite3.Connection, *, repair: bool) -> datetime | None:
+    """Return the watermark if it is ahead of the clock, else None. With `repair`, move it back to the end of the last
+    purged day that has rollups."""
+    watermark = rollups.state(connection).watermark
+    ahead = None if watermark is None else from_micros(watermark)
+    if ahead is None or ahead - datetime.now(UTC) <= MAX_CLOCK_SKEW:
+        return None
+    if repair:
+        rollups.fold_all(connection)
+        connection.execute(_LOWER_WATERMARK)
+    return ahead
 
 
 def delete(connection: sqlite3.Connection) -> tuple[int, bool]:

@@ -200,6 +200,7 @@ class NoZeroRow(MemoryBackend):
     "a_query_is_answered_exactly_or_refused",
     "only_matching_purged_totals_prevent_an_answer",
     "calls_that_come_too_late_are_returned_as_expired",
+    "a_watermark_ahead_of_the_clock_is_reported_and_a_repair_lowers_it",
     "purging_day_after_day_adds_up",
     "purged_sums_pass_64_bits",
     "a_cancelled_purge_happens_wholly_or_not_at_all",
@@ -239,7 +240,31 @@ class WatermarkMovesBack(MemoryBackend):
         return deleted
 
 
-@caught_by(PurgeContract, "calls_that_come_too_late_are_returned_as_expired", "the_watermark_never_moves_back")
+@caught_by(
+    PurgeContract,
+    "a_watermark_ahead_of_the_clock_is_reported_and_a_repair_lowers_it",
+    "a_repair_forgets_a_watermark_before_which_there_was_nothing",
+)
+class FutureWatermarkStays(MemoryBackend):
+    """What a wrong clock has purged stays closed for new calls."""
+
+    check_totals = StorageBackend.check_totals
+
+
+@caught_by(PurgeContract, "a_clock_of_the_store_tells_the_time")
+class ClockWithoutZone(MemoryBackend):
+    """The time of the store is that of some zone."""
+
+    async def clock(self) -> datetime:
+        return datetime(2024, 3, 1)
+
+
+@caught_by(
+    PurgeContract,
+    "calls_that_come_too_late_are_returned_as_expired",
+    "the_watermark_never_moves_back",
+    "a_watermark_ahead_of_the_clock_is_reported_and_a_repair_lowers_it",
+)
 class LateCallsAreKept(MemoryBackend):
     """Calls of purged days are stored beside their totals."""
 
@@ -334,6 +359,8 @@ class TotalsPagesOverlap(MemoryBackend):
     "only_matching_purged_totals_prevent_an_answer",
     "calls_that_come_too_late_are_returned_as_expired",
     "the_watermark_never_moves_back",
+    "a_watermark_ahead_of_the_clock_is_reported_and_a_repair_lowers_it",
+    "a_repair_forgets_a_watermark_before_which_there_was_nothing",
     "purging_day_after_day_adds_up",
     "purged_sums_pass_64_bits",
     "a_cancelled_purge_happens_wholly_or_not_at_all",

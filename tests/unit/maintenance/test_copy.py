@@ -155,7 +155,7 @@ async def test_a_purge_during_the_copy_loses_nothing() -> None:
 async def test_a_target_that_has_purged_more_is_refused_before_anything_is_written(
     source: LLMDatabase, target: LLMDatabase
 ) -> None:
-    await target.purge(TODAY - 20 * DAY)
+    await target.purge(TODAY - 20 * DAY, force=True)
     with pytest.raises(StorageError, match="the target has purged the days before"):
         await source.copy_to(target)
     assert await calls(target) == []
@@ -209,7 +209,7 @@ async def test_a_target_with_something_of_its_own_of_a_purged_day_is_refused_bef
         for call in own:
             await target.record_api_call(**call)
         if are_purged:
-            await target.purge(OLD + DAY)
+            await target.purge(OLD + DAY, force=True)
         before = await answers(target), await calls(target), await target.known_models()
         what = "totals" if are_purged else "calls"
         with pytest.raises(StorageError, match=f"purged {own[0]['called_at'].date()}, and the target has {what}"):

@@ -24,7 +24,7 @@ from llmbridge.errors import (
     UnsupportedOperationError,
 )
 from llmbridge.schemas import CallRecord
-from llmbridge.storage import RecordResult, TotalsReport
+from llmbridge.storage import EARLIEST, RecordResult, TotalsReport
 from llmbridge.storage.memory import MemoryBackend
 from llmbridge.testing import make_call
 
@@ -90,11 +90,41 @@ async def test_a_dry_run_counts_and_deletes_nothing(db: LLMDatabase, backend: Wa
     assert await db.purge(TODAY - 30 * DAY, dry_run=True) == 1
 
 
-async def test_an_empty_store_is_purged_too_so_that_late_calls_are_refused(db: LLMDatabase, backend: Watched) -> None:
+async def test_in_an_empty_store_only_the_rest_of_an_interrupted_purge_is_deleted(
+    db: LLMDatabase, backend: Watched
+) -> None:
     assert await db.purge(TODAY - 30 * DAY) == 0
-    assert backend.purges == [TODAY - 30 * DAY]
+    assert backend.purges == [EARLIEST]
+    assert await db.purge(TODAY - 30 * DAY, force=True) == 0
     with pytest.raises(RecordRejectedError):
         await record(db, TODAY - 31 * DAY)
+
+
+async def test_no_purge_reaches_more_than_a_day_beyond_the_newest_call_unless_it_is_forced(
+    db: LLMDatabase, backend: Watched
+) -> None:
+    await record(db, TODAY - 32 * DAY + timedelta(hours=1))
+    said = rf"the newest call is of {(TODAY - 32 * DAY).date()}\. .* pass force=True"
+    for dry_run in (True, False):
+        with pytest.raises(ValueError, match=said):
+            await db.purge(TODAY - 30 * DAY, dry_run=dry_run)
+    assert backend.purges == []
+    assert await db.purge(TODAY - 31 * DAY) == 1
+    assert await db.purge(TODAY - 30 * DAY, force=True) == 0
+
+
+async def test_the_clock_of_the_database_says_what_time_it_is(
+    db: LLMDatabase, backend: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def clock() -> datetime:
+        return TODAY - 50 * DAY
+
+    monkeypatch.setattr(backend, "clock", clock)
+    await record(db, TODAY - 80 * DAY)
+    said = rf"and the clock of the database says {(TODAY - 50 * DAY).date()}\. Check the clock of this machine"
+    with pytest.raises(ValueError, match=said):
+        await db.purge(TODAY - 48 * DAY)
+    assert await db.purge(TODAY - 49 * DAY) == 1
 
 
 @pytest.mark.parametrize("before", [TODAY - 6 * DAY, (TODAY - 6 * DAY).date(), TODAY])
@@ -265,7 +295,7 @@ async def test_a_store_that_cannot_purge_says_so() -> None:
 
 async def test_purged_detail_is_not_made_up(db: LLMDatabase) -> None:
     await record(db, TODAY - 40 * DAY, metadata={"team": "search"})
-    await db.purge(TODAY - 30 * DAY)
+    await db.purge(TODAY - 30 * DAY, force=True)
     with pytest.raises(PurgedDetailError):
         await db.usage(tags={"team": "search"})
 

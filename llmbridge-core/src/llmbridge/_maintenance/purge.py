@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from .._store.session import StoreSession
 from .._usage import periods
 from .._usage.times import When, to_utc
-from ..storage.types import EARLIEST, CallQuery, UsageQuery
+from ..storage.types import EARLIEST, MAX_CLOCK_SKEW, CallQuery, UsageQuery
 
 #: A purge keeps at least this many days, unless it is forced.
 MIN_DAYS_KEPT = 7
@@ -33,6 +33,32 @@ def _check_end(before: datetime, *, force: bool) -> datetime:
     return end
 
 
+async def _check_clock(session: StoreSession, end: datetime, *, force: bool) -> datetime:
+    """Return `end`, or the earliest time if there is no call that could be purged.
+
+    If the clock of this machine is years ahead, a purge would delete all calls, and the database would refuse new ones
+    for years. The newest call and the clock of the database say what time it may be.
+
+    :raises ValueError: `end` lies more than a day after both, without `force`
+    """
+    page = await session.call(lambda backend: backend.list_calls(CallQuery(limit=1)))
+    newest = page.calls[0].called_at if page.calls else None
+    clock = await session.call(lambda backend: backend.clock())
+    known = max((at for at in (newest, clock) if at is not None), default=None)
+    if force:
+        return end
+    if known is None:
+        return EARLIEST  # only what an interrupted purge has left is deleted
+    if end - known > MAX_CLOCK_SKEW:
+        said = "there are no calls" if newest is None else f"the newest call is of {newest.date()}"
+        said += "" if clock is None else f", and the clock of the database says {clock.date()}"
+        raise ValueError(
+            f"{end.date()} may lie in the future: {said}. Check the clock of this machine; if it is right, pass "
+            "force=True, in a shell --force"
+        )
+    return end
+
+
 async def purge(
     session: StoreSession,
     before: When,
@@ -44,6 +70,7 @@ async def purge(
     """Delete the calls before `before`, one day at a time, oldest first, and return their number. See
     `LLMDatabase.purge`."""
     end = _check_end(to_utc(before, periods.zone("UTC")), force=force)
+    end = await _check_clock(session, end, force=force)
     day = await _first_day(session, EARLIEST.date(), end)
     if dry_run:
         return await _count(session, day, end) if day is not None else 0

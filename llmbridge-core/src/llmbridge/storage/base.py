@@ -165,12 +165,16 @@ class StorageBackend(ABC):
         :raises StorageUnavailableError: it cannot be reached now
         """
 
+    async def clock(self) -> datetime | None:
+        """Return the current time (UTC) by the clock of the store; None: it has no clock but that of this process."""
+        return None
+
     async def purge_calls(self, before: datetime) -> int:
         """Delete the calls before `before`, rounded down to a UTC day, and return how many. [purge]
 
-        Their sums stay, at the grains of `TotalsRow`. The watermark moves to that day; it never moves back. No query
-        returns purged calls from then on. The rows may be deleted in several transactions, and after a failure by the
-        next purge.
+        Their sums stay, at the grains of `TotalsRow`. The watermark moves to that day; a purge never moves it back. No
+        query returns purged calls from then on. The rows may be deleted in several transactions, and after a failure by
+        the next purge.
 
         :raises UnsupportedOperationError: the backend lacks the capability
         """
@@ -226,7 +230,9 @@ class StorageBackend(ABC):
     async def check_totals(self, repair: bool = False) -> TotalsReport:
         """Compare every kept total with the stored calls, and correct wrong ones if `repair` is True.
 
-        A store that keeps no totals of stored calls has nothing to check.
+        A store that keeps no totals of stored calls has none to check. If the watermark is more than a day ahead of the
+        clock of the store, report it; with `repair`, move it back to the end of the last day that has totals of purged
+        calls, or to None if there is none. [purge]
         """
         return TotalsReport()
 

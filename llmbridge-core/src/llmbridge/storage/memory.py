@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from .reference import CELL_KEYS, GRAINS, Sums, field_value, none_first, summari
 from .types import (
     EARLIEST,
     MAX_BATCH,
+    MAX_CLOCK_SKEW,
     CallPage,
     CallQuery,
     CostChange,
@@ -28,6 +29,7 @@ from .types import (
     RecordResult,
     SchemaStatus,
     TotalsPage,
+    TotalsReport,
     TotalsRow,
     UpsertResult,
     UsageQuery,
@@ -190,6 +192,16 @@ class MemoryBackend(StorageBackend):
             del store.calls[call.id]
         store.watermark = day
         return len(purged)
+
+    async def check_totals(self, repair: bool = False) -> TotalsReport:
+        store = self._open
+        ahead = store.watermark
+        if ahead is None or ahead - datetime.now(UTC) <= MAX_CLOCK_SKEW:
+            return TotalsReport()
+        if repair:
+            days = [start for grain, start, _ in store.totals if grain == "day"]
+            store.watermark = max(days) + timedelta(days=1) if days else None
+        return TotalsReport(future_watermark=ahead)
 
     async def reprice_calls(self, changes: Sequence[CostChange]) -> int:
         calls = self._open.calls

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Literal, cast
@@ -27,6 +27,8 @@ TAG_PREFIX = "tag:"
 #: Most records in one batch, and most calls in one page.
 MAX_BATCH = 1000
 MAX_PAGE = 1000
+#: How far the clocks of machines may differ. A watermark, or the end of a purge, that is further ahead is wrong.
+MAX_CLOCK_SKEW = timedelta(days=1)
 
 #: A filter's field -> the values that it accepts, where None means "calls without one".
 Filters = Mapping[str, tuple[str | None, ...]]
@@ -267,11 +269,16 @@ class CostChange:
 
 @dataclass(frozen=True, slots=True)
 class TotalsReport:
-    """Result of `check_totals`: how many totals were compared, how many were wrong, how many were repaired."""
+    """Result of `check_totals`: how many totals were compared, how many were wrong, how many were repaired.
+
+    `future_watermark`: the watermark, if it was more than a day ahead of the clock of the database. Then calls were
+    purged with a wrong clock, and new calls are refused until that day. A repair lowers it.
+    """
 
     checked: int = 0
     wrong: int = 0
     repaired: int = 0
+    future_watermark: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

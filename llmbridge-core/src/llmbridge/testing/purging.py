@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -162,6 +162,39 @@ class PurgeContract(Harness):
         late = make_call(called_at=MIDNIGHT - DAY)
         assert (await backend.record_calls([late])).expired == (late.id,)
         assert_same(await backend.summarize_usage(UsageQuery()), [UsageRow()])
+
+    @needs("purge", "purge_calls")
+    async def test_a_watermark_ahead_of_the_clock_is_reported_and_a_repair_lowers_it(
+        self, store: Store, backend: StorageBackend
+    ) -> None:
+        now = datetime.now(UTC)
+        calls = [make_call(number, called_at=now - DAY * (9 - number)) for number in range(5)]
+        await backend.record_calls(calls)
+        await backend.purge_calls(MIDNIGHT)
+        assert (await backend.check_totals()).future_watermark is None
+        ahead = (now + 3_000 * DAY).replace(hour=0, minute=0, second=0, microsecond=0)
+        assert await backend.purge_calls(ahead) == 5
+        new = make_call(10, called_at=now)
+        assert (await backend.record_calls([new])).expired == (new.id,)
+        assert (await backend.check_totals()).future_watermark == ahead
+        assert (await backend.check_totals(repair=True)).future_watermark == ahead
+        assert (await backend.check_totals()).future_watermark is None
+        late = make_call(11, called_at=calls[-1].called_at)
+        result = await backend.record_calls([new, late])
+        assert (result.inserted, result.expired) == (1, (late.id,))
+        assert await assert_exact_or_refused(backend, [*calls, new], UsageQuery(group_by=("id_at_origin",)), ahead)
+
+    @needs("purge", "purge_calls")
+    async def test_a_repair_forgets_a_watermark_before_which_there_was_nothing(
+        self, store: Store, backend: StorageBackend
+    ) -> None:
+        await backend.purge_calls(datetime.now(UTC) + 3_000 * DAY)
+        await backend.check_totals(repair=True)
+        assert (await backend.record_calls([make_call(0)])).inserted == 1
+
+    async def test_a_clock_of_the_store_tells_the_time(self, store: Store, backend: StorageBackend) -> None:
+        clock = await backend.clock()
+        assert clock is None or clock.utcoffset() == timedelta(0)
 
     @needs("purge", "purge_calls")
     async def test_purging_day_after_day_adds_up(self, store: Store, backend: StorageBackend) -> None:

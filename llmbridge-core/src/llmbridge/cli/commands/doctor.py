@@ -17,7 +17,13 @@ from ..options import Database, Json, Plugin, Settings, settings
 def doctor(
     context: typer.Context,
     repair: Annotated[
-        bool, typer.Option("--repair", metavar=" ", help="Correct wrong totals.", show_default=False)
+        bool,
+        typer.Option(
+            "--repair",
+            metavar=" ",
+            help="Correct wrong totals, and a watermark that a wrong clock has moved.",
+            show_default=False,
+        ),
     ] = False,
     db: Database = None,
     plugin: Plugin = None,
@@ -66,6 +72,7 @@ async def _examine(asked: Settings, *, repair: bool) -> dict[str, Any]:
         "health": not well and not pending,
         "schema": schema is not None and (pending or not schema.writable),
         "totals": totals is not None and totals.wrong > totals.repaired,
+        "purged": totals is not None and totals.future_watermark is not None and not repair,
         "spool": bool(spool.get("error") or spool.get("set_aside") or spool.get("to_adopt")),
         "prices": prices["error"] is not None,
     }
@@ -96,6 +103,10 @@ def _findings(found: dict[str, Any]) -> list[tuple[str, str]]:
         if totals["wrong"] > totals["repaired"]:
             state += ": run llmbridge doctor --repair"
         said.append(("totals", state))
+        if (ahead := totals["future_watermark"]) is not None:
+            state = f"up to {ahead.date()}, by a clock that was wrong: calls until then are refused"
+            did = "corrected" if "purged" not in found["problems"] else "run llmbridge doctor --repair"
+            said.append(("purged", f"{state}: {did}"))
     if (spool := health.get("spool")) is not None:
         said.append(("spool", spool["error"] or _waiting(spool)))
     fetched = "" if prices["fetched_at"] is None else f", fetched {output.moment(prices['fetched_at'])}"

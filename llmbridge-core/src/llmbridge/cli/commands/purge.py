@@ -44,7 +44,12 @@ def purge(
     yes: Yes = False,
     force: Annotated[
         bool,
-        typer.Option("--force", metavar=" ", help="Keep less than 7 days; today's calls stay.", show_default=False),
+        typer.Option(
+            "--force",
+            metavar=" ",
+            help="Keep less than 7 days, or purge beyond the newest call; today's calls stay.",
+            show_default=False,
+        ),
     ] = False,
     db: Database = None,
     plugin: Plugin = None,

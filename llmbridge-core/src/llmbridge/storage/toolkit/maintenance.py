@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from ..types import TotalsReport
 
@@ -45,6 +46,11 @@ async def check_by_day(
     report, start = TotalsReport(), first
     while (found := await next_day(start)) is not None:
         one = await check(found)
-        report = TotalsReport(report.checked + one.checked, report.wrong + one.wrong, report.repaired + one.repaired)
+        report = replace(
+            report,
+            checked=report.checked + one.checked,
+            wrong=report.wrong + one.wrong,
+            repaired=report.repaired + one.repaired,
+        )
         start = found + day
     return report
