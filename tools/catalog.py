@@ -3,7 +3,8 @@
     python tools/catalog.py        # writes the file, and lists models of genai-prices that the catalog does not have
 
 What is known of a model from its provider stays as it is in the file: texts, limits, features, `source` with `date`,
-`retires` with `retires_source`. Rates come from the installed genai-prices. A model that genai-prices calls deprecated
+`retires` with `retires_source`. Rates come from the installed genai-prices; as long as they stay the same, so do the
+edition and the date beside them. A model that genai-prices calls deprecated
 and for which no provider's date is known retires on the day of the update that found it. A test compares the committed
 file with `updated()`.
 """
@@ -64,11 +65,11 @@ def _with_rates(entry: Entry, today: date) -> Entry:
     found = {
         "dollars_per_million_tokens_input": None if rates is None or rates.input is None else text(rates.input),
         "dollars_per_million_tokens_output": None if rates is None or rates.output is None else text(rates.output),
-        "rates_source": PRICES if rates is not None else None,
     }
-    if found.items() <= entry.items():
+    if found.items() <= entry.items() and (rates is None) == (entry["rates_source"] is None):
         return entry
-    return {**entry, **found, "rates_date": today.isoformat() if rates is not None else None}
+    source, day = (PRICES, today.isoformat()) if rates is not None else (None, None)
+    return {**entry, **found, "rates_source": source, "rates_date": day}
 
 
 def _with_deprecation(entry: Entry, today: date) -> Entry:

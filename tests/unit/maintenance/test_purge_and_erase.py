@@ -124,6 +124,9 @@ async def test_the_clock_of_the_database_says_what_time_it_is(
     said = rf"and the clock of the database says {(TODAY - 50 * DAY).date()}\. Check the clock of this machine"
     with pytest.raises(ValueError, match=said):
         await db.purge(TODAY - 48 * DAY)
+    await record(db, TODAY - DAY)  # by the same wrong clock as that of the purge
+    with pytest.raises(ValueError, match=said):
+        await db.purge(TODAY - 48 * DAY)
     assert await db.purge(TODAY - 49 * DAY) == 1
 
 

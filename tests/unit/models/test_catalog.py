@@ -142,7 +142,8 @@ def test_the_committed_file_is_what_the_script_writes() -> None:
 
 def test_the_script_takes_rates_and_deprecations_from_genai_prices() -> None:
     script = runpy.run_path(str(Path(__file__).parents[3] / "tools" / "catalog.py"))
-    stale = [{**entry, "retires": None, "retires_source": None, "rates_source": "older"} for entry in ENTRIES]
+    other = {"retires": None, "retires_source": None, "dollars_per_million_tokens_input": "999"}
+    stale = [{**entry, **other, "rates_source": "genai-prices 0.0.1"} for entry in ENTRIES]
     found = {entry["model_name"]: entry for entry in script["updated"](stale, date(2027, 1, 1))}
     assert found["gemini-2.0-flash-exp"]["retires"] == "2027-01-01"
     assert found["gpt-4o-mini"]["retires"] is None
@@ -150,7 +151,14 @@ def test_the_script_takes_rates_and_deprecations_from_genai_prices() -> None:
         f"genai-prices {version('genai-prices')}",
         "2027-01-01",
     )
+    assert found["gpt-4o-mini"]["dollars_per_million_tokens_input"] == "0.15"
     assert found["llama3.2:latest"]["rates_source"] is None
+
+
+def test_rates_that_stay_the_same_keep_their_edition() -> None:
+    script = runpy.run_path(str(Path(__file__).parents[3] / "tools" / "catalog.py"))
+    kept = [{**entry, "rates_source": entry["rates_source"] and "genai-prices 0.0.1"} for entry in ENTRIES]
+    assert script["updated"](kept, date(2026, 11, 30)) == kept
 
 
 def test_models_have_exact_rates_and_limits() -> None:

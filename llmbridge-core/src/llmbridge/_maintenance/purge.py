@@ -33,20 +33,19 @@ def _check_end(before: datetime, *, force: bool) -> datetime:
     return end
 
 
-async def _check_clock(session: StoreSession, end: datetime, *, force: bool) -> datetime:
-    """Return `end`, or the earliest time if there is no call that could be purged.
+async def _check_clock(session: StoreSession, end: datetime) -> datetime:
+    """Return `end`, or the earliest time if nothing tells what time it is.
 
     If the clock of this machine is years ahead, a purge would delete all calls, and the database would refuse new ones
-    for years. The newest call and the clock of the database say what time it may be.
+    for years. The clock of the database tells the time; if it has none, the newest call does. The clock comes first,
+    because this machine may have recorded the newest call by the same wrong clock.
 
-    :raises ValueError: `end` lies more than a day after both, without `force`
+    :raises ValueError: `end` lies more than a day after that
     """
     page = await session.call(lambda backend: backend.list_calls(CallQuery(limit=1)))
     newest = page.calls[0].called_at if page.calls else None
     clock = await session.call(lambda backend: backend.clock())
-    known = max((at for at in (newest, clock) if at is not None), default=None)
-    if force:
-        return end
+    known = clock if clock is not None else newest
     if known is None:
         return EARLIEST  # only what an interrupted purge has left is deleted
     if end - known > MAX_CLOCK_SKEW:
@@ -70,7 +69,8 @@ async def purge(
     """Delete the calls before `before`, one day at a time, oldest first, and return their number. See
     `LLMDatabase.purge`."""
     end = _check_end(to_utc(before, periods.zone("UTC")), force=force)
-    end = await _check_clock(session, end, force=force)
+    if not force:
+        end = await _check_clock(session, end)
     day = await _first_day(session, EARLIEST.date(), end)
     if dry_run:
         return await _count(session, day, end) if day is not None else 0

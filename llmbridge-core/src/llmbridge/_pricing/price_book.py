@@ -131,7 +131,7 @@ class PriceBook:
         if min(counts) < 0:
             return _UNMEASURED
 
-        card = self._card(provider, model_name, at, priced_as, usage.response_model, usage.price_context)
+        card = self.rates(provider, model_name, at, priced_as, usage.response_model, usage.price_context)
         if card is None:
             return _UNKNOWN
         rates = card.rates(prompt or 0)
@@ -154,7 +154,6 @@ class PriceBook:
         provider: str,
         model_name: str,
         at: datetime,
-        *,
         priced_as: str | None = None,
         response_model: str | None = None,
         context: Mapping[str, str] | None = None,
@@ -167,17 +166,6 @@ class PriceBook:
 
         :raises ValueError: `at` is naive
         """
-        return self._card(provider, model_name, at, priced_as, response_model, context)
-
-    def _card(
-        self,
-        provider: str,
-        model_name: str,
-        at: datetime,
-        priced_as: str | None,
-        response_model: str | None,
-        context: Mapping[str, str] | None,
-    ) -> RateCard | None:
         if at.tzinfo is not UTC:
             if at.utcoffset() is None:
                 raise ValueError(f"{at!r} has no time zone")

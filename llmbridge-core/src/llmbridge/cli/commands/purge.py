@@ -47,7 +47,7 @@ def purge(
         typer.Option(
             "--force",
             metavar=" ",
-            help="Keep less than 7 days, or purge beyond the newest call; today's calls stay.",
+            help="Keep less than 7 days, or purge beyond the database's clock or newest call; today's calls stay.",
             show_default=False,
         ),
     ] = False,
